@@ -1,0 +1,1 @@
+"""iava: instruction-aligned visual attention for vision-language models."""
