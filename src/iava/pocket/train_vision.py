@@ -1,0 +1,198 @@
+"""First stage of the pocket training: eyes. A CLIP vision tower learns to say what each patch shows.
+
+Practice pictures are crowded with things of every kind in every training style, so that no context can be learned here: what
+the tower knows of a thing is what the thing looks like. Shifts, mirroring and colour gains make each showing a new picture.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import Progress, track
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from iava.pocket.scenes import COLOURS, SIZE, THINGS, Scene, load_scene, practice_scene
+
+SIDE = 96  # pixels that the model sees of a scene's side
+PATCH = 8
+GRID = SIDE // PATCH
+CHUNK = 500
+NAMES = list(THINGS)
+HUES = list(COLOURS)
+
+VISION = CLIPVisionConfig(
+    hidden_size=192,
+    intermediate_size=768,
+    num_hidden_layers=4,
+    num_attention_heads=6,
+    image_size=SIDE,
+    patch_size=PATCH,
+    hidden_act="gelu",
+)
+
+
+class Eyes(nn.Module):
+    """The vision tower with what only its training needs: heads that name each patch's thing and its colour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tower = CLIPVisionModel(VISION)
+        self.norm = nn.LayerNorm(VISION.hidden_size)
+        self.thing = nn.Linear(VISION.hidden_size, len(NAMES) + 1)
+        self.colour = nn.Linear(VISION.hidden_size, len(HUES) + 1)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """(B, 3, SIDE, SIDE) normalised pixels -> (B, GRID * GRID, hidden): what the projector will be given."""
+        return self.tower(pixel_values=pixels).last_hidden_state[:, 1:]
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.norm(self.features(pixels))
+        return self.thing(hidden), self.colour(hidden)
+
+
+def train_eyes(folder: Path, *, pictures: int, steps: int, batch: int, seed: int, device: torch.device) -> Eyes:
+    """Trains the tower, or goes on from the checkpoint in `folder`; returns it in eval mode."""
+    torch.manual_seed(seed)
+    eyes = Eyes().to(device)
+    optimisers, schedulers = optimise(eyes, steps=steps, muon_lr=0.01, adam_lr=1.5e-3)
+    done, checkpoint = 0, folder / "vision.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        eyes.load_state_dict(state["model"])
+        for part, saved in zip([*optimisers, *schedulers], state["rest"], strict=True):
+            part.load_state_dict(saved)
+        done = state["step"]
+    if done < steps:
+        images, labels = practice(folder, pictures)
+        rng = torch.Generator().manual_seed(seed + done)
+        with Progress() as progress:
+            task = progress.add_task("vision", total=steps, completed=done)
+            for step in range(done, steps):
+                picked = torch.randint(len(images), (batch,), generator=rng).numpy()
+                picked.sort()
+                pixels, things, colours = augmented(images[picked], labels[picked], rng)
+                thing, colour = eyes(pixels.to(device))
+                loss = F.cross_entropy(thing.flatten(0, 1), things.flatten().to(device), ignore_index=-100)
+                loss = loss + 0.2 * F.cross_entropy(
+                    colour.flatten(0, 1), colours.flatten().to(device), ignore_index=-100
+                )
+                loss.backward()
+                for optimiser in optimisers:
+                    optimiser.step()
+                    optimiser.zero_grad()
+                for scheduler in schedulers:
+                    scheduler.step()
+                progress.update(task, advance=1)
+                if (step + 1) % 250 == 0 or step + 1 == steps:
+                    rest = [part.state_dict() for part in [*optimisers, *schedulers]]
+                    torch.save({"step": step + 1, "model": eyes.state_dict(), "rest": rest}, checkpoint)
+                    seen, heldout = (patch_accuracy(eyes, split, 100, device) for split in ("tune", "tune-heldout"))
+                    line = f"step {step + 1}: loss {loss.item():.3f}, patches {seen:.3f}, held-out style {heldout:.3f}"
+                    progress.console.print(line)
+    return eyes.eval()
+
+
+def optimise(
+    model: nn.Module, *, steps: int, muon_lr: float, adam_lr: float
+) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
+    """Muon for the hidden layers' matrices, AdamW for all else; both warm up, hold, and fall to zero over the last 40 %."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    hidden = [p for name, p in trained if p.ndim == 2 and ".layers." in name]
+    chosen = {id(p) for p in hidden}
+    others = [p for _, p in trained if id(p) not in chosen]
+    optimisers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(hidden, lr=muon_lr, weight_decay=0.02, adjust_lr_fn="original"),
+        torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+    def rate(step: int) -> float:
+        return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (0.4 * steps)))
+
+    return optimisers, [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in optimisers]
+
+
+def practice(folder: Path, pictures: int) -> tuple[np.ndarray, np.ndarray]:
+    """(pictures, SIDE, SIDE, 3) and (pictures, SIDE, SIDE, 2) uint8: practice pictures, and each pixel's thing and colour."""
+    paths = folder / "practice-images.npy", folder / "practice-labels.npy"
+    if not all(path.exists() for path in paths):
+        chunks = list(_in_chunks(pictures))
+        np.save(paths[0], np.concatenate([images for images, _ in chunks]))
+        np.save(paths[1], np.concatenate([labels for _, labels in chunks]))
+    images, labels = (np.load(path) for path in paths)
+    return images, labels
+
+
+def _in_chunks(pictures: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    starts = range(0, pictures, CHUNK)
+    with ProcessPoolExecutor() as pool:
+        yield from track(pool.map(_chunk, starts), "drawing practice pictures", total=len(starts))
+
+
+def _chunk(start: int) -> tuple[np.ndarray, np.ndarray]:
+    drawn = [seen(practice_scene(i)) for i in range(start, start + CHUNK)]
+    return np.stack([image for image, _ in drawn]), np.stack([label for _, label in drawn])
+
+
+def seen(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """(SIDE, SIDE, 3) pixels as the processor would shrink them, (SIDE, SIDE, 2) thing and colour numbers, 0 for none."""
+    factor = SIZE // SIDE
+    pixels = np.asarray(scene.render().reduce(factor))
+    owner = scene.owner()[::factor, ::factor].astype(int)
+    things = np.array([*(1 + NAMES.index(t.name) for t in scene.things), 0], dtype=np.uint8)
+    hues = np.array(
+        [*(1 + HUES.index(t.colour) if THINGS[t.name].paintable else 0 for t in scene.things), 0],
+        dtype=np.uint8,
+    )
+    return pixels, np.stack([things[owner], hues[owner]], axis=-1)
+
+
+def normalised(images: np.ndarray | Tensor) -> Tensor:
+    """(B, SIDE, SIDE, 3) uint8 -> (B, 3, SIDE, SIDE) float as the processor gives it: (x / 255 - 0.5) / 0.25."""
+    return (torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+
+
+def augmented(images: np.ndarray, labels: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Shifted, mirrored and colour-scaled pictures, with each patch's thing and colour (see `patch_labels`)."""
+    batch = len(images)
+    pixels, maps = torch.from_numpy(images), torch.from_numpy(labels)
+    dx, dy = (int(v) for v in torch.randint(-10, 11, (2,), generator=rng))
+    pixels, maps = pixels.roll((dy, dx), (1, 2)), maps.roll((dy, dx), (1, 2))
+    flip = torch.rand(batch, generator=rng) < 0.5
+    pixels = torch.where(flip[:, None, None, None], pixels.flip(2), pixels)
+    maps = torch.where(flip[:, None, None, None], maps.flip(2), maps)
+    gain = 1 + 0.15 * torch.randn(batch, 3, 1, 1, generator=rng)
+    shift = 0.15 * torch.randn(batch, 3, 1, 1, generator=rng)
+    return normalised(pixels) * gain + shift, *patch_labels(maps)
+
+
+def patch_labels(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, SIDE, SIDE, 2) -> things (B, GRID * GRID), colours (B, GRID * GRID).
+
+    A patch shows the thing that has most of it, if that is at least 35 %; the background (0) if things have less than
+    15 %; else nobody can say (-100). A colour counts only where a paintable thing is shown.
+    """
+    batch = len(maps)
+    patches = maps.view(batch, GRID, PATCH, GRID, PATCH, 2).permute(0, 1, 3, 2, 4, 5)
+    patches = patches.reshape(batch, GRID * GRID, PATCH * PATCH, 2).long()
+    counts = torch.zeros(batch, GRID * GRID, len(NAMES) + 1)
+    counts.scatter_add_(2, patches[..., 0], torch.ones_like(patches[..., 0], dtype=torch.float32))
+    share, thing = counts[..., 1:].max(-1)
+    thing = thing + 1
+    thing = torch.where(share >= 0.35 * PATCH * PATCH, thing, -100)
+    thing = torch.where(counts[..., 0] > 0.85 * PATCH * PATCH, 0, thing)
+    colour = torch.where(patches[..., 0] == thing[..., None], patches[..., 1], 0).amax(-1)
+    return thing, torch.where((thing > 0) & (colour > 0), colour, -100)
+
+
+@torch.no_grad()
+def patch_accuracy(eyes: Eyes, split: str, scenes: int, device: torch.device) -> float:
+    """Share of the patches that show a thing whose thing is named rightly."""
+    drawn = [seen(load_scene(split, i)) for i in range(scenes)]
+    things, _ = patch_labels(torch.from_numpy(np.stack([label for _, label in drawn])))
+    named = eyes(normalised(np.stack([image for image, _ in drawn])).to(device))[0].argmax(-1).cpu()
+    shown = things > 0
+    return (named == things)[shown].float().mean().item()

@@ -1,0 +1,51 @@
+"""Draw the emoji art of the pocket world once: `python tools/draw_art.py DIR`.
+
+DIR holds unpacked `@iconify-json/*` npm packages (`npm pack @iconify-json/noto && tar xzf ...`), one folder per
+style named like the package's last part. Needs `pip install resvg-py`. Writes `src/iava/pocket/art.webp`: one row a style,
+one column a thing, 96 x 96 pixels each, lossless.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import resvg_py
+from PIL import Image
+
+from iava.pocket.scenes import ART, CELL, STYLES, THINGS
+
+
+def svg(folder: Path, icon: str) -> str:
+    icons = json.loads((folder / "icons.json").read_text())
+    entry = icons["icons"].get(icon) or icons["icons"][icons["aliases"][icon]["parent"]]
+    width = entry.get("width", icons.get("width", 16))
+    height = entry.get("height", icons.get("height", 16))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="256" height="256">{entry["body"]}</svg>'
+    )
+
+
+def trimmed(picture: Image.Image) -> Image.Image:
+    """The picture cut to what is painted, fitted into a CELL x CELL square without distortion."""
+    picture = picture.crop(picture.getchannel("A").point(lambda a: 255 * (a > 24)).getbbox())
+    scale = CELL / max(picture.size)
+    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    cell = Image.new("RGBA", (CELL, CELL))
+    cell.paste(picture.resize(size, Image.Resampling.LANCZOS), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    return cell
+
+
+def main(source: Path) -> None:
+    sheet = Image.new("RGBA", (CELL * len(THINGS), CELL * len(STYLES)))
+    for row, style in enumerate(STYLES):
+        for column, thing in enumerate(THINGS.values()):
+            png = bytes(resvg_py.svg_to_bytes(svg_string=svg(source / style, thing.icon)))
+            sheet.paste(trimmed(Image.open(io.BytesIO(png)).convert("RGBA")), (column * CELL, row * CELL))
+    sheet.save(ART, lossless=True, method=6, exact=False)
+    print(f"{ART}: {ART.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
