@@ -1,0 +1,146 @@
+"""Controls: what a contrastive method must beat before it counts as better.
+
+arXiv 2504.10020 shows that much of the reported gain is a shift towards "yes" and near-greedy sampling; these
+methods have that and nothing else.
+"""
+
+import copy
+import math
+from typing import Any, Self
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.generation import LogitsProcessor, MinPLogitsWarper, TemperatureLogitsWarper, TopPLogitsWarper
+
+from iava.methods.base import Method, check_number
+
+
+class Greedy(Method):
+    """The most probable token at every step: plain `generate` with do_sample=False."""
+
+    name = "greedy"
+    sampling = False
+
+
+class Sample(Method):
+    """Tokens drawn at random: plain `generate` with do_sample=True, temperature and top_p.
+
+    Args:
+        temperature: above 0; 1 leaves the distribution as it is.
+        top_p: in (0, 1]; the smallest set of tokens with this much probability is drawn from, 1 is all of them.
+    """
+
+    name = "sample"
+    sampling = True
+
+    def __init__(self, temperature: float = 1.0, top_p: float = 1.0) -> None:
+        check_number("temperature", temperature, low=0, above=True)
+        check_number("top_p", top_p, low=0, high=1, above=True)
+        self.temperature = temperature
+        self.top_p = top_p
+
+    def settings(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "top_p": self.top_p}
+
+    def warpers(self) -> list[LogitsProcessor]:
+        return [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(float(self.top_p))]
+
+
+class APC(Method):
+    """The adaptive plausibility constraint without any contrast: draws among tokens with p >= beta * max p.
+
+    The same tokens as plain `generate` with do_sample=True and min_p=beta. It draws because a constraint that
+    always leaves the best token changes nothing in greedy decoding.
+
+    Args:
+        beta: 0 to 1.
+    """
+
+    name = "apc"
+    sampling = True
+
+    def __init__(self, beta: float = 0.1) -> None:
+        check_number("beta", beta, low=0, high=1)
+        # Not `self.beta`: the constraint comes after the temperature here, as it does in `generate`.
+        self.min_p = beta
+
+    def settings(self) -> dict[str, Any]:
+        return {"beta": self.min_p}
+
+    def warpers(self) -> list[LogitsProcessor]:
+        return [MinPLogitsWarper(float(self.min_p))]
+
+
+class ConstantBias(Method):
+    """A constant added to the logits of the tokens that say yes, at every step.
+
+    Args:
+        bias: any finite number; above 0 says yes more often.
+        processor: the model's processor or tokenizer, which knows those tokens.
+    """
+
+    name = "bias"
+
+    def __init__(self, bias: float = 0.0, processor: ProcessorMixin | PreTrainedTokenizerBase | None = None) -> None:
+        check_number("bias", bias, low=-math.inf)
+        self.bias = bias
+        self.processor = processor
+
+    def settings(self) -> dict[str, Any]:
+        return {"bias": self.bias}
+
+    def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
+        bound = copy.copy(self)
+        bound.processor = processor
+        return bound
+
+    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
+        if self.processor is None:
+            raise ValueError("ConstantBias has no processor to find yes with: use ConstantBias(bias, processor)")
+        yes, _ = yes_no_ids(_tokenizer(self.processor))
+        biased = logits.clone()
+        biased[:, yes] += self.bias
+        return biased
+
+
+def _tokenizer(processor: ProcessorMixin | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    return processor if isinstance(processor, PreTrainedTokenizerBase) else processor.tokenizer
+
+
+def yes_no_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The tokens with which an answer of yes or no begins, in every spelling that the tokenizer knows.
+
+    Spelled as Yes, yes, YES, with and without a space before. A first token that two words share, that is unknown,
+    or that is no letter of the word (a lone space) says neither.
+
+    Returns:
+        (yes ids, no ids), sorted, disjoint.
+
+    Raises:
+        ValueError: if the tokenizer has no token for one of the two.
+    """
+    yes, no = (
+        {
+            ids[0]
+            for spelling in (word, word.lower(), word.upper())
+            for text in (spelling, " " + spelling)
+            if (ids := tokenizer.encode(text, add_special_tokens=False))
+            and str(tokenizer.decode(ids[:1])).strip() == spelling
+        }
+        for word in ("Yes", "No")
+    )
+    if not yes or not no:
+        raise ValueError("the tokenizer has no single token for yes or for no, so the two cannot be compared")
+    return sorted(yes), sorted(no)
+
+
+def yes_no_logits(logits: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """The logits of an answer that begins with yes, and with no: (B, V) -> (B, 2), summed over spellings.
+
+    The difference of the two columns is the log odds of yes against no.
+
+    Args:
+        logits: (B, V), such as `Answer.logits[None]`.
+        tokenizer: the model's tokenizer.
+    """
+    return torch.stack([logits[:, ids].logsumexp(dim=-1) for ids in yes_no_ids(tokenizer)], dim=-1)

@@ -1,0 +1,182 @@
+"""IAVA: contrast with an image of which only the tokens irrelevant to the question are left.
+
+Instruction-Aligned Visual Attention for Mitigating Hallucinations in Large Vision-Language Models
+(arXiv 2503.18556, ICME 2025). The authors published no code: where the paper is silent, the parameters below say
+what was chosen.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+from iava.engine.boundary import Prompt, pack
+from iava.engine.negative import NEGATIVES
+from iava.engine.prefix import Instruction, attention_under
+from iava.engine.probe import mean_attention, over_images
+from iava.methods.base import Method, Trace, check_layers, check_number, mix
+
+PUBLISHED_LAM = {"llava": 0.0, "instructblip": -0.1}
+"""The settings of the paper, by Hugging Face model type; other types take 0."""
+
+
+class IAVA(Method):
+    """Instruction-aligned visual attention (arXiv 2503.18556).
+
+    Image tokens that get much attention under a general instruction and less under the question are irrelevant to
+    it. The second branch sees only those; what it says is subtracted.
+
+    Args:
+        processor: the model's processor, which writes the general instruction; it must have a chat template.
+        general: the general instruction.
+        top_i: how many tokens with the largest fall of attention may be selected: an int is a count, a float in
+            (0, 1] a share of the image's tokens. The paper asks for a moderate number.
+        lam: attention under the general instruction must lie above mean + lam * std over the image's tokens. None
+            takes the published value: 0.0 for LLaVA, -0.1 for InstructBLIP, 0.0 for others.
+        alpha: strength of the contrast, at least 0.
+        beta: plausibility, 0 to 1; see `contrast`.
+        negative: how the other tokens are masked; "zeros" sets their embeddings to zero. Where no token is
+            selected, all are masked: the second branch answers from the text alone.
+        layers: whose attention is averaged: "all", or decoder layer indices, negative ones from the end.
+
+    Raises:
+        ValueError: if a parameter is out of range.
+
+    Example:
+        >>> method = IAVA(processor, top_i=0.2)
+        >>> model.generate(**inputs, custom_generate=method, max_new_tokens=64)
+    """
+
+    name = "iava"
+
+    def __init__(
+        self,
+        processor: ProcessorMixin | None = None,
+        *,
+        general: str = "Describe this image.",
+        top_i: int | float = 0.2,
+        lam: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.1,
+        negative: str = "zeros",
+        layers: str | Sequence[int] = "all",
+    ) -> None:
+        if not isinstance(general, str) or not general.strip():
+            raise ValueError(f'general is {general!r}: it must be an instruction such as "Describe this image."')
+        check_top_i(top_i)
+        if lam is not None:
+            check_number("lam", lam, low=-math.inf)
+        check_number("alpha", alpha, low=0)
+        check_number("beta", beta, low=0, high=1)
+        if negative not in NEGATIVES:
+            raise ValueError(f"negative is {negative!r}: it must be one of {', '.join(NEGATIVES)}")
+        self.processor = processor
+        self.general = general
+        self.top_i = top_i
+        self.lam = lam
+        self.alpha = alpha
+        self.beta = beta
+        self.negative = negative
+        self.layers = check_layers(layers)
+        self._instruction: Instruction | None = None
+
+    def settings(self) -> dict[str, Any]:
+        names = ("general", "top_i", "lam", "alpha", "beta", "negative", "layers")
+        return {name: getattr(self, name) for name in names}
+
+    def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
+        bound = copy.copy(self)
+        bound.processor = processor
+        bound.lam = self._lam_for(model)
+        bound._instruction = None
+        return bound
+
+    def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
+        is_image = prompt.is_image
+        query = over_images(prompt.rows, is_image)
+        general = attention_under(prompt, self._general_instruction(prompt.model))
+        att_query, att_general = mean_attention(query, self.layers), mean_attention(general, self.layers)
+        _, valid = pack(is_image)
+        irrelevant = select_irrelevant(
+            att_general, att_query, top_i=self.top_i, lam=self._lam_for(prompt.model), valid=valid
+        )
+        if trace is not None:
+            trace.reading = {
+                "att_general": att_general,
+                "att_query": att_query,
+                "layers_general": general.mean(dim=2),
+                "layers_query": query.mean(dim=2),
+                "selected": irrelevant,
+                "valid": valid,
+            }
+        return NEGATIVES[self.negative](prompt, irrelevant)
+
+    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
+        assert negative is not None
+        return mix(logits, negative, self.alpha)
+
+    def _lam_for(self, model: PreTrainedModel) -> float:
+        return PUBLISHED_LAM.get(model.config.model_type, 0.0) if self.lam is None else self.lam
+
+    def _general_instruction(self, model: PreTrainedModel) -> Instruction:
+        if self.processor is None:
+            raise ValueError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
+        if self._instruction is None:
+            self._instruction = Instruction(self.processor, self.general, model.config.image_token_id)
+        return self._instruction
+
+
+def check_top_i(top_i: int | float) -> None:
+    """Refuses what is neither a count of at least 1 nor a share in (0, 1]."""
+    if isinstance(top_i, float):
+        check_number("top_i", top_i, low=0, high=1, above=True)
+    else:
+        check_number("top_i", top_i, low=1)
+
+
+def select_irrelevant(
+    att_general: torch.Tensor,
+    att_query: torch.Tensor,
+    *,
+    top_i: int | float,
+    lam: float,
+    valid: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The image tokens that are irrelevant to the question (arXiv 2503.18556).
+
+    A token is selected if its attention falls from the general instruction to the question, if this fall is among
+    the row's `top_i` largest (equal falls: the earlier token first), and if its attention under the general
+    instruction lies above mean + lam * std (sample standard deviation) over the row's image tokens.
+
+    Args:
+        att_general: (B, N) attention under the general instruction.
+        att_query: (B, N) attention under the question.
+        top_i: an int of at least 1 is a count, a float in (0, 1] a share of the row's tokens (rounded, at least 1).
+        lam: any finite number.
+        valid: (B, N) bool, False where a row has fewer than N image tokens; None: all are there.
+
+    Returns:
+        (B, N) bool; a row may be all False.
+
+    Raises:
+        ValueError: if the shapes differ, or a parameter is out of range.
+    """
+    if att_general.dim() != 2 or att_general.shape != att_query.shape:
+        raise ValueError(
+            f"att_general is {tuple(att_general.shape)} and att_query {tuple(att_query.shape)}: both must be (B, N)"
+        )
+    check_top_i(top_i)
+    check_number("lam", lam, low=-math.inf)
+    valid = torch.ones_like(att_general, dtype=torch.bool) if valid is None else valid
+    count = valid.sum(dim=1, keepdim=True)
+    mean = att_general.where(valid, 0).sum(dim=1, keepdim=True) / count
+    squares = (att_general - mean).where(valid, 0).square().sum(dim=1, keepdim=True)
+    # One token alone has no spread, and is not above its own mean.
+    std = (squares / (count - 1).clamp(min=1)).sqrt()
+    fall = (att_general - att_query).where(valid, -math.inf)
+    rank = fall.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    most = (top_i * count).round().clamp(min=1) if isinstance(top_i, float) else top_i
+    return valid & (fall > 0) & (rank < most) & (att_general > mean + lam * std)
