@@ -1,1 +1,21 @@
 """iava: instruction-aligned visual attention for vision-language models."""
+
+from iava.engine.probe import probe
+from iava.lvlm import LVLM, Answer, load
+from iava.methods.base import contrast
+from iava.methods.controls import APC, ConstantBias, Greedy, Sample
+from iava.methods.iava import IAVA, select_irrelevant
+
+__all__ = [
+    "APC",
+    "IAVA",
+    "LVLM",
+    "Answer",
+    "ConstantBias",
+    "Greedy",
+    "Sample",
+    "contrast",
+    "load",
+    "probe",
+    "select_irrelevant",
+]

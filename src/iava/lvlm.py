@@ -1,0 +1,320 @@
+"""A vision-language model that can be asked questions about images, by any of the decoding methods."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.image_transforms import get_resize_output_image_size
+
+from iava.images import ImageSource, patch_boxes, read_image
+from iava.methods import METHODS
+from iava.methods.base import Method, Trace
+
+CANDIDATES = 10
+"""How many candidate tokens of a step an explanation keeps."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a method saw and weighed. N image tokens, L decoder layers; None where a method has no such thing.
+
+    Args:
+        att_general: (N,) attention of the last prompt token under the general instruction, over the chosen layers.
+        att_query: (N,) the same under the question.
+        layers_general: (L, N) the same for each decoder layer, mean over heads.
+        layers_query: (L, N).
+        selected: (N,) bool, the image tokens found irrelevant, which the second branch keeps.
+        boxes: (N, 4) float (x0, y0, x1, y1), each token's rectangle in pixels of the original image (as
+            `read_image` returns it); None for models whose tokens are not patches of one grid.
+        steps: a dict for each generated token with "full", "combined" and, given a second branch, "negative": the
+            ten most probable tokens, each {"id", "text", "probability"}; "combined" leaves out what the method rules
+            out.
+    """
+
+    att_general: torch.Tensor | None
+    att_query: torch.Tensor | None
+    layers_general: torch.Tensor | None
+    layers_query: torch.Tensor | None
+    selected: torch.Tensor | None
+    boxes: np.ndarray | None
+    steps: list[dict[str, list[dict[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and how it came about.
+
+    Args:
+        text: without special tokens.
+        tokens: the new token ids, without the end-of-sequence token.
+        method: the method's command-line name.
+        settings: the method's parameters.
+        seconds: wall-clock time, from the image to the text; of a batch, its time shared out equally.
+        logits: (V,) float32, the first step's combined logits before the plausibility mask.
+        explanation: if it was asked for.
+    """
+
+    text: str
+    tokens: list[int]
+    method: str
+    settings: dict[str, Any]
+    seconds: float
+    logits: torch.Tensor
+    explanation: Explanation | None = None
+
+
+class LVLM:
+    """A model with its processor.
+
+    Args:
+        model: a Hugging Face image-text-to-text model with a causal decoder.
+        processor: its processor, with a chat template.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+        self.model = model.eval()
+        self.processor = processor
+
+    def method(self, name: str, **settings: Any) -> Method:
+        """Builds a method for this model.
+
+        Args:
+            name: a command-line name, such as "greedy" or "iava".
+            settings: its parameters; the rest take their defaults.
+
+        Raises:
+            ValueError: if the name or a parameter is unknown, or a parameter is out of range.
+        """
+        if name not in METHODS:
+            raise ValueError(f"unknown method {name!r}: use one of {', '.join(METHODS)}")
+        known = METHODS[name]().settings()
+        for setting in settings:
+            if setting not in known:
+                wanted = f"use one of {', '.join(known)}" if known else "it has none"
+                raise ValueError(f"method {name} has no setting {setting!r}: {wanted}")
+        return METHODS[name](**settings).bind(self.model, self.processor)
+
+    def ask(
+        self,
+        image: ImageSource,
+        question: str,
+        *,
+        method: str | Method = "iava",
+        max_new_tokens: int = 32,
+        explain: bool = False,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """Asks one question about one image; see `ask_many`."""
+        return self.ask_many(
+            image,
+            [question],
+            method=method,
+            max_new_tokens=max_new_tokens,
+            explain=explain,
+            seed=seed,
+            **settings,
+        )[0]
+
+    def ask_many(
+        self,
+        image: ImageSource,
+        questions: Sequence[str],
+        *,
+        method: str | Method = "iava",
+        max_new_tokens: int = 32,
+        explain: bool = False,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> list[Answer]:
+        """Asks several questions about one image, each on its own, in one batch.
+
+        Args:
+            image: a path, the bytes of an image file, a PIL image or a uint8 array.
+            questions: without any template around them.
+            method: a command-line name, or a method object.
+            max_new_tokens: at least 1.
+            explain: whether to keep attentions, selection and candidates.
+            seed: for methods that draw tokens; the caller's random state is left alone. None draws from that state.
+            settings: parameters of a method given by name.
+
+        Returns:
+            One answer a question, in order.
+
+        Raises:
+            ValueError: if the image cannot be read, a question is blank, or a method or parameter is unknown.
+        """
+        start = time.perf_counter()
+        picture = read_image(image)
+        _check_questions(questions)
+        if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {max_new_tokens!r}: it must be a whole number, at least 1")
+        if isinstance(method, str):
+            method = self.method(method, **settings)
+        elif settings:
+            raise ValueError(f"settings ({', '.join(settings)}) belong to a method given by name, not to an object")
+        else:
+            method = method.bind(self.model, self.processor)
+        if not questions:
+            return []
+        inputs = self._inputs(picture, questions)
+        trace = Trace(top=CANDIDATES if explain else 0)
+        with torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            sequences = self.model.generate(
+                **inputs,
+                custom_generate=partial(method, trace=trace),
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+            )
+        new = sequences[:, inputs["input_ids"].shape[1] :].cpu()
+        assert trace.logits is not None
+        logits = trace.logits.cpu()
+        tokens = [self._until_end(row) for row in new.tolist()]
+        explanations = [
+            self._explanation(trace, row, picture.size, steps=min(len(ids) + 1, new.shape[1])) if explain else None
+            for row, ids in enumerate(tokens)
+        ]
+        texts = [self.processor.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
+        seconds = (time.perf_counter() - start) / len(questions)
+        return [
+            Answer(texts[row], tokens[row], method.name, method.settings(), seconds, logits[row], explanations[row])
+            for row in range(len(questions))
+        ]
+
+    def _inputs(self, picture: Image.Image, questions: Sequence[str]) -> dict[str, Any]:
+        prompts = [self._prompt(question.strip()) for question in questions]
+        inputs = self.processor(
+            text=prompts,
+            images=[picture] * len(prompts),
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+        )
+        return dict(inputs.to(self.model.device, dtype=self.model.dtype))
+
+    def _prompt(self, question: str) -> str:
+        turn: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
+        return self.processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        ends = self.model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        stop = next((position for position, token in enumerate(ids) if token in ends), len(ids))
+        return ids[:stop]
+
+    def _explanation(self, trace: Trace, row: int, size: tuple[int, int], steps: int) -> Explanation:
+        reading = {key: value[row].cpu() for key, value in trace.reading.items()}
+        valid = reading.pop("valid", None)
+        kept = {key: value[..., valid] for key, value in reading.items()}
+        return Explanation(
+            att_general=kept.get("att_general"),
+            att_query=kept.get("att_query"),
+            layers_general=kept.get("layers_general"),
+            layers_query=kept.get("layers_query"),
+            selected=kept.get("selected"),
+            boxes=None if valid is None else self._boxes(size, int(valid.sum())),
+            steps=[
+                {kind: self._candidates(ids[row], p[row]) for kind, (ids, p) in step.items()}
+                for step in trace.steps[:steps]
+            ],
+        )
+
+    def _candidates(self, ids: torch.Tensor, probabilities: torch.Tensor) -> list[dict[str, Any]]:
+        return [
+            {"id": token, "text": self.processor.decode([token]), "probability": probability}
+            for token, probability in zip(ids.tolist(), probabilities.tolist(), strict=True)
+            if probability > 0
+        ]
+
+    def _boxes(self, size: tuple[int, int], count: int) -> np.ndarray | None:
+        """Rectangles of LLaVA's tokens: patches of the resized, centre-cropped picture, row by row."""
+        if self.model.config.model_type != "llava":
+            return None
+        processing = self.processor.image_processor.to_dict()
+        width, height = size
+        resized = size
+        if processing["do_resize"]:
+            target = processing["size"]
+            if target.get("shortest_edge"):
+                blank = np.empty((height, width, 1), dtype=np.uint8)
+                high, wide = get_resize_output_image_size(
+                    blank, target["shortest_edge"], default_to_square=False, input_data_format="channels_last"
+                )
+                resized = (wide, high)
+            else:
+                resized = (target["width"], target["height"])
+        crop = resized
+        if processing["do_center_crop"]:
+            crop = (processing["crop_size"]["width"], processing["crop_size"]["height"])
+        patch = self.model.config.vision_config.patch_size
+        grid = (crop[0] // patch, crop[1] // patch)
+        if grid[0] * grid[1] != count:
+            return None
+        # A crop that is no multiple of the patch size leaves pixels out on the right and at the bottom.
+        return patch_boxes(size, resized=resized, crop=crop, grid=grid)
+
+
+def _check_questions(questions: Sequence[str]) -> None:
+    if isinstance(questions, str):
+        raise ValueError("questions is one string: give a list of questions, or use ask")
+    for question in questions:
+        if not isinstance(question, str) or not question.strip():
+            raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+
+
+def load(
+    model: str | Path | PreTrainedModel,
+    processor: ProcessorMixin | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+) -> LVLM:
+    """Loads a vision-language model.
+
+    Args:
+        model: "pocket" (the small model that ships with this package), a folder, a model id on the Hugging Face Hub,
+            or a model that is already there.
+        processor: for a model that is already there.
+        device: None takes a GPU if there is one. A model that is already there stays where it is unless told.
+        dtype: None takes the checkpoint's on a GPU and float32 on a CPU. A model that is already there keeps its own.
+
+    Returns:
+        The model with its processor, ready to be asked.
+
+    Raises:
+        ValueError: if there is no such model, or it is not an image-text-to-text model.
+    """
+    if isinstance(model, PreTrainedModel):
+        if processor is None:
+            raise ValueError("a model object needs its processor: load(model, processor)")
+        return LVLM(_moved(model, device, dtype), processor)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or ("auto" if torch.device(device).type != "cpu" else torch.float32)
+    source = str(resources.files("iava.pocket") / "weights") if model == "pocket" else str(model)
+    try:
+        loaded = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
+        loaded_processor = AutoProcessor.from_pretrained(source)
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"unknown model {str(model)!r}: use 'pocket', a folder with a model, or the id of an image-text-to-text "
+            f"model on the Hugging Face Hub ({reason})"
+        ) from None
+    return LVLM(_moved(loaded, device), loaded_processor)
+
+
+def _moved(model: nn.Module, device: str | torch.device | None, dtype: str | torch.dtype | None = None) -> Any:
+    dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    return model.to(device=device, dtype=dtype) if device or dtype else model
