@@ -1,0 +1,137 @@
+"""Intervals and tests for answers that come in bunches: several questions about one image are not independent."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import binomtest
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_CHUNK = 100  # resamples whose question weights are held at once
+
+Interval = tuple[float, float]
+
+
+def resampled(sums: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """Draws images with replacement and sums up what they add.
+
+    Args:
+        sums: (C, K), what each of C images (clusters) adds to K totals.
+        seed: the same seed and C draw the same images, so that two calls are paired.
+
+    Returns:
+        (resamples, K) totals.
+    """
+    return _draws(len(sums), seed, resamples) @ sums
+
+
+def _draws(clusters: int, seed: int, resamples: int) -> np.ndarray:
+    """(resamples, C) float: how often each cluster is drawn."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(float)
+
+
+def interval(values: np.ndarray, level: float = LEVEL) -> Interval:
+    """The percentile interval of resampled values; NaN (a resample without such a case) is left out."""
+    tail = (1 - level) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def by_cluster(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """Sums of the rows of (Q, K) over the questions of each cluster: (C, K), clusters in order of first appearance."""
+    number = _numbered(clusters)
+    sums = np.zeros((int(number.max()) + 1, values.shape[1]))
+    np.add.at(sums, number, values)
+    return sums
+
+
+def _numbered(clusters: Sequence[str]) -> np.ndarray:
+    seen: dict[str, int] = {}
+    return np.array([seen.setdefault(cluster, len(seen)) for cluster in clusters])
+
+
+def bootstrap(
+    values: np.ndarray,
+    clusters: Sequence[str],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """95 % interval of a statistic of totals, images being drawn with replacement.
+
+    Args:
+        values: (Q, K), what each question adds to K totals.
+        clusters: (Q,), the image of each question.
+        statistic: (R, K) totals -> (R,) values.
+    """
+    return interval(statistic(resampled(by_cluster(values, clusters), seed=seed, resamples=resamples)))
+
+
+def paired_difference(
+    ours: np.ndarray, theirs: np.ndarray, clusters: Sequence[str], *, seed: int, resamples: int = RESAMPLES
+) -> tuple[float, Interval]:
+    """Difference of two accuracies on the same questions, with its 95 % interval over images.
+
+    Args:
+        ours, theirs: (Q,) bool, whether each answer is right.
+        clusters: (Q,), the image of each question.
+    """
+    gain = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    values = np.stack([gain, np.ones_like(gain)], axis=1)
+    limits = bootstrap(values, clusters, lambda sums: sums[:, 0] / sums[:, 1], seed=seed, resamples=resamples)
+    return float(gain.mean()), limits
+
+
+def bootstrap_auc(
+    margins: Sequence[float],
+    positive: Sequence[bool],
+    clusters: Sequence[str],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """95 % interval over images of the AUC of `margins` (ties count half) for telling positives from the rest.
+
+    Raises:
+        ValueError: if there are only positives, or none.
+    """
+    sign = np.asarray(positive, dtype=bool)
+    if sign.all() or not sign.any():
+        raise ValueError("an AUC needs questions of both truths")
+    order = np.argsort(margins, kind="stable")
+    number, sign = _numbered(clusters)[order], sign[order]
+    starts = np.flatnonzero(np.diff(np.asarray(margins)[order], prepend=-np.inf) > 0)
+    draws = _draws(int(number.max()) + 1, seed, resamples)
+    values = []
+    for chunk in np.array_split(draws, max(1, resamples // _CHUNK)):
+        weights = chunk[:, number]
+        yes = np.add.reduceat(weights * sign, starts, axis=1)
+        no = np.add.reduceat(weights * ~sign, starts, axis=1)
+        won = (yes * (no.cumsum(axis=1) - no / 2)).sum(axis=1)
+        pairs = yes.sum(axis=1) * no.sum(axis=1)
+        values.append(np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0))
+    return interval(np.concatenate(values))
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Exact two-sided p-value that two methods are right equally often, from the questions where they differ.
+
+    Args:
+        ours, theirs: (Q,) bool, whether each answer is right. A question must not be listed twice.
+    """
+    ours, theirs = np.asarray(ours, dtype=bool), np.asarray(theirs, dtype=bool)
+    won, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    return 1.0 if won + lost == 0 else float(binomtest(won, won + lost, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: each may be compared with the level as it stands."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.zeros(len(p_values))
+    worst = 0.0
+    for rank, index in enumerate(order):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = worst
+    return adjusted.tolist()
