@@ -1,8 +1,8 @@
 """Draw the emoji art of the pocket world once: `python tools/draw_art.py DIR`.
 
 DIR holds unpacked `@iconify-json/*` npm packages (`npm pack @iconify-json/noto && tar xzf ...`), one folder per
-style named like the package's last part. Needs `pip install resvg-py`. Writes `src/iava/pocket/art.webp`: one row a style,
-one column a thing, 96 x 96 pixels each, lossless.
+style named like the package's last part. Needs `pip install resvg-py`. Writes `src/iava/pocket/art.webp`: one row a
+style, one column a thing, 96 x 96 pixels each, lossless.
 """
 
 import io

@@ -1,8 +1,8 @@
 """The pocket world: seeded pictures of everyday things, with everything about them known.
 
-A scene belongs to a context (kitchen, street, farm, ...) whose things co-occur strongly, is drawn in one emoji style on a
-background that mostly fits the context, and knows its things' boxes, colours and counts. The same split and index give the
-same scene and the same pixels on every machine.
+A scene belongs to a context (kitchen, street, farm, ...) whose things co-occur strongly, is drawn in one emoji style
+on a background that mostly fits the context, and knows its things' boxes, colours and counts. The same split and index
+give the same scene and the same pixels.
 
     scene = load_scene("test", 7)
     scene.names              # {"cow", "tractor", "dog"}
@@ -102,7 +102,7 @@ GROUNDS = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn thing: its name, its box (x0, y0, x1, y1) in pixels of the scene, its colour and how much of it is seen."""
+    """One drawn thing: its name, its box (x0, y0, x1, y1) in pixels of the scene, its colour, how much of it is seen."""
 
     name: str
     box: tuple[int, int, int, int]
@@ -155,8 +155,8 @@ class Scene:
 def load_scene(split: str, index: int) -> Scene:
     """Scene number `index` (0, 1, ...) of a split: "train", "tune", "tune-heldout", "test" or "test-heldout".
 
-    The held-out splits are drawn in a style that training never shows. One scene in four of every split has one thing that
-    does not belong to its context; the pairs (context, foreign thing) of "train" never appear in the other splits.
+    The held-out splits are drawn in a style that training never shows. One scene in four of every split has one thing
+    that does not belong to its context; the pairs (context, foreign thing) of "train" never appear in other splits.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
@@ -294,7 +294,7 @@ def _sprite(name: str, style: str, colour: str | None) -> Image.Image:
 
 @cache
 def natural_colour(name: str, style: str) -> str:
-    """The name of the colour that most of an unpainted drawing has: one of COLOURS, "brown", "black", "grey" or "white"."""
+    """The colour that most of an unpainted drawing has: one of COLOURS, "brown", "black", "grey" or "white"."""
     cell = np.asarray(_sprite(name, style, None))
     pixels = cell[cell[..., 3] > 127][:, :3] / 255.0
     votes: Counter[str] = Counter(_colour_name(*pixel) for pixel in pixels[::7])
