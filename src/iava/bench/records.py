@@ -1,0 +1,176 @@
+"""The folder of a run: a manifest that says what is being run, and records that are only ever added to.
+
+What is written can be killed at any moment and taken up again: a line is whole or it is not there.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Record = dict[str, Any]
+
+
+class Records:
+    """A JSON-lines file, one record a line, that grows by whole lines.
+
+    Args:
+        path: need not exist. A last line that a killed run left unfinished is cut off.
+
+    Raises:
+        ValueError: if another line is broken, or the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Record] = []
+        if path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = self.path.read_bytes()
+            whole = data[: data.rfind(b"\n") + 1]
+            if len(whole) < len(data):
+                os.truncate(self.path, len(whole))
+        except OSError as error:
+            raise _cannot("use", self.path, error) from None
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                self.rows.append(json.loads(line))
+            except ValueError:
+                raise ValueError(f"{self.path}, line {number}, is no JSON: mend it or start in a new folder") from None
+
+    def append(self, rows: list[Record]) -> None:
+        """Writes the rows behind the others, all in one go."""
+        data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                file.write(data)
+        except OSError as error:
+            raise _cannot("write", self.path, error) from None
+        self.rows += rows
+
+
+def open_run(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """Makes a run's folder with its manifest, or finds the one that is there.
+
+    Args:
+        settings: what a run must share with the one in the folder to go on with it.
+        about: what is written beside it when the run starts.
+
+    Returns:
+        The manifest: `about` as it was when the run started, with "settings".
+
+    Raises:
+        ValueError: if the folder holds a run with other settings, or cannot be written.
+    """
+    path = folder / "manifest.json"
+    settings = json.loads(json.dumps(settings))
+    try:
+        if path.exists():
+            return _same_run(folder, path, settings)
+        if (folder / "records.jsonl").exists():
+            raise ValueError(
+                f"{folder} holds records without a manifest that says what made them: choose another folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        manifest = {"settings": settings, **about}
+        write_json(path, manifest)
+    except OSError as error:
+        raise _cannot("write", folder, error) from None
+    return manifest
+
+
+def _same_run(folder: Path, path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text())
+        there = manifest["settings"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is no manifest of a run: choose another folder") from None
+    differing = [key for key in {**there, **settings} if there.get(key) != settings.get(key)]
+    if differing:
+        which = "; ".join(f"{key} is {there.get(key)} there, {settings.get(key)} here" for key in differing)
+        raise ValueError(f"{folder} holds a run made with other settings ({which}): choose another folder")
+    return manifest
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file that is either the old one or the whole new one."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file that is either the old one or the whole new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def check_writable(folder: Path) -> None:
+    """Finds out, leaving nothing behind, whether files can be written to a folder that may not exist yet.
+
+    Raises:
+        ValueError: if they cannot.
+    """
+    folder = folder.absolute()
+    try:
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _cannot("write", folder, error) from None
+
+
+def _cannot(do: str, path: Path, error: OSError) -> ValueError:
+    return ValueError(f"cannot {do} {path} ({error.strerror or error}): choose a place where files can be written")
+
+
+def circumstances(model: torch.nn.Module) -> dict[str, Any]:
+    """When, with which versions and on what machine something is measured; ready for JSON."""
+    weight = next(model.parameters())
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("iava", "torch", "transformers")}
+        | {"python": platform.python_version()},
+        "git": git_revision(),
+        "machine": {
+            "processor": _processor(),
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(weight.device) if weight.is_cuda else str(weight.device),
+            "dtype": str(weight.dtype).removeprefix("torch."),
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout this file belongs to, with "-dirty" if it was changed; None outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        # An installed copy may lie inside somebody else's repository.
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], check=True, capture_output=True)
+        described = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
