@@ -29,7 +29,7 @@ def record(image, category, number, method, question, truth, parsed, margin=0.0,
 
 
 def answered(method, right, images=12):
-    """A positive in all categories and a negative in each, an image; `right(image, category, truth)`: is it got right?"""
+    """A positive in all categories and a negative in each, an image; `right(image, category, truth)`: is it right?"""
     records = []
     for i in range(images):
         for category in CATEGORIES:
