@@ -131,7 +131,8 @@ def _is_causal(prompt: Prompt) -> bool:
     """Whether what came before the question cannot depend on the question.
 
     A decoder that is given the plain padding mask makes a causal one of it; an outer model that wants the prompt to
-    see itself both ways hands its decoder a ready four-dimensional mask.
+    see itself both ways hands its decoder a ready four-dimensional mask. (So does `generate` with a static cache,
+    which could not be cropped either.)
     """
     mask = prompt.inputs["attention_mask"]
     return mask is None or (isinstance(mask, torch.Tensor) and mask.dim() == 2)

@@ -1,0 +1,118 @@
+import pytest
+import torch
+from transformers import DynamicCache
+
+from iava.engine.boundary import Prompt, capture
+from iava.engine.prefix import Instruction, attention_under
+from iava.engine.probe import last_row
+from tests import naive, tiny
+
+PICTURE = tiny.image(3)
+
+
+def read(model, inputs) -> Prompt:
+    """The prompts as the twin reads them."""
+    cache = DynamicCache(config=model.get_decoder().config)
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad(), capture(model) as boundary, last_row(model) as rows:
+        model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True)
+    images = {"pixel_values": inputs["pixel_values"]}
+    return Prompt(model, inputs["input_ids"], inputs["attention_mask"], boundary, rows, cache, images)
+
+
+def general(model, proc, texts, pictures, text=naive.GENERAL) -> tuple[torch.Tensor, Prompt]:
+    inputs = dict(proc(text=texts, images=pictures, padding=True, return_tensors="pt"))
+    prompt = read(model, inputs)
+    with torch.no_grad():
+        return attention_under(prompt, Instruction(proc, text, 4)), prompt
+
+
+def eager(model, proc, text, pictures) -> torch.Tensor:
+    """(L, heads, N) for a whole prompt, by eager attention."""
+    inputs = proc(text=[text], images=pictures, return_tensors="pt")
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        matrices = model(**inputs, output_attentions=True).attentions
+    model.set_attn_implementation("sdpa")
+    return torch.stack([matrix[0, :, -1, inputs["input_ids"][0] == 4] for matrix in matrices])
+
+
+@pytest.mark.parametrize("shape", [{"seed": 0}, {"seed": 1, "heads": 8, "kv_heads": 2, "width": 64}])
+def test_behind_the_shared_prefix_it_is_as_from_the_start(shape):
+    model, proc = tiny.model(**shape), tiny.processor()
+    questions = ["Is there a dog ?", "What ?", "where is the blue boat ? on the street ?"]
+    texts = [tiny.prompt(question) for question in questions]
+    pictures = [tiny.image(n) for n in range(3)]
+    for text in (naive.GENERAL, "What is the red tree on the table ?"):
+        found, _ = general(model, proc, texts, pictures, text)
+        for row, picture in zip(found, pictures, strict=True):
+            torch.testing.assert_close(row, naive.attention(model, proc, picture, text), atol=1e-5, rtol=0)
+
+
+def test_the_image_is_not_read_again_and_the_cache_is_left_as_it_was(monkeypatch):
+    model, proc = tiny.model(), tiny.processor()
+    prompt = read(model, tiny.inputs(proc, PICTURE, "Is there a dog ?", "What ?"))
+    before = [layer.keys.clone() for layer in prompt.cache.layers]
+    monkeypatch.setattr(model.model, "get_image_features", None)
+    with torch.no_grad():
+        attention_under(prompt, Instruction(proc, naive.GENERAL, 4))
+    assert all(torch.equal(a, layer.keys) for a, layer in zip(before, prompt.cache.layers, strict=True))
+
+
+def test_a_prompt_with_the_image_last_keeps_its_order():
+    model, proc = tiny.model(), tiny.processor()
+    texts = ["USER : Is there a dog ? <image> ASSISTANT :", "USER : What ? <image> ASSISTANT :"]
+    found, _ = general(model, proc, texts, [PICTURE] * 2)
+    expected = eager(model, proc, f"USER : {naive.GENERAL} <image> ASSISTANT :", [PICTURE])
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1], expected, atol=1e-5, rtol=0)
+
+
+def test_prompts_with_the_image_first_and_last_in_one_batch():
+    model, proc = tiny.model(), tiny.processor()
+    texts = ["USER : Is there a dog ? <image> ASSISTANT :", "USER : <image> What ? ASSISTANT :"]
+    found, _ = general(model, proc, texts, [PICTURE] * 2)
+    last = eager(model, proc, f"USER : {naive.GENERAL} <image> ASSISTANT :", [PICTURE])
+    first = eager(model, proc, tiny.prompt(naive.GENERAL), [PICTURE])
+    torch.testing.assert_close(found[0], last, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1], first, atol=1e-5, rtol=0)
+
+
+def test_two_images_a_system_prompt_and_an_earlier_turn():
+    model, proc = tiny.model(), tiny.processor()
+    head = "SYSTEM : See the picture . USER : <image> and <image>"
+    other = tiny.image(4)
+    texts = [f"{head} Is there a dog ? ASSISTANT : no . USER : Where ? ASSISTANT :", tiny.prompt("What ?")]
+    found, _ = general(model, proc, texts, [PICTURE, other, other])
+    expected = eager(model, proc, f"{head} {naive.GENERAL} ASSISTANT :", [PICTURE, other])
+    assert expected.shape[-1] == 18
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
+    single = naive.attention(model, proc, other, naive.GENERAL)
+    torch.testing.assert_close(found[1, ..., :9], single, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("USER : <image> What ?", "ends in 'What\\?' where the processor's chat template ends in"),
+        ("USER : <image> ASSISTANT :", "no question was found after the image"),
+        ("<image> ASSISTANT :", "no question was found after the image"),
+    ],
+)
+def test_a_prompt_that_the_template_did_not_write_is_refused(text, complaint):
+    with pytest.raises(ValueError, match=complaint) as caught:
+        general(tiny.model(), tiny.processor(), [text], [PICTURE])
+    assert "\n" not in str(caught.value)
+
+
+def test_the_tail_is_what_the_processor_writes():
+    proc = tiny.processor()
+    ids = naive.prompt_inputs(proc, PICTURE, naive.GENERAL)["input_ids"][0].tolist()
+    assert Instruction(proc, naive.GENERAL, 4).tail == ids[ids.index(4) + 9 :]
+
+
+def test_a_processor_without_a_template_is_refused():
+    proc = tiny.processor()
+    proc.chat_template = None
+    with pytest.raises(ValueError, match="no chat template"):
+        Instruction(proc, naive.GENERAL, 4)
