@@ -7,13 +7,14 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from iava.files import cannot, write_text
 
 Record = dict[str, Any]
 
@@ -41,7 +42,7 @@ class Records:
             if len(whole) < len(data):
                 os.truncate(self.path, len(whole))
         except OSError as error:
-            raise _cannot("use", self.path, error) from None
+            raise cannot("use", self.path, error) from None
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 self.rows.append(json.loads(line))
@@ -55,7 +56,7 @@ class Records:
             with open(self.path, "ab", buffering=0) as file:
                 file.write(data)
         except OSError as error:
-            raise _cannot("write", self.path, error) from None
+            raise cannot("write", self.path, error) from None
         self.rows += rows
 
 
@@ -85,7 +86,7 @@ def open_run(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> d
         manifest = {"settings": settings, **about}
         write_json(path, manifest)
     except OSError as error:
-        raise _cannot("write", folder, error) from None
+        raise cannot("write", folder, error) from None
     return manifest
 
 
@@ -103,34 +104,8 @@ def _same_run(folder: Path, path: Path, settings: dict[str, Any]) -> dict[str, A
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file that is either the old one or the whole new one."""
+    """Writes a JSON file, whole or not at all."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file that is either the old one or the whole new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    draft.replace(path)
-
-
-def check_writable(folder: Path) -> None:
-    """Finds out, leaving nothing behind, whether files can be written to a folder that may not exist yet.
-
-    Raises:
-        ValueError: if they cannot.
-    """
-    folder = folder.absolute()
-    try:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise _cannot("write", folder, error) from None
-
-
-def _cannot(do: str, path: Path, error: OSError) -> ValueError:
-    return ValueError(f"cannot {do} {path} ({error.strerror or error}): choose a place where files can be written")
 
 
 def circumstances(model: torch.nn.Module) -> dict[str, Any]:
