@@ -113,26 +113,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def patch_boxes(
-    size: tuple[int, int], *, resized: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int]
-) -> np.ndarray:
-    """Where a grid of patches lies in the picture that was resized and cropped around its centre.
+def patch_boxes(size: tuple[int, int], *, resized: tuple[int, int], crop: tuple[int, int], patch: int) -> np.ndarray:
+    """Where the patches lie in a picture that was resized, cropped around its centre and cut into squares.
 
     Args:
         size: (width, height) of the original, in pixels.
         resized: (width, height) after resizing.
         crop: (width, height) cut out of its centre; what lies outside the resized picture is padding.
-        grid: (columns, rows) of patches that tile the crop.
+        patch: side of a patch; pixels on the right and at the bottom that fill no patch are seen by none.
 
     Returns:
-        (columns * rows, 4) float (x0, y0, x1, y1) in original pixels, row by row, clipped to the picture.
+        (patches, 4) float (x0, y0, x1, y1) in original pixels, row by row, clipped to the picture.
     """
     edges = []
-    for length, small, cut, count in zip(size, resized, crop, grid, strict=True):
-        in_crop = np.linspace(0, cut, count + 1)
+    for length, small, cut in zip(size, resized, crop, strict=True):
+        in_crop = np.arange(cut // patch + 1) * patch
         edges.append(((in_crop + (small - cut) // 2) * length / small).clip(0, length))
     x, y = edges
-    columns, rows = grid
+    columns, rows = len(x) - 1, len(y) - 1
     x0, y0 = np.tile(x[:-1], rows), np.repeat(y[:-1], columns)
     x1, y1 = np.tile(x[1:], rows), np.repeat(y[1:], columns)
     return np.stack([x0, y0, x1, y1], axis=1)

@@ -155,7 +155,7 @@ class LVLM:
         """
         start = time.perf_counter()
         picture = read_image(image)
-        _check_questions(questions)
+        self._check(questions)
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens!r}: it must be a whole number, at least 1")
         if isinstance(method, str):
@@ -192,6 +192,19 @@ class LVLM:
             Answer(texts[row], tokens[row], method.name, method.settings(), seconds, logits[row], explanations[row])
             for row in range(len(questions))
         ]
+
+    def _check(self, questions: Sequence[str]) -> None:
+        if isinstance(questions, str):
+            raise ValueError("questions is one string: give a list of questions, or use ask")
+        special = [str(token) for token in self.processor.tokenizer.added_tokens_decoder.values() if token.special]
+        for question in questions:
+            if not isinstance(question, str) or not question.strip():
+                raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+            for token in special:
+                if token in question:
+                    raise ValueError(
+                        f"the question contains {token!r}, which means something else to the model: leave it out"
+                    )
 
     def _inputs(self, picture: Image.Image, questions: Sequence[str]) -> dict[str, Any]:
         prompts = [self._prompt(question.strip()) for question in questions]
@@ -258,20 +271,9 @@ class LVLM:
         crop = resized
         if processing["do_center_crop"]:
             crop = (processing["crop_size"]["width"], processing["crop_size"]["height"])
-        patch = self.model.config.vision_config.patch_size
-        grid = (crop[0] // patch, crop[1] // patch)
-        if grid[0] * grid[1] != count:
-            return None
-        # A crop that is no multiple of the patch size leaves pixels out on the right and at the bottom.
-        return patch_boxes(size, resized=resized, crop=crop, grid=grid)
-
-
-def _check_questions(questions: Sequence[str]) -> None:
-    if isinstance(questions, str):
-        raise ValueError("questions is one string: give a list of questions, or use ask")
-    for question in questions:
-        if not isinstance(question, str) or not question.strip():
-            raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+        boxes = patch_boxes(size, resized=resized, crop=crop, patch=self.model.config.vision_config.patch_size)
+        # A vision tower that gives a token that is no patch, such as CLIP's class token, has no such grid.
+        return boxes if len(boxes) == count else None
 
 
 def load(

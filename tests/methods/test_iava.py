@@ -202,12 +202,10 @@ class TestContrast:
         assert result.dtype == torch.float32
         torch.testing.assert_close(result, torch.full((1, 2), 4 * 59999.0 + 3 * 59999.0), rtol=1e-3, atol=0)
 
-    @pytest.mark.parametrize(
-        "bad", [{"alpha": -1, "beta": 0}, {"alpha": 1, "beta": 1.5}, {"alpha": math.nan, "beta": 0}]
-    )
-    def test_refusals(self, bad):
+    @pytest.mark.parametrize(("alpha", "beta"), [(-1, 0), (1, 1.5), (math.nan, 0)])
+    def test_refusals(self, alpha, beta):
         with pytest.raises(ValueError, match=r"(alpha|beta) is .*: it must be a number"):
-            contrast(torch.zeros(1, 2), torch.zeros(1, 2), **bad)
+            contrast(torch.zeros(1, 2), torch.zeros(1, 2), alpha=alpha, beta=beta)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What every method is: what the second branch sees, and how two rows of logits become one."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -13,6 +12,7 @@ from transformers.generation.utils import GenerateOutput
 
 from iava.engine.boundary import Prompt
 from iava.engine.twin import decode
+from iava.methods.checks import check_number
 
 
 @dataclass
@@ -131,28 +131,3 @@ def plausible(logits: torch.Tensor, beta: float) -> torch.Tensor:
     """(B, V) bool, True where softmax(logits) is at least beta times its largest value."""
     probabilities = logits.float().softmax(dim=-1)
     return probabilities >= beta * probabilities.amax(dim=-1, keepdim=True)
-
-
-def check_number(name: str, value: float, *, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Refuses what is not a finite number from `low` (or above it) to `high`."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and (value > low if above else value >= low) and value <= high:
-        return
-    wanted = f"above {low}" if above else f"at least {low}"
-    if low == -math.inf:
-        wanted = "finite"
-    if high < math.inf:
-        wanted = f"{wanted} and at most {high}"
-    raise ValueError(f"{name} is {value!r}: it must be a number, {wanted}")
-
-
-def check_layers(layers: str | Sequence[int]) -> str | list[int]:
-    """Refuses what is neither "all" nor a sequence of layer indices, and returns it ready for JSON."""
-    if layers == "all":
-        return "all"
-    whole = not isinstance(layers, str) and all(
-        isinstance(layer, int) and not isinstance(layer, bool) for layer in layers
-    )
-    if not whole or len(layers) == 0:
-        raise ValueError(f'layers is {layers!r}: it must be "all" or layer indices such as [0, 1, -1]')
-    return [int(layer) for layer in layers]

@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.generation import LogitsProcessor, MinPLogitsWarper, TemperatureLogitsWarper, TopPLogitsWarper
 
-from iava.methods.base import Method, check_number
+from iava.methods.base import Method
+from iava.methods.checks import check_number
 
 
 class Greedy(Method):

@@ -1,0 +1,37 @@
+"""Parameters that are out of range are refused with one line: which, its value, and what would be right."""
+
+import math
+from collections.abc import Sequence
+
+
+def check_number(name: str, value: float, *, low: float, high: float = math.inf, above: bool = False) -> None:
+    """Refuses what is not a finite number from `low` (or above it) to `high`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and (value > low if above else value >= low) and value <= high:
+        return
+    wanted = f"above {low}" if above else f"at least {low}"
+    if low == -math.inf:
+        wanted = "finite"
+    if high < math.inf:
+        wanted = f"{wanted} and at most {high}"
+    raise ValueError(f"{name} is {value!r}: it must be a number, {wanted}")
+
+
+def check_layers(layers: str | Sequence[int]) -> str | list[int]:
+    """Refuses what is neither "all" nor a sequence of layer indices, and returns it ready for JSON."""
+    if layers == "all":
+        return "all"
+    whole = not isinstance(layers, str) and all(
+        isinstance(layer, int) and not isinstance(layer, bool) for layer in layers
+    )
+    if not whole or len(layers) == 0:
+        raise ValueError(f'layers is {layers!r}: it must be "all" or layer indices such as [0, 1, -1]')
+    return [int(layer) for layer in layers]
+
+
+def check_top_i(top_i: int | float) -> None:
+    """Refuses what is neither a count of at least 1 nor a share in (0, 1]."""
+    if isinstance(top_i, float):
+        check_number("top_i", top_i, low=0, high=1, above=True)
+    else:
+        check_number("top_i", top_i, low=1)

@@ -1,0 +1,52 @@
+"""Which image tokens the second branch keeps."""
+
+import math
+
+import torch
+
+from iava.methods.checks import check_number, check_top_i
+
+
+def select_irrelevant(
+    att_general: torch.Tensor,
+    att_query: torch.Tensor,
+    *,
+    top_i: int | float,
+    lam: float,
+    valid: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The image tokens that are irrelevant to the question (arXiv 2503.18556).
+
+    A token is selected if its attention falls from the general instruction to the question, if this fall is among
+    the row's `top_i` largest (equal falls: the earlier token first), and if its attention under the general
+    instruction lies above mean + lam * std (sample standard deviation) over the row's image tokens.
+
+    Args:
+        att_general: (B, N) attention under the general instruction.
+        att_query: (B, N) attention under the question.
+        top_i: an int of at least 1 is a count, a float in (0, 1] a share of the row's tokens (rounded, at least 1).
+        lam: any finite number.
+        valid: (B, N) bool, False where a row has fewer than N image tokens; None: all are there.
+
+    Returns:
+        (B, N) bool; a row may be all False.
+
+    Raises:
+        ValueError: if the shapes differ, or a parameter is out of range.
+    """
+    if att_general.dim() != 2 or att_general.shape != att_query.shape:
+        raise ValueError(
+            f"att_general is {tuple(att_general.shape)} and att_query {tuple(att_query.shape)}: both must be (B, N)"
+        )
+    check_top_i(top_i)
+    check_number("lam", lam, low=-math.inf)
+    valid = torch.ones_like(att_general, dtype=torch.bool) if valid is None else valid
+    count = valid.sum(dim=1, keepdim=True)
+    mean = att_general.where(valid, 0).sum(dim=1, keepdim=True) / count
+    squares = (att_general - mean).where(valid, 0).square().sum(dim=1, keepdim=True)
+    # One token alone has no spread, and is not above its own mean.
+    std = (squares / (count - 1).clamp(min=1)).sqrt()
+    fall = (att_general - att_query).where(valid, -math.inf)
+    rank = fall.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    most = (top_i * count).round().clamp(min=1) if isinstance(top_i, float) else top_i
+    return valid & (fall > 0) & (rank < most) & (att_general > mean + lam * std)
