@@ -23,6 +23,8 @@ class FakeLVLM:
     def __post_init__(self):
         self.processor = tiny.processor()
         self.model = torch.nn.Linear(1, 1)
+        torch.nn.init.zeros_(self.model.weight)
+        torch.nn.init.zeros_(self.model.bias)
 
     def method(self, name, **settings):
         return METHODS[name](**settings)

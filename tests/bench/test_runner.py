@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from iava.bench.pope import PARSERS, pocket
 from iava.bench.records import Records
@@ -114,6 +115,14 @@ def test_a_folder_made_with_other_settings_is_refused(undisturbed, change, words
     with pytest.raises(ValueError, match=words):
         evaluate(FakeLVLM(), replace(PLAN, **change), folder)
     assert (folder / "records.jsonl").read_bytes() == before
+
+
+def test_a_run_of_other_weights_is_refused(undisturbed):
+    folder, _ = undisturbed
+    lvlm = FakeLVLM()
+    torch.nn.init.ones_(lvlm.model.weight)
+    with pytest.raises(ValueError, match="weights is"):
+        evaluate(lvlm, PLAN, folder)
 
 
 def test_folders_that_are_no_runs_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 What is written can be killed at any moment and taken up again: a line is whole or it is not there.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -123,6 +124,15 @@ def circumstances(model: torch.nn.Module) -> dict[str, Any]:
             "dtype": str(weight.dtype).removeprefix("torch."),
         },
     }
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Twelve hex digits that change when a model's weights do: of each tensor its name, shape and first values."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _processor() -> str:

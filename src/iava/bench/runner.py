@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from iava.bench.pope import PARSERS, Question, Task, pocket
-from iava.bench.records import Record, Records, circumstances, open_run, write_json
+from iava.bench.records import Record, Records, circumstances, fingerprint, open_run, write_json
 from iava.bench.results import rows_of
 from iava.lvlm import LVLM
 from iava.methods.base import Method
@@ -92,6 +92,7 @@ def evaluate(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_:
     settings = {
         "benchmark": task.benchmark,
         "model": plan.model,
+        "weights": fingerprint(lvlm.model),
         "split": plan.split,
         "limit": plan.limit,
         "methods": described,
