@@ -24,7 +24,7 @@ CELL = 96  # pixels of one drawing in the art file
 SIZE = 192  # pixels of a scene's side
 COARSE = 4  # pixels of a cell of the grid on which places are tried
 
-STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione", "twemoji")
+STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "twemoji")
 HELDOUT_STYLE = "twemoji"
 SPLITS = {"train": 0, "tune": 1, "tune-heldout": 2, "test": 3, "test-heldout": 4}
 IMAGES = {"tune": 400, "tune-heldout": 400, "test": 1000, "test-heldout": 1000}
@@ -102,16 +102,17 @@ GROUNDS = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn thing: its name, its box (x0, y0, x1, y1) in pixels of the scene, its colour, how much of it is seen."""
+    """One drawn thing: its name, box (x0, y0, x1, y1) in pixels of the scene, colour, and how much of it is seen."""
 
     name: str
     box: tuple[int, int, int, int]
-    frame: tuple[int, int, int, int]  # the square into which it is drawn
+    frame: tuple[int, int, int, int]  # the rectangle into which its drawing is stretched
     colour: str
     visible: float  # share of its painted pixels that nothing covers, 0..1
     turned: float  # degrees
     mirrored: bool
     shade: float  # brightness factor
+    tint: int = 0  # steps by which its hues are turned; practice pictures only
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def practice_scene(index: int) -> Scene:
     style = str(rng.choice([s for s in STYLES if s != HELDOUT_STYLE]))
     wanted = [str(name) for name in rng.choice(list(THINGS), size=10)]
     context = str(rng.choice(list(CONTEXTS)))
-    return Scene("practice", index, context, style, tuple(_placed(rng, wanted, style)))
+    return Scene("practice", index, context, style, tuple(_placed(rng, wanted, style, vary=True)))
 
 
 def _kinds(rng: np.random.Generator, context: str, training: bool) -> list[str]:
@@ -195,23 +196,29 @@ def _kinds(rng: np.random.Generator, context: str, training: bool) -> list[str]:
     return [str(name) for name in rng.permutation(names)]
 
 
-def _placed(rng: np.random.Generator, wanted: list[str], style: str) -> list[Thing]:
-    """Things at random places, each with about 60 % of its painted pixels in sight; what finds no place is left out."""
+def _placed(rng: np.random.Generator, wanted: list[str], style: str, vary: bool = False) -> list[Thing]:
+    """Things at random places, each with about 60 % of its painted pixels in sight; what finds no place is left out.
+
+    With `vary`, drawings are stretched and their hues turned a little, which stands in for more styles.
+    """
     owner = np.full((SIZE // COARSE, SIZE // COARSE), -1, dtype=np.int8)
     drafts: list[Thing] = []
     areas: list[int] = []
     for name in wanted:
         for _ in range(12):
             side = int(rng.integers(46, 86))
-            x, y = (int(v) for v in rng.integers(0, SIZE - side + 1, size=2))
-            mask = _coarse_mask(name, style, side // COARSE)
+            stretch = float(rng.uniform(0.75, 1.3)) if vary else 1.0
+            width, height = min(SIZE, round(side * stretch**0.5)), min(SIZE, round(side / stretch**0.5))
+            x, y = int(rng.integers(0, SIZE - width + 1)), int(rng.integers(0, SIZE - height + 1))
+            mask = _coarse_mask(name, style, width // COARSE, height // COARSE)
             trial = owner.copy()
             top, left = y // COARSE, x // COARSE
-            trial[top : top + len(mask), left : left + len(mask)][mask] = len(drafts)
+            trial[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = len(drafts)
             total = [*areas, int(mask.sum())]
             if all(np.count_nonzero(trial == i) >= 0.62 * area for i, area in enumerate(total)):
                 owner, areas = trial, total
-                drafts.append(_draft(rng, name, style, (x, y, x + side, y + side)))
+                draft = _draft(rng, name, style, (x, y, x + width, y + height))
+                drafts.append(replace(draft, tint=int(rng.integers(-2, 3))) if vary else draft)
                 break
     return _measured(drafts, style)
 
@@ -252,21 +259,21 @@ def _owner(things: Sequence[Thing], masks: list[np.ndarray]) -> np.ndarray:
 
 
 def _drawing(thing: Thing, style: str) -> Image.Image:
-    side = thing.frame[2] - thing.frame[0]
-    picture = _sprite(thing.name, style, thing.colour if THINGS[thing.name].paintable else None)
-    angle = np.deg2rad(thing.turned)
-    step, half = CELL / side, CELL / 2
+    width, height = thing.frame[2] - thing.frame[0], thing.frame[3] - thing.frame[1]
+    picture = _sprite(thing.name, style, thing.colour if THINGS[thing.name].paintable else None, thing.tint)
+    angle, half = np.deg2rad(thing.turned), CELL / 2
+    right, down = CELL / width, CELL / height
     flip = -1 if thing.mirrored else 1
-    a, b = flip * step * np.cos(angle), flip * step * np.sin(angle)
-    d, e = -step * np.sin(angle), step * np.cos(angle)
-    matrix = (a, b, half - (a + b) * side / 2, d, e, half - (d + e) * side / 2)
-    picture = picture.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    a, b = flip * right * np.cos(angle), flip * down * np.sin(angle)
+    d, e = -right * np.sin(angle), down * np.cos(angle)
+    matrix = (a, b, half - (a * width + b * height) / 2, d, e, half - (d * width + e * height) / 2)
+    picture = picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
     return picture.point([min(255, int(v * thing.shade)) for v in range(256)] * 3 + list(range(256)))
 
 
 @cache
-def _coarse_mask(name: str, style: str, side: int) -> np.ndarray:
-    alpha = _sprite(name, style, None).getchannel("A").resize((side, side), Image.Resampling.BOX)
+def _coarse_mask(name: str, style: str, width: int, height: int) -> np.ndarray:
+    alpha = _sprite(name, style, None).getchannel("A").resize((width, height), Image.Resampling.BOX)
     return np.asarray(alpha) > 127
 
 
@@ -277,16 +284,18 @@ def _sheet() -> Image.Image:
 
 
 @cache
-def _sprite(name: str, style: str, colour: str | None) -> Image.Image:
+def _sprite(name: str, style: str, colour: str | None, tint: int = 0) -> Image.Image:
     column, row = list(THINGS).index(name), STYLES.index(style)
     cell = _sheet().crop((column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL))
-    if colour is None:
+    if colour is None and tint == 0:
         return cell
     alpha = cell.getchannel("A")
     hsv = np.array(cell.convert("RGB").convert("HSV"))
-    vivid = hsv[..., 1] > 70
-    hsv[..., 0][vivid] = round(COLOURS[colour] * 255)
-    hsv[..., 1][vivid] = np.maximum(hsv[..., 1][vivid], 150)
+    if colour is not None:
+        vivid = hsv[..., 1] > 70
+        hsv[..., 0][vivid] = round(COLOURS[colour] * 255)
+        hsv[..., 1][vivid] = np.maximum(hsv[..., 1][vivid], 150)
+    hsv[..., 0] += np.uint8(8 * tint % 256)
     painted = Image.fromarray(hsv, "HSV").convert("RGB")
     painted.putalpha(alpha)
     return painted

@@ -69,10 +69,12 @@ def train_eyes(folder: Path, *, pictures: int, steps: int, batch: int, seed: int
         done = state["step"]
     if done < steps:
         images, labels = practice(folder, pictures)
-        rng = torch.Generator().manual_seed(seed + done)
         with Progress() as progress:
             task = progress.add_task("vision", total=steps, completed=done)
             for step in range(done, steps):
+                rng = torch.Generator().manual_seed(
+                    seed * 1_000_003 + step
+                )  # of the step, so that a resumed run is the same
                 picked = torch.randint(len(images), (batch,), generator=rng).numpy()
                 picked.sort()
                 pixels, things, colours = augmented(images[picked], labels[picked], rng)
