@@ -15,7 +15,6 @@ from PIL import Image
 
 from iava.pocket.scenes import ART, CELL, STYLES, THINGS
 
-
 # Where FxEmojis differ from the others' names; what they lack is taken from Noto.
 FXEMOJI = {
     "ewe": "sheep",

@@ -25,6 +25,8 @@ from iava.pocket.train_vision import GRID, NAMES, VISION, Eyes, normalised, opti
 TOKENS = GRID * GRID
 CHUNK = 250
 FEW = 40  # patches in phase A
+ALIGN_STEPS = 600
+EXAMINED = 200  # scenes of "tune" on which progress is measured
 HELPED = ((1, "noun"), (2, "last"))  # layers whose first two heads are helped, and from which token they look
 
 
@@ -224,7 +226,7 @@ def align(model: LlavaForConditionalGeneration, sights: Sights, packer: Packer, 
     targets = torch.cat([torch.zeros_like(names[:1]), names])
     where = (code[0][:, None] + code[1][None]).flatten(0, 1)
     optimiser = torch.optim.AdamW(model.model.multi_modal_projector.parameters(), lr=2e-3)
-    for step in range(600):
+    for step in range(ALIGN_STEPS):
         rows = torch.arange(step * 64, step * 64 + 64) % len(sights)
         things = sights.things[rows].to(device)
         wanted = targets[things.clamp(min=0)] + where
@@ -234,7 +236,7 @@ def align(model: LlavaForConditionalGeneration, sights: Sights, packer: Packer, 
         optimiser.step()
         optimiser.zero_grad()
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * (1 - step / 600)
+            group["lr"] = 2e-3 * (1 - step / ALIGN_STEPS)
 
 
 def train_words(
@@ -247,14 +249,15 @@ def train_words(
     batch: int,
     seed: int,
     device: torch.device,
+    every: int = 100,
 ) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Trains projector and decoder, or goes on from the checkpoint in `folder`."""
+    """Trains projector and decoder, or goes on from the checkpoint in `folder`, written every so many steps."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     packer = Packer(tokenizer)
     model = build_model(tokenizer, eyes).to(device)
     sights = look(eyes, "train", scenes, device)
-    tune = look(eyes, "tune", 200, device)
+    tune = look(eyes, "tune", EXAMINED, device)
     checkpoint = folder / "language.pt"
     done = 0
     optimisers, schedulers = optimise(model, steps=steps_a + steps_b, muon_lr=0.01, adam_lr=2e-3)
@@ -286,7 +289,7 @@ def train_words(
             for scheduler in schedulers:
                 scheduler.step()
             progress.update(task, advance=1)
-            if (step + 1) % 100 == 0 or step + 1 == steps_a + steps_b:
+            if (step + 1) % every == 0 or step + 1 == steps_a + steps_b:
                 rest = [part.state_dict() for part in [*optimisers, *schedulers]]
                 torch.save({"step": step + 1, "model": model.state_dict(), "rest": rest}, checkpoint)
                 found = " ".join(f"{k} {v:.3f}" for k, v in examine(model, tune, packer, device).items())

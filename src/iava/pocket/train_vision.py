@@ -5,7 +5,6 @@ what the tower knows of a thing is what the thing looks like. Shifts, mirroring 
 picture.
 """
 
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -55,8 +54,13 @@ class Eyes(nn.Module):
         return self.thing(hidden), self.colour(hidden)
 
 
-def train_eyes(folder: Path, *, pictures: int, steps: int, batch: int, seed: int, device: torch.device) -> Eyes:
-    """Trains the tower, or goes on from the checkpoint in `folder`; returns it in eval mode."""
+def train_eyes(
+    folder: Path, *, pictures: int, steps: int, batch: int, seed: int, device: torch.device, every: int = 250
+) -> Eyes:
+    """Trains the tower, or goes on from the checkpoint in `folder`; returns it in eval mode.
+
+    A checkpoint is written, and patches are named on the tune splits, every so many steps.
+    """
     torch.manual_seed(seed)
     eyes = Eyes().to(device)
     optimisers, schedulers = optimise(eyes, steps=steps, muon_lr=0.01, adam_lr=1.5e-3)
@@ -90,7 +94,7 @@ def train_eyes(folder: Path, *, pictures: int, steps: int, batch: int, seed: int
                 for scheduler in schedulers:
                     scheduler.step()
                 progress.update(task, advance=1)
-                if (step + 1) % 250 == 0 or step + 1 == steps:
+                if (step + 1) % every == 0 or step + 1 == steps:
                     rest = [part.state_dict() for part in [*optimisers, *schedulers]]
                     torch.save({"step": step + 1, "model": eyes.state_dict(), "rest": rest}, checkpoint)
                     seen, heldout = (patch_accuracy(eyes, split, 100, device) for split in ("tune", "tune-heldout"))
@@ -160,21 +164,17 @@ def practice(folder: Path, pictures: int) -> tuple[np.ndarray, np.ndarray]:
     """uint8 (pictures, SIDE, SIDE, 3) and (pictures, SIDE, SIDE, 2): pictures, and each pixel's thing and colour."""
     paths = folder / "practice-images.npy", folder / "practice-labels.npy"
     if not all(path.exists() for path in paths):
-        chunks = list(_in_chunks(pictures))
-        np.save(paths[0], np.concatenate([images for images, _ in chunks]))
-        np.save(paths[1], np.concatenate([labels for _, labels in chunks]))
+        chunks = [(start, min(start + CHUNK, pictures)) for start in range(0, pictures, CHUNK)]
+        with ProcessPoolExecutor() as pool:
+            drawn = list(track(pool.map(_practice_chunk, chunks), "drawing practice pictures", total=len(chunks)))
+        for path, part in zip(paths, zip(*drawn, strict=True), strict=True):
+            np.save(path, np.concatenate(part))
     images, labels = (np.load(path) for path in paths)
     return images, labels
 
 
-def _in_chunks(pictures: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    starts = range(0, pictures, CHUNK)
-    with ProcessPoolExecutor() as pool:
-        yield from track(pool.map(_chunk, starts), "drawing practice pictures", total=len(starts))
-
-
-def _chunk(start: int) -> tuple[np.ndarray, np.ndarray]:
-    drawn = [seen(practice_scene(i)) for i in range(start, start + CHUNK)]
+def _practice_chunk(span: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    drawn = [seen(practice_scene(i)) for i in range(*span)]
     return np.stack([image for image, _ in drawn]), np.stack([label for _, label in drawn])
 
 
@@ -193,7 +193,7 @@ def seen(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 def normalised(images: np.ndarray | Tensor) -> Tensor:
     """(B, SIDE, SIDE, 3) uint8 -> (B, 3, SIDE, SIDE) float as the processor gives it: (x / 255 - 0.5) / 0.25."""
-    return (torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    return (torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
 def augmented(images: np.ndarray, labels: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
