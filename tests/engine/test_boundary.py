@@ -18,6 +18,27 @@ def test_what_was_captured_gives_the_same_logits_again():
     assert torch.equal(first, again)
 
 
+def test_everything_captured_reaches_the_decoder_again(monkeypatch):
+    """Also what the outer model would not pass on by itself, such as visual features for single layers."""
+    model, proc = tiny.model(), tiny.processor()
+    with torch.no_grad(), capture(model) as captured:
+        model(**tiny.inputs(proc, tiny.image(), "What ?"), position_ids=torch.arange(15)[None])
+    decoder, reached = model.get_decoder(), {}
+    forward = decoder.forward
+
+    def spy(*, extra, **kwargs):
+        reached.update(kwargs, extra=extra)
+        return forward(**kwargs)
+
+    monkeypatch.setattr(decoder, "forward", spy)
+    cache = DynamicCache()
+    with torch.no_grad():
+        run(model, {**captured, "extra": "kept"}, cache)
+    assert reached["extra"] == "kept"
+    assert reached["past_key_values"] is cache
+    assert torch.equal(reached["inputs_embeds"], captured["inputs_embeds"])
+
+
 def test_no_hook_stays_behind_an_error():
     model, proc = tiny.model(), tiny.processor()
     inputs = tiny.inputs(proc, tiny.image(), "What ?")

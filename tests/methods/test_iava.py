@@ -157,6 +157,7 @@ class TestSelect:
         torch.manual_seed(1)
         general, query = torch.rand(2, 8), torch.rand(2, 8) * 0.9
         valid = torch.arange(8) < torch.tensor([[5], [8]])
+        general[0, 5:], query[0, 5:] = 9.0, 4.0
         alone = select_irrelevant(general[:1, :5], query[:1, :5], top_i=0.6, lam=-0.8)
         together = select_irrelevant(general, query, top_i=0.6, lam=-0.8, valid=valid)
         assert alone.any()
