@@ -7,17 +7,18 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Instruction-aligned visual attention: fewer hallucinations, measured honestly.",
 )
+
+# The base of typer's complaints about options; which click it comes from depends on typer's version.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
 Model = Annotated[str, typer.Option(help="pocket, a folder, or a model id on the Hugging Face Hub.")]
 TopI = Annotated[str | None, typer.Option(help="Tokens that may be selected: a count (40) or a share (0.2).")]
@@ -51,15 +52,12 @@ def _refuse(message: str) -> None:
 def main() -> None:
     """Runs the command line."""
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        code = 0
-    except click.ClickException as error:
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except _USAGE_ERROR as error:
         _refuse(error.format_message())
         code = 2
-    except (click.Abort, KeyboardInterrupt):
-        print("iava: stopped; the same command goes on where a run was", file=sys.stderr)
+    except (typer.Abort, KeyboardInterrupt):
+        print("iava: stopped", file=sys.stderr)
         code = 130
     sys.exit(code)
 

@@ -43,16 +43,23 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         A function of what is being done, how much of it is done, and how much there is.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        known: dict[str, TaskID] = {}
+    bars = Progress(*columns, console=Console(stderr=True))
+    known: dict[str, TaskID] = {}
 
-        def advance(what: str, done: int, total: int) -> None:
-            if what not in known:
-                # What an earlier run had done must not count as speed.
-                known[what] = bars.add_task(what, total=total, completed=done)
-            bars.update(known[what], completed=done)
+    def advance(what: str, done: int, total: int) -> None:
+        # Started late, so that a run that is refused leaves no empty line above the reason.
+        if not known:
+            bars.start()
+        if what not in known:
+            # What an earlier run had done must not count as speed.
+            known[what] = bars.add_task(what, total=total, completed=done)
+        bars.update(known[what], completed=done)
 
+    try:
         yield advance
+    finally:
+        if known:
+            bars.stop()
 
 
 def side_by_side(methods: Sequence[str], asked: Sequence[tuple[str, str | None, Sequence[str]]], plain: bool) -> Table:

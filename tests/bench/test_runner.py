@@ -105,8 +105,8 @@ def test_a_finished_run_is_not_asked_again(undisturbed):
         ({"seed": 1}, "seed is 42 there, 1 here"),
         ({"split": "tune"}, "split is tune-heldout there, tune here"),
         ({"model": "other"}, "model is fake there, other here"),
-        ({"methods": {"greedy": {}}}, "methods is"),
-        ({"methods": {**METHODS, "iava": {"alpha": 2.0}}}, "methods is"),
+        ({"methods": {"greedy": {}}}, "methods is greedy,sample,bias,iava there, greedy here"),
+        ({"methods": {**METHODS, "iava": {"alpha": 2.0}}}, "methods.iava.alpha is 0.5 there, 2.0 here"),
     ],
 )
 def test_a_folder_made_with_other_settings_is_refused(undisturbed, change, words):

@@ -97,11 +97,23 @@ def _same_run(folder: Path, path: Path, settings: dict[str, Any]) -> dict[str, A
         there = manifest["settings"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is no manifest of a run: choose another folder") from None
-    differing = [key for key in {**there, **settings} if there.get(key) != settings.get(key)]
-    if differing:
-        which = "; ".join(f"{key} is {there.get(key)} there, {settings.get(key)} here" for key in differing)
-        raise ValueError(f"{folder} holds a run made with other settings ({which}): choose another folder")
-    return manifest
+    if there == settings:
+        return manifest
+    old, new = _flat(there), _flat(settings)
+    # What only one of them has shows in the list of names it is missing from.
+    which = [f"{key} is {old[key]} there, {new[key]} here" for key in old if key in new and old[key] != new[key]]
+    raise ValueError(f"{folder} holds a run made with other settings ({'; '.join(which)}): choose another folder")
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names, and for each group the names in it."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {prefix + key: ",".join(value)} | _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

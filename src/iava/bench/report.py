@@ -1,11 +1,12 @@
 """One self-contained page about a run: what was asked and seen, what was measured, and what made it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
+from iava.bench.pope import PARSERS
 from iava.bench.results import CONTROLS, limits, p_value, percent, signed, signed_limits, title, verdicts
 from iava.explain.overlay import data_uri, layers, shrunk
 from iava.explain.page import environment
@@ -47,12 +48,17 @@ def report_page(
         prompt: how a question looks when the model reads it.
     """
     rows, manifest = results["rows"], results["manifest"]
+    parse = PARSERS[manifest["settings"]["parser"]]
     return (
         environment()
         .get_template("bench/report.html.j2")
         .render(
             verdicts=verdicts(rows),
-            groups=[(heading, note, [_example(e) for e in examples]) for heading, note, examples in groups if examples],
+            groups=[
+                (heading, note, [_example(e, parse) for e in examples])
+                for heading, note, examples in groups
+                if examples
+            ],
             tables=_tables(rows),
             made=_made(rows, manifest, command, prompt),
             split=manifest["settings"]["split"],
@@ -64,7 +70,7 @@ def report_page(
     )
 
 
-def _example(example: Example) -> dict[str, Any]:
+def _example(example: Example, parse: Callable[[str], str | None]) -> dict[str, Any]:
     small = shrunk(example.picture.convert("RGB"))
     return {
         "name": example.name,
@@ -76,6 +82,8 @@ def _example(example: Example) -> dict[str, Any]:
                 "truth": truth,
                 "greedy": differing(greedy.text, ours.text)[0],
                 "ours": differing(greedy.text, ours.text)[1],
+                "greedy_right": None if truth is None else parse(greedy.text) == truth,
+                "ours_right": None if truth is None else parse(ours.text) == truth,
                 "title": title(ours.method),
                 "general": ours.settings.get("general"),
                 "layers": layers(ours.explanation, example.picture.size, small.size),
@@ -108,7 +116,7 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return tables
 
 
-def _cells(row: Mapping[str, Any], place: Any) -> dict[str, Any]:
+def _cells(row: Mapping[str, Any], place: Callable[[float], str]) -> dict[str, Any]:
     metrics, intervals, comparison = row["metrics"], row["intervals"], row["comparison"]
     low, high = intervals["accuracy"]
     return {

@@ -149,7 +149,7 @@ def title(method: str) -> str:
 def console_table(rows: Sequence[Row]) -> Table:
     """The rows as a table for the terminal; shares in percent, seconds a question."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for heading in (
         "accuracy [95 %]",
         "prec.",

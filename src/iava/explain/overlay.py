@@ -33,7 +33,7 @@ def heat(values: np.ndarray, boxes: np.ndarray, size: tuple[int, int], *, top: f
     """
     level = np.clip(np.asarray(values, dtype=float) / top, 0, 1)
     colours = (colormaps["inferno"](level) * 255).astype(int)
-    colours[:, 3] = (255 * (0.42 + 0.4 * level)).astype(int)
+    colours[:, 3] = (255 * (0.36 + 0.46 * level)).astype(int)
     layer = Image.new("RGBA", size)
     draw = ImageDraw.Draw(layer)
     for box, colour in zip(boxes, colours, strict=True):
