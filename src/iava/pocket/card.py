@@ -120,7 +120,7 @@ def asked_about(question: str) -> str:
     return match[1]
 
 
-def talk(lvlm: LVLM, split: str, images: int) -> dict[str, float]:
+def talk(lvlm: LVLM, split: str, images: int) -> dict[str, float | str]:
     """Left and right, and captions: object recall, share of mentions that are absent, share of captions with one."""
     sides, recall, mentions, absent, bad, first = [], [], 0, 0, 0, ""
     for index in track(range(images), "captions and positions"):

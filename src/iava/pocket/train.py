@@ -31,10 +31,10 @@ def train(
     seed: Annotated[int, typer.Option(help="seed of weights and batches")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cuda" if torch.cuda.is_available() else "cpu",
     pictures: Annotated[int, typer.Option(help="practice pictures for the eyes")] = 20_000,
-    vision_steps: Annotated[int, typer.Option(help="steps of 48 pictures")] = 2_400,
-    scenes: Annotated[int, typer.Option(help="scenes to talk about")] = 30_000,
-    steps_a: Annotated[int, typer.Option(help="steps of 32 scenes with true answers")] = 500,
-    steps_b: Annotated[int, typer.Option(help="steps of 32 scenes with misleading text")] = 1_500,
+    vision_steps: Annotated[int, typer.Option(help="steps of 48 pictures")] = 1_250,
+    scenes: Annotated[int, typer.Option(help="scenes to talk about")] = 24_000,
+    steps_a: Annotated[int, typer.Option(help="steps of 32 scenes with true answers")] = 400,
+    steps_b: Annotated[int, typer.Option(help="steps of 32 scenes with misleading text")] = 1_300,
 ) -> None:
     """Trains the pocket model and saves it as a folder that from_pretrained loads."""
     out.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from iava.pocket.scenes import CONTEXTS, THINGS, Scene, load_scene
 from iava.pocket.text import PREFIX, SUFFIX, Exchange, build_tokenizer, exchanges, existence, positions
-from iava.pocket.train_vision import GRID, NAMES, VISION, Eyes, normalised, optimise, patch_labels, seen
+from iava.pocket.train_vision import GRID, NAMES, VISION, Checkpoint, Eyes, normalised, optimise, patch_labels, seen
 
 TOKENS = GRID * GRID
 CHUNK = 250
@@ -49,7 +49,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, eyes: Eyes) -> LlavaForCondi
     config = LlavaConfig(
         vision_config=VISION,
         text_config=text,
-        image_token_id=tokenizer.image_token_id,
+        image_token_index=tokenizer.image_token_id,
         image_seq_length=TOKENS,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
@@ -150,9 +150,10 @@ class Packer:
         def padded(column: int, fill: int) -> Tensor:
             return torch.tensor([row[column] + [fill] * (length - len(row[column])) for row in rows])
 
-        parts = padded(3, -1)
-        same = parts[:, :, None] == parts[:, None, :]
-        open_ = (same | (parts[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
+        part = padded(3, -1)
+        open_ = ((part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)) & torch.ones(
+            length, length, dtype=torch.bool
+        ).tril()
         mask = torch.zeros(open_.shape).masked_fill(~open_, torch.finfo(torch.float32).min)[:, None]
         return Pack(patches, kept, padded(0, self.eos), padded(1, 0), mask, padded(2, -100), asked)
 
@@ -220,7 +221,7 @@ def helped(attentions: tuple[Tensor, ...], pack: Pack, sights_things: Tensor, pa
 
 def align(model: LlavaForConditionalGeneration, sights: Sights, packer: Packer, device: torch.device) -> None:
     """Regresses the projector onto the words for what patches show, plus a code for each row and column."""
-    words = model.get_input_embeddings().weight.detach()
+    words = model.lm_head.weight.detach()  # tied to the input embeddings
     code = torch.randn(2, GRID, words.shape[1], generator=torch.Generator().manual_seed(0)).to(device) * 0.02
     names = torch.stack([words[packer.words(f" {name}")[0]] for name in NAMES])
     targets = torch.cat([torch.zeros_like(names[:1]), names])
@@ -255,19 +256,14 @@ def train_words(
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     packer = Packer(tokenizer)
-    model = build_model(tokenizer, eyes).to(device)
+    model = build_model(tokenizer, eyes)
+    nn.Module.to(model, device)
     sights = look(eyes, "train", scenes, device)
     tune = look(eyes, "tune", EXAMINED, device)
-    checkpoint = folder / "language.pt"
-    done = 0
     optimisers, schedulers = optimise(model, steps=steps_a + steps_b, muon_lr=0.01, adam_lr=2e-3)
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        for part, saved in zip([*optimisers, *schedulers], state["rest"], strict=True):
-            part.load_state_dict(saved)
-        done = state["step"]
-    else:
+    checkpoint = Checkpoint(folder / "language.pt", model, [*optimisers, *schedulers])
+    done = checkpoint.load()
+    if done == 0:
         align(model, sights, packer, device)
     with Progress() as progress:
         task = progress.add_task("language", total=steps_a + steps_b, completed=done)
@@ -290,8 +286,7 @@ def train_words(
                 scheduler.step()
             progress.update(task, advance=1)
             if (step + 1) % every == 0 or step + 1 == steps_a + steps_b:
-                rest = [part.state_dict() for part in [*optimisers, *schedulers]]
-                torch.save({"step": step + 1, "model": model.state_dict(), "rest": rest}, checkpoint)
+                checkpoint.save(step + 1)
                 found = " ".join(f"{k} {v:.3f}" for k, v in examine(model, tune, packer, device).items())
                 progress.console.print(f"step {step + 1}: loss {loss.item():.3f}; {found}")
     return model.eval(), tokenizer

@@ -7,6 +7,7 @@ picture.
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,13 +65,8 @@ def train_eyes(
     torch.manual_seed(seed)
     eyes = Eyes().to(device)
     optimisers, schedulers = optimise(eyes, steps=steps, muon_lr=0.01, adam_lr=1.5e-3)
-    done, checkpoint = 0, folder / "vision.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        eyes.load_state_dict(state["model"])
-        for part, saved in zip([*optimisers, *schedulers], state["rest"], strict=True):
-            part.load_state_dict(saved)
-        done = state["step"]
+    checkpoint = Checkpoint(folder / "vision.pt", eyes, [*optimisers, *schedulers])
+    done = checkpoint.load()
     if done < steps:
         images, labels = practice(folder, pictures)
         with Progress() as progress:
@@ -95,12 +91,33 @@ def train_eyes(
                     scheduler.step()
                 progress.update(task, advance=1)
                 if (step + 1) % every == 0 or step + 1 == steps:
-                    rest = [part.state_dict() for part in [*optimisers, *schedulers]]
-                    torch.save({"step": step + 1, "model": eyes.state_dict(), "rest": rest}, checkpoint)
+                    checkpoint.save(step + 1)
                     seen, heldout = (patch_accuracy(eyes, split, 100, device) for split in ("tune", "tune-heldout"))
                     line = f"step {step + 1}: loss {loss.item():.3f}, patches {seen:.3f}, held-out style {heldout:.3f}"
                     progress.console.print(line)
     return eyes.eval()
+
+
+class Checkpoint:
+    """What a training needs to go on: the model, its optimisers and schedulers, and the number of steps done."""
+
+    def __init__(self, path: Path, model: nn.Module, rest: list[Any]) -> None:
+        self.path = path
+        self.parts = [model, *rest]
+
+    def load(self) -> int:
+        """Restores the parts and returns the steps done; 0 if nothing was saved."""
+        if not self.path.exists():
+            return 0
+        state = torch.load(self.path, weights_only=True)
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+        return state["step"]
+
+    def save(self, step: int) -> None:
+        new = self.path.with_suffix(".new")
+        torch.save({"step": step, "parts": [part.state_dict() for part in self.parts]}, new)
+        new.replace(self.path)
 
 
 def optimise(
@@ -140,6 +157,7 @@ class Muon(torch.optim.Optimizer):
             for alike in shapes.values():
                 updates = []
                 for p in alike:
+                    assert p.grad is not None
                     velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
                     velocity.lerp_(p.grad, 1 - group["momentum"])
                     updates.append(p.grad.lerp(velocity, group["momentum"]))
