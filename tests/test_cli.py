@@ -209,7 +209,6 @@ def test_in_a_shell_bad_input_leaves_no_traceback(tmp_path):
     assert ended.stderr.count("\n") == 1
 
 
-@pytest.mark.xfail(reason="importing the package imports torch", strict=False)
 def test_help_does_not_wait_for_torch():
     script = (
         "import sys\n"

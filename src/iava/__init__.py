@@ -1,11 +1,30 @@
 """iava: instruction-aligned visual attention for vision-language models."""
 
-from iava.engine.probe import probe
-from iava.lvlm import LVLM, Answer, load
-from iava.methods.base import contrast
-from iava.methods.controls import APC, ConstantBias, Greedy, Sample
-from iava.methods.iava import IAVA
-from iava.methods.select import select_irrelevant
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iava.engine.probe import probe
+    from iava.lvlm import LVLM, Answer, load
+    from iava.methods.base import contrast
+    from iava.methods.controls import APC, ConstantBias, Greedy, Sample
+    from iava.methods.iava import IAVA
+    from iava.methods.select import select_irrelevant
+
+# Loaded when they are asked for, so that `iava --help` need not wait for torch.
+_HOMES = {
+    "APC": "iava.methods.controls",
+    "IAVA": "iava.methods.iava",
+    "LVLM": "iava.lvlm",
+    "Answer": "iava.lvlm",
+    "ConstantBias": "iava.methods.controls",
+    "Greedy": "iava.methods.controls",
+    "Sample": "iava.methods.controls",
+    "contrast": "iava.methods.base",
+    "load": "iava.lvlm",
+    "probe": "iava.engine.probe",
+    "select_irrelevant": "iava.methods.select",
+}
 
 __all__ = [
     "APC",
@@ -20,3 +39,13 @@ __all__ = [
     "probe",
     "select_irrelevant",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'iava' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
