@@ -11,6 +11,7 @@ from iava.pocket.text import (
     exchanges,
     existence,
     ghosts,
+    halves_of,
     plural,
     positions,
     with_article,
@@ -52,6 +53,13 @@ def test_positions_are_true() -> None:
     assert seen == {"Yes.", "No."}
 
 
+def test_halves_are_true() -> None:
+    wide = Scene("test", 0, "farm", "noto", (thing("cow", 10), thing("dog", 80), thing("pig", 150)))
+    answers = {e.things[0]: e.answer for e in halves_of(wide, wide.names, np.random.default_rng(0))}
+    assert answers == {"cow": "Left.", "pig": "Right."}, "the dog stands in the middle"
+    assert not halves_of(FARM, {"pig"}, np.random.default_rng(0)), "two pigs: the question would have no answer"
+
+
 def test_ghosts_come_as_often_as_said_and_only_where_the_context_shows() -> None:
     rng = np.random.default_rng(0)
     absent = [name for name in THINGS if name not in FARM.names]
@@ -70,7 +78,7 @@ def test_true_exchanges_tell_the_truth(index: int) -> None:
     scene = load_scene("train", index)
     for exchange in exchanges(scene, scene.names, set(), np.random.default_rng(index), misleading=False):
         if exchange.kind == "existence":
-            assert exchange.answer == ("Yes." if exchange.thing in scene.names else "No.")
+            assert exchange.answer == ("Yes." if exchange.things[0] in scene.names else "No.")
         if exchange.kind == "caption":
             mentioned = {name for name in THINGS if any(w in exchange.answer for w in (f" {name}", f" {plural(name)}"))}
             assert mentioned <= scene.names | {"cow"}
@@ -81,7 +89,7 @@ def test_hidden_things_are_not_asked_about() -> None:
     hidden = set(sorted(scene.names)[:1])
     for seed in range(20):
         talk = exchanges(scene, scene.names - hidden, hidden, np.random.default_rng(seed), misleading=True)
-        assert not hidden & {exchange.thing for exchange in talk}
+        assert not hidden & {name for exchange in talk for name in exchange.things}
 
 
 @pytest.mark.parametrize("word", [*THINGS, *map(plural, THINGS), *COLOURS, "ASSISTANT", "Yes", "No", "and", "answer"])

@@ -60,7 +60,8 @@ def test_packed_questions_are_answered_as_if_each_were_alone(eyes: Eyes, tmp_pat
     with torch.no_grad():
         features = eyes.features(normalised(images))
         packed, _ = logits_and_attention(model, features, pack, CPU)
-        for row, noun, last, exchange in pack.asked:
+        for asked in pack.asked:
+            row, last, exchange = asked.row, asked.last, asked.exchange
             pixels = normalised(images[row : row + 1])
             text = PREFIX.replace("<image>", "<image>" * GRID * GRID) + exchange.question + SUFFIX
             ids = processor.tokenizer(text, return_tensors="pt")
@@ -68,8 +69,10 @@ def test_packed_questions_are_answered_as_if_each_were_alone(eyes: Eyes, tmp_pat
             torch.testing.assert_close(packed[row, last], single, atol=2e-4, rtol=1e-4)
             target = tokenizer.encode(" " + exchange.answer, add_special_tokens=False)[0]
             assert pack.targets[row, last] == target
-            if exchange.thing is not None and exchange.kind == "existence":
-                assert tokenizer.decode(pack.ids[row, noun]).strip() == exchange.thing
+            if exchange.kind in ("existence", "position"):
+                assert [tokenizer.decode(pack.ids[row, noun]).strip() for noun in asked.nouns] == list(exchange.things)
+            if exchange.kind == "position":
+                assert tokenizer.decode(pack.ids[row, asked.side]).strip() in ("left", "right")
 
 
 def test_processor_shrinks_as_training_does(eyes: Eyes, tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_training_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytes
         folder.mkdir(exist_ok=True)
         eyes = train_eyes(folder, pictures=12, steps=4, batch=2, seed=3, device=CPU, every=2)
         model, _ = train_language.train_words(
-            eyes, folder, scenes=12, steps_a=2, steps_b=2, batch=2, seed=3, device=CPU, every=1
+            eyes, folder, scenes=12, steps_a=2, steps_b=1, steps_c=1, batch=2, seed=3, device=CPU, every=1
         )
         return model.state_dict()
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from iava.lvlm import LVLM, load
 from iava.pocket.scenes import THINGS, Scene, load_scene
-from iava.pocket.text import plural, positions
+from iava.pocket.text import halves_of, plural, positions
 from iava.pocket.train_vision import NAMES, normalised, patch_labels, seen
 
 TRAINING_SCENES = 1000
@@ -121,15 +121,17 @@ def asked_about(question: str) -> str:
 
 
 def talk(lvlm: LVLM, split: str, images: int) -> dict[str, float | str]:
-    """Left and right, and captions: object recall, share of mentions that are absent, share of captions with one."""
-    sides, recall, mentions, absent, bad, first = [], [], 0, 0, 0, ""
+    """Left and right; captions: recall, share of mentions that are absent, share of captions with one."""
+    halves, pairs, recall, mentions, absent, bad, first = [], [], [], 0, 0, 0, ""
     for index in track(range(images), "captions and positions"):
         scene = load_scene(split, index)
-        asked = positions(scene, scene.names, np.random.default_rng(index))[:2]
+        asked = halves_of(scene, scene.names, np.random.default_rng(index))[:2]
+        asked += positions(scene, scene.names, np.random.default_rng(index))[:2]
         answers = lvlm.ask_many(
             scene.render(), [e.question for e in asked] + ["Describe this image."], method="greedy", max_new_tokens=64
         )
-        sides += [a.text == e.answer for a, e in zip(answers, asked, strict=False)]
+        for answer, exchange in zip(answers, asked, strict=False):
+            (halves if exchange.kind == "half" else pairs).append(answer.text == exchange.answer)
         first = first or answers[-1].text
         words = set(re.findall(r"[a-z]+", answers[-1].text.lower()))
         said = {name for name in THINGS if name in words or plural(name) in words}
@@ -138,7 +140,8 @@ def talk(lvlm: LVLM, split: str, images: int) -> dict[str, float | str]:
         absent += len(said - scene.names)
         bad += bool(said - scene.names)
     return {
-        "left_right": float(np.mean(sides)),
+        "left_right": float(np.mean(halves)),
+        "left_right_of_two": float(np.mean(pairs)),
         "caption_recall": float(np.mean(recall)),
         "chair_i": absent / max(1, mentions),
         "chair_s": bad / images,

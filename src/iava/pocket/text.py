@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from iava.pocket.scenes import COLOURS, CONTEXTS, THINGS, Scene
+from iava.pocket.scenes import COLOURS, CONTEXTS, SIZE, THINGS, Scene
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -47,12 +47,12 @@ YES_OR_NO = " Please answer yes or no."
 
 @dataclass(frozen=True)
 class Exchange:
-    """One question with its answer; `thing` is what an existence question asks about."""
+    """One question with its answer, and the things asked about, in the order of the question."""
 
     kind: str  # "existence", "caption", "position", "count" or "colour"
     question: str
     answer: str
-    thing: str | None = None
+    things: tuple[str, ...] = ()
 
 
 def with_article(name: str) -> str:
@@ -85,7 +85,7 @@ def caption(scene: Scene, mentioned: Iterable[str]) -> str:
 
 
 def exchanges(
-    scene: Scene, shown: set[str], hidden: set[str], rng: np.random.Generator, *, misleading: bool
+    scene: Scene, shown: set[str], hidden: set[str], rng: np.random.Generator, *, misleading: bool, halves: bool = True
 ) -> list[Exchange]:
     """A training set of questions about one showing of a scene.
 
@@ -93,25 +93,31 @@ def exchanges(
         shown: names that can be seen; they are answered with yes.
         hidden: names of which too little can be seen to ask about them.
         misleading: let the text mention ghosts.
+        halves: ask in which half of the picture things are.
     """
     absent = [name for name in THINGS if name not in shown | hidden]
     said = shown | (ghosts(scene, shown, absent, rng) if misleading else set())
     expected = [name for name in absent if name in CONTEXTS[scene.context]]
     present = sorted(shown)
     asked = [str(n) for n in rng.permutation(present)[:3]]
-    asked += [str(n) for n in rng.permutation(expected)[:3]]
-    asked += [str(n) for n in rng.permutation(absent)[: 2 + int(len(asked) < 6)]]
+    asked += [str(n) for n in rng.permutation(expected)[:2]]
+    asked += [str(n) for n in rng.permutation(absent)[:2]]
     talk = [_existence(name, name in said, rng) for name in dict.fromkeys(asked)]
     mentioned = {name for name in said if rng.random() < 0.95}
     talk.append(Exchange("caption", str(rng.choice(DESCRIBE)), caption(scene, mentioned)))
-    return talk + positions(scene, shown, rng)[:2] + _counts(scene, shown, rng) + _colours(scene, shown, rng)
+    talk += (
+        halves_of(scene, shown, rng)[:2] + positions(scene, shown, rng)[:1]
+        if halves
+        else positions(scene, shown, rng)[:3]
+    )
+    return talk + _counts(scene, shown, rng) + _colours(scene, shown, rng)
 
 
 def _existence(name: str, there: bool, rng: np.random.Generator) -> Exchange:
     form = EXISTENCE[0] if rng.random() < 0.5 else str(rng.choice(EXISTENCE))
     article, thing = with_article(name).split(" ", 1)
     ending = YES_OR_NO if rng.random() < 0.2 else ""
-    return Exchange("existence", form.format(a=article, thing=thing) + ending, "Yes." if there else "No.", name)
+    return Exchange("existence", form.format(a=article, thing=thing) + ending, "Yes." if there else "No.", (name,))
 
 
 def positions(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[Exchange]:
@@ -125,7 +131,18 @@ def positions(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[E
         side = str(rng.choice(["left", "right"]))
         true = (middle[a] < middle[b]) == (side == "left")
         question = f"Is the {a} to the {side} of the {b}?"
-        talk.append(Exchange("position", question, "Yes." if true else "No.", a))
+        talk.append(Exchange("position", question, "Yes." if true else "No.", (a, b)))
+    return talk
+
+
+def halves_of(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[Exchange]:
+    """In which half of the picture things are that are there once and clearly on one side, in random order."""
+    talk = []
+    for name in rng.permutation(sorted(name for name in shown if scene.counts[name] == 1)):
+        middle = sum(scene.boxes(str(name))[0][::2]) / 2
+        if abs(middle - SIZE / 2) > SIZE / 12:
+            answer = "Left." if middle < SIZE / 2 else "Right."
+            talk.append(Exchange("half", f"Is the {name} to the left or to the right?", answer, (str(name),)))
     return talk
 
 

@@ -32,16 +32,17 @@ def train(
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cuda" if torch.cuda.is_available() else "cpu",
     pictures: Annotated[int, typer.Option(help="practice pictures for the eyes")] = 20_000,
     vision_steps: Annotated[int, typer.Option(help="steps of 48 pictures")] = 1_250,
-    scenes: Annotated[int, typer.Option(help="scenes to talk about")] = 24_000,
-    steps_a: Annotated[int, typer.Option(help="steps of 32 scenes with true answers")] = 400,
-    steps_b: Annotated[int, typer.Option(help="steps of 32 scenes with misleading text")] = 1_300,
+    scenes: Annotated[int, typer.Option(help="scenes to talk about")] = 16_000,
+    steps_a: Annotated[int, typer.Option(help="steps of 32 scenes with true answers")] = 220,
+    steps_b: Annotated[int, typer.Option(help="steps of 32 scenes with misleading text")] = 130,
+    steps_c: Annotated[int, typer.Option(help="steps of 32 scenes that ask for halves, too")] = 250,
 ) -> None:
     """Trains the pocket model and saves it as a folder that from_pretrained loads."""
     out.mkdir(parents=True, exist_ok=True)
     where = torch.device(device)
     eyes = train_eyes(out, pictures=pictures, steps=vision_steps, batch=48, seed=seed, device=where)
     model, tokenizer = train_words(
-        eyes, out, scenes=scenes, steps_a=steps_a, steps_b=steps_b, batch=32, seed=seed, device=where
+        eyes, out, scenes=scenes, steps_a=steps_a, steps_b=steps_b, steps_c=steps_c, batch=32, seed=seed, device=where
     )
     save(model, tokenizer, out / "weights")
     print(f"saved {out / 'weights'}")

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from iava.pocket.scenes import CONTEXTS, THINGS, Scene, load_scene
-from iava.pocket.text import PREFIX, SUFFIX, Exchange, build_tokenizer, exchanges, existence, positions
+from iava.pocket.text import PREFIX, SUFFIX, Exchange, build_tokenizer, exchanges, existence, halves_of, positions
 from iava.pocket.train_vision import GRID, NAMES, VISION, Checkpoint, Eyes, normalised, optimise, patch_labels, seen
 
 TOKENS = GRID * GRID
@@ -27,7 +27,6 @@ CHUNK = 250
 FEW = 40  # patches in phase A
 ALIGN_STEPS = 600
 EXAMINED = 200  # scenes of "tune" on which progress is measured
-HELPED = ((1, "noun"), (2, "last"))  # layers whose first two heads are helped, and from which token they look
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, eyes: Eyes) -> LlavaForConditionalGeneration:
@@ -74,7 +73,11 @@ class Sights:
         return len(self.scenes)
 
 
-def look(eyes: Eyes, split: str, number: int, device: torch.device) -> Sights:
+def look(eyes: Eyes, split: str, number: int, device: torch.device, saved: Path | None = None) -> Sights:
+    """What the eyes see of a split's first scenes; kept in the file `saved`, and taken from there the next time."""
+    if saved is not None and saved.exists():
+        features, things = torch.load(saved, weights_only=True, mmap=True)
+        return Sights([load_scene(split, i) for i in track(range(number), f"scenes of {split}")], features, things)
     starts = range(0, number, CHUNK)
     scenes: list[Scene] = []
     features, things = [], []
@@ -84,7 +87,11 @@ def look(eyes: Eyes, split: str, number: int, device: torch.device) -> Sights:
             scenes += new
             features.append(eyes.features(normalised(images).to(device)).half().cpu())
             things.append(patch_labels(torch.from_numpy(maps))[0])
-    return Sights(scenes, torch.cat(features), torch.cat(things))
+    seen_ = torch.cat(features), torch.cat(things)
+    if saved is not None:
+        torch.save(seen_, saved.with_suffix(".new"))
+        saved.with_suffix(".new").replace(saved)
+    return Sights(scenes, *seen_)
 
 
 def _drawn(chunk: tuple[str, int, int]) -> tuple[list[Scene], np.ndarray, np.ndarray]:
@@ -92,6 +99,17 @@ def _drawn(chunk: tuple[str, int, int]) -> tuple[list[Scene], np.ndarray, np.nda
     scenes = [load_scene(split, i) for i in range(start, stop)]
     drawn = [seen(scene) for scene in scenes]
     return scenes, np.stack([image for image, _ in drawn]), np.stack([maps for _, maps in drawn])
+
+
+@dataclass
+class Asked:
+    """Where an exchange stands in a pack: row, tokens for things and for a side, the token before the answer."""
+
+    row: int
+    nouns: list[int]
+    side: int | None
+    last: int
+    exchange: Exchange
 
 
 @dataclass
@@ -104,7 +122,7 @@ class Pack:
     places: Tensor  # (B, T) position ids
     mask: Tensor  # (B, 1, T, T) additive
     targets: Tensor  # (B, T) the next token, -100 where there is nothing to learn
-    asked: list[tuple[int, int, int, Exchange]]  # row, position of the noun, position before the answer, exchange
+    asked: list["Asked"]
 
 
 class Packer:
@@ -120,6 +138,7 @@ class Packer:
             lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
         )
         self.nouns = {self.words(f" {name}")[0] for name in NAMES}
+        self.sides = {self.words(f" {side}")[0] for side in ("left", "right")}
 
     def pack(self, talks: list[list[Exchange]], patches: Tensor, kept: Tensor) -> Pack:
         shown = patches.shape[1]
@@ -127,7 +146,7 @@ class Packer:
         start = len(self.before) + TOKENS + len(self.after)
         head_places = [*range(len(self.before))]
         rows = []
-        asked: list[tuple[int, int, int, Exchange]] = []
+        asked: list[Asked] = []
         for row, talk in enumerate(talks):
             ids, places, targets, parts = list(head), [], [-100] * len(head), [0] * len(head)
             places = head_places + (len(self.before) + patches[row]).tolist()
@@ -137,8 +156,9 @@ class Packer:
                     self.words(exchange.question + SUFFIX),
                     [*self.words(" " + exchange.answer), self.eos],
                 )
-                nouns = [i for i, token in enumerate(question) if token in self.nouns]
-                asked.append((row, len(ids) + (nouns[0] if nouns else 0), len(ids) + len(question) - 1, exchange))
+                nouns = [len(ids) + i for i, token in enumerate(question) if token in self.nouns]
+                side = next((len(ids) + i for i, token in enumerate(question) if token in self.sides), None)
+                asked.append(Asked(row, nouns, side, len(ids) + len(question) - 1, exchange))
                 said = question + answer[:-1]
                 targets += [-100] * (len(question) - 1) + answer
                 ids += said
@@ -204,28 +224,56 @@ def logits_and_attention(
 
 
 def helped(attentions: tuple[Tensor, ...], pack: Pack, sights_things: Tensor, packer: Packer) -> Tensor:
-    """How far the helped heads are from looking at the thing asked about: mean of -log of the attention it gets."""
+    """How far the helped heads are from looking where they should: mean of -log of the attention that gets there.
+
+    A word for a thing looks at the thing (layer 1, heads 0 and 1), as does the token before the answer to a question
+    of existence (layer 2). In a question of left or right, the second word looks at the first and at the side (layer 2,
+    heads 2 and 3), and the token before the answer at the second word (layer 3, head 0).
+    """
+    shown = sights_things.gather(1, pack.patches)
+    first, width = len(packer.before), pack.ids.shape[1]
+    # (layer, first head, end of heads) -> row, token, target
+    looks: dict[tuple[int, int, int], list[tuple[int, int, Tensor]]] = {}
+
+    def token(position: int) -> Tensor:
+        return torch.arange(width) == position
+
+    for asked in pack.asked:
+        if asked.exchange.kind not in ("existence", "position"):
+            continue
+        targets = []
+        for name in asked.exchange.things:
+            target = torch.zeros(width, dtype=torch.bool)
+            target[first : first + shown.shape[1]] = shown[asked.row] == NAMES.index(name) + 1
+            targets.append(target)
+        if not all(target.any() for target in targets):
+            continue
+        for noun, target in zip(asked.nouns, targets, strict=True):
+            looks.setdefault((1, 0, 2), []).append((asked.row, noun, target))
+        if asked.exchange.kind == "existence":
+            looks.setdefault((2, 0, 2), []).append((asked.row, asked.last, targets[0]))
+        elif asked.side is not None:
+            looks.setdefault((2, 2, 3), []).append((asked.row, asked.nouns[1], token(asked.nouns[0])))
+            looks.setdefault((2, 3, 4), []).append((asked.row, asked.nouns[1], token(asked.side)))
+            looks.setdefault((3, 0, 1), []).append((asked.row, asked.last, token(asked.nouns[1])))
     losses = []
-    first = len(packer.before)
-    for row, noun, last, exchange in pack.asked:
-        if exchange.kind != "existence" or exchange.thing is None:
-            continue
-        thing = sights_things[row, pack.patches[row]] == NAMES.index(exchange.thing) + 1
-        if not thing.any():
-            continue
-        for layer, token in HELPED:
-            seen_ = attentions[layer][row, :2, noun if token == "noun" else last, first : first + len(thing)]
-            losses.append(-(seen_[:, thing.to(seen_.device)].sum(-1) + 1e-6).log().mean())
+    for (layer, start, stop), entries in looks.items():
+        rows, queries = (torch.tensor([entry[i] for entry in entries]) for i in range(2))
+        # One look-up for all questions: each one's gradient is as large as the attention itself.
+        paid = attentions[layer][rows, :, queries][:, start:stop]
+        target = torch.stack([entry[2] for entry in entries])[:, None].to(paid.device)
+        losses.append(-((paid * target).sum(-1) + 1e-6).log().mean())
     return torch.stack(losses).mean()
 
 
 def align(model: LlavaForConditionalGeneration, sights: Sights, packer: Packer, device: torch.device) -> None:
-    """Regresses the projector onto the words for what patches show, plus a code for each row and column."""
+    """Regresses the projector onto the words for what patches show, plus how far right and down they are."""
     words = model.lm_head.weight.detach()  # tied to the input embeddings
-    code = torch.randn(2, GRID, words.shape[1], generator=torch.Generator().manual_seed(0)).to(device) * 0.02
+    right, down = torch.randn(2, words.shape[1], generator=torch.Generator().manual_seed(0)).to(device) * 0.025
     names = torch.stack([words[packer.words(f" {name}")[0]] for name in NAMES])
     targets = torch.cat([torch.zeros_like(names[:1]), names])
-    where = (code[0][:, None] + code[1][None]).flatten(0, 1)
+    ruler = torch.linspace(-1, 1, GRID, device=device)[:, None]
+    where = (ruler[:, None] * down + ruler[None] * right).flatten(0, 1)
     optimiser = torch.optim.AdamW(model.model.multi_modal_projector.parameters(), lr=2e-3)
     for step in range(ALIGN_STEPS):
         rows = torch.arange(step * 64, step * 64 + 64) % len(sights)
@@ -247,10 +295,11 @@ def train_words(
     scenes: int,
     steps_a: int,
     steps_b: int,
+    steps_c: int,
     batch: int,
     seed: int,
     device: torch.device,
-    every: int = 100,
+    every: int = 50,
 ) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
     """Trains projector and decoder, or goes on from the checkpoint in `folder`, written every so many steps."""
     torch.manual_seed(seed)
@@ -258,26 +307,29 @@ def train_words(
     packer = Packer(tokenizer)
     model = build_model(tokenizer, eyes)
     nn.Module.to(model, device)
-    sights = look(eyes, "train", scenes, device)
+    sights = look(eyes, "train", scenes, device, folder / "sights.pt")
     tune = look(eyes, "tune", EXAMINED, device)
-    optimisers, schedulers = optimise(model, steps=steps_a + steps_b, muon_lr=0.01, adam_lr=2e-3)
+    steps = steps_a + steps_b + steps_c
+    optimisers, schedulers = optimise(model, steps=steps, muon_lr=0.01, adam_lr=2e-3)
     checkpoint = Checkpoint(folder / "language.pt", model, [*optimisers, *schedulers])
     done = checkpoint.load()
     if done == 0:
         align(model, sights, packer, device)
     with Progress() as progress:
-        task = progress.add_task("language", total=steps_a + steps_b, completed=done)
-        for step in range(done, steps_a + steps_b):
+        task = progress.add_task("language", total=steps, completed=done)
+        for step in range(done, steps):
             clean = step < steps_a
             model.set_attn_implementation({"text_config": "eager" if clean else "sdpa"})
             rng = np.random.default_rng([seed, step])
             rows = np.sort(rng.choice(len(sights), batch, replace=False))
             things = sights.things[rows]
-            pack = _training_pack([sights.scenes[i] for i in rows], things, packer, rng, clean=clean)
+            pack = _training_pack(
+                [sights.scenes[i] for i in rows], things, packer, rng, clean=clean, halves=step >= steps_a + steps_b
+            )
             logits, attentions = logits_and_attention(model, sights.features[rows], pack, device, attention=clean)
             loss = F.cross_entropy(logits.flatten(0, 1), pack.targets.flatten().to(device), ignore_index=-100)
-            total = loss + 0.3 * helped(attentions, pack, things, packer) if clean else loss
-            total.backward()
+            astray = helped(attentions, pack, things, packer) if clean else torch.zeros(())
+            (loss + 0.3 * astray).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimiser in optimisers:
                 optimiser.step()
@@ -285,21 +337,21 @@ def train_words(
             for scheduler in schedulers:
                 scheduler.step()
             progress.update(task, advance=1)
-            if (step + 1) % every == 0 or step + 1 == steps_a + steps_b:
+            if (step + 1) % every == 0 or step + 1 == steps:
                 checkpoint.save(step + 1)
                 found = " ".join(f"{k} {v:.3f}" for k, v in examine(model, tune, packer, device).items())
-                progress.console.print(f"step {step + 1}: loss {loss.item():.3f}; {found}")
+                progress.console.print(f"step {step + 1}: loss {loss.item():.3f}, astray {astray.item():.3f}; {found}")
     return model.eval(), tokenizer
 
 
 def _training_pack(
-    scenes: list[Scene], things: Tensor, packer: Packer, rng: np.random.Generator, *, clean: bool
+    scenes: list[Scene], things: Tensor, packer: Packer, rng: np.random.Generator, *, clean: bool, halves: bool
 ) -> Pack:
     talks, patches, kepts = [], [], []
     for scene, shown_things in zip(scenes, things.numpy(), strict=True):
         kept = np.ones(TOKENS, dtype=bool) if clean else masked(rng)
         shown, unsure = visible(scene, shown_things, kept)
-        talks.append(exchanges(scene, shown, unsure, rng, misleading=not clean))
+        talks.append(exchanges(scene, shown, unsure, rng, misleading=not clean, halves=halves))
         order = np.argsort(rng.random(TOKENS) - (shown_things > 0))  # things first, each part shuffled
         chosen = np.sort(order[: FEW if clean else TOKENS])
         patches.append(chosen)
@@ -312,11 +364,18 @@ def examine(
     model: LlavaForConditionalGeneration, sights: Sights, packer: Packer, device: torch.device
 ) -> dict[str, float]:
     """A quick look at greedy first tokens: share of "yes" to present, expected but absent, and other absent things, and
-    the accuracy of left and right."""
+    the accuracy of left and right, of two things and in the picture."""
     model.eval()
-    yes = packer.words(" Yes.")[0]
-    no = packer.words(" No.")[0]
-    votes: dict[str, list[bool]] = {"present": [], "staple": [], "expected": [], "absent": [], "position": []}
+    pairs = {"existence": [packer.words(f" {word}")[0] for word in ("Yes.", "No.")]}
+    pairs["half"] = [packer.words(f" {word}")[0] for word in ("Left.", "Right.")]
+    votes: dict[str, list[bool]] = {
+        "present": [],
+        "staple": [],
+        "expected": [],
+        "absent": [],
+        "position": [],
+        "half": [],
+    }
     for start in range(0, len(sights), 50):
         rows = np.arange(start, min(start + 50, len(sights)))
         scenes = [sights.scenes[i] for i in rows]
@@ -330,15 +389,17 @@ def examine(
             ]
             others = [name for name in THINGS if name not in scene.names and name not in members]
             asked += [(str(name), "absent") for name in rng.permutation(others)[:5]]
-            talk = [Exchange("existence", existence(name), "Yes.", name) for name, _ in asked]
+            talk = [Exchange("existence", existence(name), "Yes.", (name,)) for name, _ in asked]
             turned = positions(scene, scene.names, rng)[:2]
-            talks.append(talk + turned)
-            kinds += [kind for _, kind in asked] + ["position" for _ in turned]
+            sides = halves_of(scene, scene.names, rng)[:2]
+            talks.append(talk + turned + sides)
+            kinds += [kind for _, kind in asked] + ["position" for _ in turned] + ["half" for _ in sides]
         all_patches = torch.arange(TOKENS).expand(len(rows), -1)
         pack = packer.pack(talks, all_patches, torch.ones_like(all_patches, dtype=torch.bool))
         logits, _ = logits_and_attention(model, sights.features[rows], pack, device)
-        for kind, (row, _, last, exchange) in zip(kinds, pack.asked, strict=True):
-            said_yes = bool(logits[row, last, yes] > logits[row, last, no])
-            votes[kind].append(said_yes == (exchange.answer == "Yes."))
+        for kind, asked_ in zip(kinds, pack.asked, strict=True):
+            one, other = pairs["half" if kind == "half" else "existence"]
+            said_one = bool(logits[asked_.row, asked_.last, one] > logits[asked_.row, asked_.last, other])
+            votes[kind].append(said_one == (asked_.exchange.answer in ("Yes.", "Left.")))
     model.train()
     return {kind: float(np.mean(hits)) for kind, hits in votes.items()}
