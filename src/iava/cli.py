@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from iava import cli_data
+
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
 app = typer.Typer(
@@ -200,6 +202,9 @@ def demo(
     from iava.demo import run
 
     run(_load("pocket"), out, limit)
+
+
+app.command()(_one_line(cli_data.score))
 
 
 def _names(option: str, text: str) -> list[str]:
