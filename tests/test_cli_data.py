@@ -1,11 +1,14 @@
 """`iava score` and `iava data`: what they print, and one line with exit code 2 for everything that is wrong."""
 
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
+from iava.bench.layouts import read_pope
 from tests.commands import refused, run
 
 POPE = [
@@ -152,6 +155,91 @@ def test_bad_files_and_options(lines, instances, tmp_path):
     assert "instances.json, line 1, column" in refused("score", "chair", captions, "--instances", instances)
     path.write_bytes(b'{"question_id": 1}\n\xff\n')
     assert "line 2: this is no UTF-8 text" in refused("score", "pope", path)
+
+
+@pytest.fixture
+def farm(tmp_path):
+    """Twelve images with two of six kinds of things each."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    kinds = ["dog", "cat", "cow", "car", "bed", "apple"]
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(13)],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(kinds)],
+        "annotations": [{"image_id": i, "category_id": (i + k) % 6} for i in range(12) for k in (0, 1)],
+    }
+    for i in range(12):
+        (folder / f"{i}.jpg").touch()
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(content))
+    return path, folder, content, kinds
+
+
+def build(farm, out, *more):
+    return run("data", "build-pope", "--instances", farm[0], "--images", farm[1], "--out", out, *more)
+
+
+def test_built_questions_are_true_and_can_be_read(farm, tmp_path):
+    out = tmp_path / "pope.json"
+    assert build(farm, out).stdout == f"144 questions: {out}\n"
+    _, folder, content, kinds = farm
+    there = {(f"{a['image_id']}.jpg", kinds[a["category_id"]]) for a in content["annotations"]}
+    questions = read_pope([out], folder).questions
+    for question in questions:
+        kind = re.fullmatch(r"Is there an? (\w+) in the image\?", question.question)[1]
+        assert question.truth == ("yes" if (question.image, kind) in there else "no")
+    # Two positives and two negatives an image and category.
+    assert Counter((q.category, q.truth) for q in questions) == {
+        (category, truth): 24 for category in ("random", "popular", "adversarial") for truth in ("yes", "no")
+    }
+
+
+def test_built_questions_follow_the_seed_and_the_limit(farm, tmp_path):
+    def lines_of(*more):
+        build(farm, tmp_path / "pope.json", *more)
+        return [json.loads(line) for line in (tmp_path / "pope.json").read_text().splitlines()]
+
+    assert lines_of("--seed", "1") == lines_of("--seed", "1") != lines_of("--seed", "2")
+    every = {(row["image"], row["text"], row["category"]) for row in lines_of("--seed", "3")}
+    few = lines_of("--seed", "3", "--limit", "4", "--per-image", "2")
+    assert len({row["image"] for row in few}) == 4
+    assert {(row["image"], row["text"], row["category"]) for row in few} <= every
+    assert len(few) == 4 * 12
+
+
+def test_nothing_is_written_when_building_fails(farm, tmp_path):
+    instances, folder, content, _ = farm
+    out = tmp_path / "pope.json"
+    out.write_text("old")
+    arguments = ("data", "build-pope", "--instances", instances, "--images", folder, "--out")
+    assert "limit is 13: it must be from 1 to 12" in refused(*arguments, out, "--limit", "13")
+    assert "per_image is 0" in refused(*arguments, out, "--per-image", "0")
+    assert "there is no folder" in refused(*arguments, tmp_path / "nowhere" / "pope.json")
+    (folder / "3.jpg").unlink()
+    assert "the image 3.jpg is missing from" in refused(*arguments, out)
+    instances.write_text(json.dumps(content | {"annotations": []}))
+    assert "has no objects in its images" in refused(*arguments, out)
+    assert out.read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "instances.json", "pope.json"]
+
+
+def test_check_says_what_is_there_and_where_to_get_the_rest(farm, tmp_path):
+    data = tmp_path / "data"
+    (data / "pope").mkdir(parents=True)
+    build(farm, data / "pope" / "pope.json")
+    farm[1].rename(data / "pope" / "images")
+    result = run("data", "check", data)
+    assert result.exit_code == 0
+    assert "144 questions about 12 images (random 48, popular 48, adversarial 48)" in result.stdout
+    assert "lmms-lab/textvqa" in " ".join(result.stdout.split())
+    found = json.loads(run("data", "check", data, "--json").stdout)
+    assert [one["state"] for one in found] == ["ready", *["missing"] * 6]
+    (data / "pope" / "pope.json").write_text("broken")
+    result = run("data", "check", data)
+    assert result.exit_code == 2
+    assert "pope.json, line 1: this is no JSON" in " ".join(result.stdout.split())
+    assert result.stderr.startswith("iava: error: pope in ")
+    assert "is a file" in refused("data", "check", farm[0])
 
 
 def test_scoring_does_not_wait_for_torch(lines):

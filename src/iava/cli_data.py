@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +37,47 @@ def score(
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         _print_table(result)
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="Holds a folder for each data set.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Says which benchmarks are in a folder, what is wrong with them, and where to get the others."""
+    from iava.bench.data import check as check_all
+
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name the folder that holds a folder for each data set")
+    found = check_all(folder)
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+    else:
+        from iava.console import terminal
+
+        console = terminal()
+        for one in found:
+            console.print(f"{one.name:<12} {one.state:<8} {one.detail}", markup=False)
+    broken = [one.name for one in found if one.state == "broken"]
+    if broken:
+        raise ValueError(f"{', '.join(broken)} in {folder} cannot be used as it is")
+
+
+def build_pope(
+    instances: Annotated[Path, typer.Option(help="Annotated objects, as COCO's instances JSON.", show_default=False)],
+    images: Annotated[Path, typer.Option(help="The folder of the images.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Where the questions go, as JSON lines.", show_default=False)],
+    per_image: Annotated[int, typer.Option(help="Questions of each truth an image and category.")] = 3,
+    limit: Annotated[int | None, typer.Option(help="Only so many images, drawn at random.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the images, the objects asked for and the random negatives.")] = 0,
+) -> None:
+    """Builds POPE's questions (random, popular, adversarial) for any data set with annotated objects."""
+    from iava.bench.layouts import pope_lines
+    from iava.files import check_file, write_text
+
+    check_file(out)
+    lines = pope_lines(instances, images, per_image=per_image, limit=limit, seed=seed)
+    write_text(out, lines)
+    print(f"{lines.count(chr(10))} questions: {out}")
 
 
 def _print_table(result: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ def read_json(path: Path) -> Any:
         ValueError: if it cannot be read or is broken; with file, line and column.
     """
     try:
-        return json.loads(_text(path))
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
@@ -30,7 +30,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ValueError: if the file cannot be read, a line is no JSON object, or there is none.
     """
     empty = True
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -46,7 +46,12 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise ValueError(f"{path} is empty: it must have one JSON object a line")
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        ValueError: if it cannot be read or is no UTF-8; with file and line.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

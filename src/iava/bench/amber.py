@@ -15,7 +15,7 @@ import numpy as np
 
 from iava.bench.pope import rates, tally
 from iava.bench.words import singular, tokens
-from iava.jsonfiles import Unique, id_of, read_json, text_of, texts_of, yes_or_no
+from iava.jsonfiles import Unique, id_of, read_json, read_text, text_of, texts_of, yes_or_no
 
 GENERATIVE = "generative"
 DIMENSIONS = {
@@ -91,7 +91,7 @@ def read_annotations(path: Path) -> Annotations:
     if not isinstance(associated, dict):
         raise ValueError(f"{relation}: this must be an object of lists of words")
     associated = {name: texts_of(str(relation), associated, name) for name in associated}
-    words = safe.read_text(encoding="utf-8").split() if safe.exists() else []
+    words = read_text(safe).split() if safe.exists() else []
     return Annotations(by_id, associated, frozenset(words))
 
 
