@@ -228,18 +228,18 @@ def test_check_says_what_is_there_and_where_to_get_the_rest(farm, tmp_path):
     (data / "pope").mkdir(parents=True)
     build(farm, data / "pope" / "pope.json")
     farm[1].rename(data / "pope" / "images")
-    result = run("data", "check", data)
+    result = run("data", "check", "--data", data)
     assert result.exit_code == 0
     assert "144 questions about 12 images (random 48, popular 48, adversarial 48)" in result.stdout
     assert "lmms-lab/textvqa" in " ".join(result.stdout.split())
-    found = json.loads(run("data", "check", data, "--json").stdout)
+    found = json.loads(run("data", "check", "--data", data, "--json").stdout)
     assert [one["state"] for one in found] == ["ready", *["missing"] * 6]
     (data / "pope" / "pope.json").write_text("broken")
-    result = run("data", "check", data)
+    result = run("data", "check", "--data", data)
     assert result.exit_code == 2
     assert "pope.json, line 1: this is no JSON" in " ".join(result.stdout.split())
     assert result.stderr.startswith("iava: error: pope in ")
-    assert "is a file" in refused("data", "check", farm[0])
+    assert "is a file" in refused("data", "check", "--data", farm[0])
 
 
 def test_scoring_does_not_wait_for_torch(lines):

@@ -40,7 +40,7 @@ def score(
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(help="Holds a folder for each data set.", show_default=False)],
+    folder: Annotated[Path, typer.Option("--data", help="Holds a folder for each data set.")] = Path("data"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Says which benchmarks are in a folder, what is wrong with them, and where to get the others."""

@@ -14,10 +14,12 @@ class Instances:
     """Annotated images, in the order of the file.
 
     Args:
+        path: the file, for messages about it.
         files: image id -> file name.
         objects: image id -> names of the categories in it.
     """
 
+    path: Path
     files: dict[str, str]
     objects: dict[str, set[str]]
 
@@ -42,7 +44,7 @@ def read_instances(path: Path) -> Instances:
         if category not in categories:
             raise ValueError(f"{where}: there is no category {category} among 'categories'")
         objects[image].add(categories[category])
-    return Instances(files, objects)
+    return Instances(path, files, objects)
 
 
 def chair_objects(instances: Instances, captions: Path | None) -> dict[str, set[str]]:
@@ -59,7 +61,7 @@ def chair_objects(instances: Instances, captions: Path | None) -> dict[str, set[
         for name in names:
             known = class_of(name)
             if known is None:
-                raise ValueError(f"category {name!r} is none of COCO's 80 classes: CHAIR is defined for those only")
+                raise ValueError(f"{instances.path}: category {name!r} is none of COCO's 80 classes: CHAIR needs those")
             objects[image].add(known)
     if captions is not None:
         for where, row in entries(captions, read_json(captions), "annotations"):

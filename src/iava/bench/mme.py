@@ -97,7 +97,10 @@ def score(questions: Iterable[Question], parsed: Iterable[str | None]) -> dict[s
         unparsed += answer is None
         total += 1
     subtasks = {name: _subtask(list(right[name].values())) for name in SUBTASKS if name in right}
-    sums = {name: sum(subtasks[part]["score"] for part in parts if part in subtasks) for name, parts in TOTALS.items()}
+    sums = {
+        name: sum((subtasks[part]["score"] for part in parts if part in subtasks), 0.0)
+        for name, parts in TOTALS.items()
+    }
     missing = [name for name in SUBTASKS if name not in subtasks]
     share = unparsed / total if total else 0.0
     return {"n": total, "unparsed": share, "subtasks": subtasks, **sums, "missing": missing}
