@@ -7,11 +7,11 @@ import sys
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from iava import cli, lvlm
 from tests import tiny
 from tests.bench.fakes import FakeLVLM
+from tests.commands import refused, run
 
 QUESTION = "Is there a dog in the image ?"
 
@@ -43,19 +43,6 @@ def with_none(monkeypatch):
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr(cli, "_load", load)
-
-
-def run(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-
-
-def refused(*arguments):
-    result = run(*arguments)
-    assert result.exit_code == 2, result.output + str(result.exception)
-    assert result.stdout == ""
-    assert result.stderr.startswith("iava: error: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 @pytest.mark.usefixtures("with_tiny")

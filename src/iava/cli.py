@@ -1,4 +1,4 @@
-"""The command line: `iava demo`, `iava ask`, `iava eval`."""
+"""The command line: `iava demo`, `iava ask`, `iava eval`, `iava score`, `iava data`."""
 
 import json
 import sys
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from iava import cli_data
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
@@ -200,6 +202,13 @@ def demo(
     from iava.demo import run
 
     run(_load("pocket"), out, limit)
+
+
+app.command()(_one_line(cli_data.score))
+data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")
+data.command("check")(_one_line(cli_data.check))
+data.command("build-pope")(_one_line(cli_data.build_pope))
+app.add_typer(data, name="data")
 
 
 def _names(option: str, text: str) -> list[str]:

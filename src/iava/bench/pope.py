@@ -8,55 +8,19 @@ how often they appear together with what is there.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
-from PIL import Image
 from scipy.stats import rankdata
 
+from iava.bench.task import Question, Task
 from iava.pocket.scenes import IMAGES, load_scene
 
 CATEGORIES = ("random", "popular", "adversarial")
 COUNTS = ("n", "correct", "true_yes", "said_yes", "is_yes", "unparsed")
 _POCKET_SEED = 0
-
-
-@dataclass(frozen=True)
-class Question:
-    """One question of POPE.
-
-    Args:
-        id: unique in its split, such as "test-00007-adversarial-3".
-        image: the image's id.
-        category: "random", "popular" or "adversarial".
-        question: what the model is asked.
-        truth: "yes" or "no".
-    """
-
-    id: str
-    image: str
-    category: str
-    question: str
-    truth: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """A benchmark's questions with the images they are about; questions of one image stand together.
-
-    Args:
-        benchmark: such as "pope".
-        split: such as "test".
-        questions: in the order in which they are asked.
-        open_image: gives an image by its id; may raise OSError or ValueError.
-    """
-
-    benchmark: str
-    split: str
-    questions: list[Question]
-    open_image: Callable[[str], Image.Image]
 
 
 def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> list[Question]:
@@ -196,6 +160,25 @@ def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def score(categories: Sequence[str], truths: Sequence[str], parsed: Sequence[str | None]) -> dict[str, Any]:
+    """POPE's numbers for a file of answers.
+
+    Args:
+        categories, truths, parsed: of each question; at least one.
+
+    Returns:
+        overall, and categories: for each its own: n and the metrics of `rates`.
+    """
+    counts = tally(truths, parsed)
+    names = sorted(set(categories), key=lambda name: (name not in CATEGORIES, categories.index(name)))
+    of = {name: np.array([category == name for category in categories]) for name in names}
+    return {"overall": _metrics(counts), "categories": {name: _metrics(counts[of[name]]) for name in names}}
+
+
+def _metrics(counts: np.ndarray) -> dict[str, float]:
+    return {"n": len(counts)} | {name: float(value) for name, value in rates(counts.sum(axis=0)).items()}
 
 
 def auc(margins: Sequence[float], truths: Sequence[str]) -> float | None:
