@@ -106,7 +106,7 @@ def test_training_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytes
         folder.mkdir(exist_ok=True)
         eyes = train_eyes(folder, pictures=12, steps=4, batch=2, seed=3, device=CPU, every=2)
         model, _ = train_language.train_words(
-            eyes, folder, scenes=12, steps_a=2, steps_b=1, steps_c=1, batch=2, seed=3, device=CPU, every=1
+            eyes, folder, scenes=12, steps=(2, 1, 1), batch=2, seed=3, device=CPU, every=1
         )
         return model.state_dict()
 

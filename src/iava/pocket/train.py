@@ -41,9 +41,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     where = torch.device(device)
     eyes = train_eyes(out, pictures=pictures, steps=vision_steps, batch=48, seed=seed, device=where)
-    model, tokenizer = train_words(
-        eyes, out, scenes=scenes, steps_a=steps_a, steps_b=steps_b, steps_c=steps_c, batch=32, seed=seed, device=where
-    )
+    steps = (steps_a, steps_b, steps_c)
+    model, tokenizer = train_words(eyes, out, scenes=scenes, steps=steps, batch=32, seed=seed, device=where)
     save(model, tokenizer, out / "weights")
     print(f"saved {out / 'weights'}")
 

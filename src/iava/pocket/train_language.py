@@ -269,11 +269,9 @@ def helped(attentions: tuple[Tensor, ...], pack: Pack, sights_things: Tensor, pa
 def align(model: LlavaForConditionalGeneration, sights: Sights, packer: Packer, device: torch.device) -> None:
     """Regresses the projector onto the words for what patches show, plus how far right and down they are."""
     words = model.lm_head.weight.detach()  # tied to the input embeddings
-    right, down = torch.randn(2, words.shape[1], generator=torch.Generator().manual_seed(0)).to(device) * 0.025
     names = torch.stack([words[packer.words(f" {name}")[0]] for name in NAMES])
     targets = torch.cat([torch.zeros_like(names[:1]), names])
-    ruler = torch.linspace(-1, 1, GRID, device=device)[:, None]
-    where = (ruler[:, None] * down + ruler[None] * right).flatten(0, 1)
+    where = directions(model, device)
     optimiser = torch.optim.AdamW(model.model.multi_modal_projector.parameters(), lr=2e-3)
     for step in range(ALIGN_STEPS):
         rows = torch.arange(step * 64, step * 64 + 64) % len(sights)
@@ -288,20 +286,26 @@ def align(model: LlavaForConditionalGeneration, sights: Sights, packer: Packer, 
             group["lr"] = 2e-3 * (1 - step / ALIGN_STEPS)
 
 
+def directions(model: LlavaForConditionalGeneration, device: torch.device) -> Tensor:
+    """(TOKENS, hidden): for each patch how far right and down it is, along two fixed random directions."""
+    hidden = model.config.text_config.hidden_size
+    right, down = torch.randn(2, hidden, generator=torch.Generator().manual_seed(0)).to(device) * 0.025
+    ruler = torch.linspace(-1, 1, GRID, device=device)[:, None]
+    return (ruler[:, None] * down + ruler[None] * right).flatten(0, 1)
+
+
 def train_words(
     eyes: Eyes,
     folder: Path,
     *,
     scenes: int,
-    steps_a: int,
-    steps_b: int,
-    steps_c: int,
+    steps: tuple[int, int, int],
     batch: int,
     seed: int,
     device: torch.device,
     every: int = 50,
 ) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Trains projector and decoder, or goes on from the checkpoint in `folder`, written every so many steps."""
+    """Trains projector and decoder, `steps` in phases A, B and C; goes on from the checkpoint in `folder`."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     packer = Packer(tokenizer)
@@ -309,23 +313,41 @@ def train_words(
     nn.Module.to(model, device)
     sights = look(eyes, "train", scenes, device, folder / "sights.pt")
     tune = look(eyes, "tune", EXAMINED, device)
-    steps = steps_a + steps_b + steps_c
-    optimisers, schedulers = optimise(model, steps=steps, muon_lr=0.01, adam_lr=2e-3)
-    checkpoint = Checkpoint(folder / "language.pt", model, [*optimisers, *schedulers])
-    done = checkpoint.load()
-    if done == 0:
+    checkpoint = folder / "language.pt"
+    if not checkpoint.exists():
         align(model, sights, packer, device)
+    learn(model, packer, sights, tune, checkpoint, steps=steps, batch=batch, seed=seed, every=every)
+    return model.eval(), tokenizer
+
+
+def learn(
+    model: LlavaForConditionalGeneration,
+    packer: Packer,
+    sights: Sights,
+    tune: Sights,
+    path: Path,
+    *,
+    steps: tuple[int, int, int],
+    batch: int,
+    seed: int,
+    every: int,
+) -> None:
+    """The steps of phases A, B and C, with a checkpoint at `path` every so many."""
+    device = model.device
+    phase_a, phase_b, total = steps[0], steps[0] + steps[1], sum(steps)
+    optimisers, schedulers = optimise(model, steps=total, muon_lr=0.01, adam_lr=2e-3)
+    checkpoint = Checkpoint(path, model, [*optimisers, *schedulers])
+    done = checkpoint.load()
     with Progress() as progress:
-        task = progress.add_task("language", total=steps, completed=done)
-        for step in range(done, steps):
-            clean = step < steps_a
+        task = progress.add_task("language", total=total, completed=done)
+        for step in range(done, total):
+            clean = step < phase_a
             model.set_attn_implementation({"text_config": "eager" if clean else "sdpa"})
             rng = np.random.default_rng([seed, step])
             rows = np.sort(rng.choice(len(sights), batch, replace=False))
             things = sights.things[rows]
-            pack = _training_pack(
-                [sights.scenes[i] for i in rows], things, packer, rng, clean=clean, halves=step >= steps_a + steps_b
-            )
+            scenes = [sights.scenes[i] for i in rows]
+            pack = _training_pack(scenes, things, packer, rng, clean=clean, halves=step >= phase_b)
             logits, attentions = logits_and_attention(model, sights.features[rows], pack, device, attention=clean)
             loss = F.cross_entropy(logits.flatten(0, 1), pack.targets.flatten().to(device), ignore_index=-100)
             astray = helped(attentions, pack, things, packer) if clean else torch.zeros(())
@@ -337,11 +359,10 @@ def train_words(
             for scheduler in schedulers:
                 scheduler.step()
             progress.update(task, advance=1)
-            if (step + 1) % every == 0 or step + 1 == steps:
+            if (step + 1) % every == 0 or step + 1 == total:
                 checkpoint.save(step + 1)
                 found = " ".join(f"{k} {v:.3f}" for k, v in examine(model, tune, packer, device).items())
                 progress.console.print(f"step {step + 1}: loss {loss.item():.3f}, astray {astray.item():.3f}; {found}")
-    return model.eval(), tokenizer
 
 
 def _training_pack(

@@ -50,9 +50,13 @@ class Eyes(nn.Module):
         """(B, 3, SIDE, SIDE) normalised pixels -> (B, GRID * GRID, hidden): what the projector will be given."""
         return self.tower(pixel_values=pixels).last_hidden_state[:, 1:]
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = self.norm(self.features(pixels))
+    def named(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What each patch's features say of its thing and its colour, as logits."""
+        hidden = self.norm(features)
         return self.thing(hidden), self.colour(hidden)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.named(self.features(pixels))
 
 
 def train_eyes(
