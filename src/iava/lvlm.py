@@ -157,7 +157,9 @@ class LVLM:
             ValueError: if the image cannot be read, a question is blank, or a method or parameter is unknown.
         """
         start = time.perf_counter()
-        return self._answers(self.read(image), questions, method, max_new_tokens, explain, seed, settings, start=start)
+        # Nothing is kept: prompts of one batch share what they begin with anyway.
+        reading = Reading(self, read_image(image), memory=None)
+        return self._answers(reading, questions, method, max_new_tokens, explain, seed, settings, start)
 
     def read(self, image: ImageSource) -> "Reading":
         """Reads an image, to be asked about now and later: what it costs to read is paid with the first question.
@@ -165,7 +167,7 @@ class LVLM:
         Raises:
             ValueError: if the image cannot be read.
         """
-        return Reading(self, read_image(image))
+        return Reading(self, read_image(image), Memory())
 
     def _answers(
         self,
@@ -243,7 +245,8 @@ class LVLM:
         made.pop("labels", None)
         if "qformer_input_ids" in made:
             # A Q-Former counts positions from its first token, so its padding belongs on the right.
-            text = self.processor.qformer_tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
+            processor: Any = self.processor
+            text = processor.qformer_tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
             made["qformer_input_ids"] = text["input_ids"].to(self.model.device)
             made["qformer_attention_mask"] = text["attention_mask"].to(self.model.device)
         features = None if pixels else reading.features(prompts[0])
@@ -299,11 +302,12 @@ class Reading:
     Args:
         lvlm: the model.
         picture: the image, RGB.
+        memory: where to keep what the decoder reads; None keeps nothing.
     """
 
-    def __init__(self, lvlm: LVLM, picture: Image.Image) -> None:
+    def __init__(self, lvlm: LVLM, picture: Image.Image, memory: Memory | None) -> None:
         self.picture = picture
-        self.memory = Memory()
+        self.memory = memory
         self._lvlm = lvlm
         self._features: Any = None
 

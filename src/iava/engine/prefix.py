@@ -140,7 +140,7 @@ def attention_under(prompt: Prompt, instruction: Instruction, features: torch.Te
         found = _once_a_beginning(prompt, instruction.tail)
         if found is not None:
             return found
-    others = [
+    others: list[tuple[list[int] | None, list[int] | None]] = [
         (None, instruction.tail) if after else (instruction.before_image(ids), None)
         for ids, after in zip(rows, after_image, strict=True)
     ]
@@ -169,7 +169,8 @@ def prefix_cache(prompt: Prompt, more: int, rows: list[int] | None = None) -> Dy
         return None
     cache = DynamicCache()
     everyone = rows is None or rows == list(range(len(prompt.input_ids)))
-    for number, layer in enumerate(prompt.cache.layers):
+    layers: list[Any] = prompt.cache.layers
+    for number, layer in enumerate(layers):
         if layer.keys.shape[-2] < prompt.input_ids.shape[1]:
             return None
         keys, values = (part if everyone else part[rows] for part in (layer.keys, layer.values))

@@ -187,7 +187,7 @@ def probe(model: PreTrainedModel, *, layers: str | Sequence[int] = "all", **inpu
 @contextmanager
 def unchanged(model: PreTrainedModel) -> Iterator[None]:
     """Puts back what some families keep on the model from one call to the next: the offset of their 3-D positions."""
-    inner = model.base_model
+    inner: Any = model.base_model
     has = hasattr(inner, "rope_deltas")
     before = getattr(inner, "rope_deltas", None)
     try:

@@ -4,6 +4,8 @@ The family truly differs: `generate` lets the Q-Former read, then calls its lang
 loop never sees the pixels.
 """
 
+from typing import Any, cast
+
 import torch
 
 from iava.engine.boundary import Prompt, handed
@@ -23,9 +25,9 @@ def features_under(prompt: Prompt, instruction: Instruction) -> torch.Tensor | N
     given = handed(prompt.outer)
     if given.get("qformer_input_ids") is None:
         return None
-    pixels = given["pixel_values"]
+    pixels, outer = given["pixel_values"], cast(Any, prompt.outer)
     text = instruction.inputs
-    features = prompt.outer.get_image_features(
+    features = outer.get_image_features(
         pixels,
         qformer_input_ids=text["qformer_input_ids"].to(pixels.device).expand(len(pixels), -1),
         qformer_attention_mask=text["qformer_attention_mask"].to(pixels.device).expand(len(pixels), -1),

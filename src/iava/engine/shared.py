@@ -106,11 +106,12 @@ def _read(prompt: Prompt, begins: torch.Tensor, rows: list[int]) -> list[Beginni
     run(prompt.model, at_columns(some, index, valid), cache)
     # Right aligned: what a beginning has is its run's last columns.
     counts = begins[rows].sum(dim=1).tolist()
+    layers: list[Any] = cache.layers
     return [
         Beginning(
             embeddings=inputs["inputs_embeds"][row, begins[row]],
             positions=inputs["position_ids"][..., row, begins[row]],
-            layers=[(layer.keys[n, :, -count:], layer.values[n, :, -count:]) for layer in cache.layers],
+            layers=[(layer.keys[n, :, -count:], layer.values[n, :, -count:]) for layer in layers],
         )
         for n, (row, count) in enumerate(zip(rows, counts, strict=True))
     ]
@@ -142,7 +143,8 @@ def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor) -> Any
     columns = torch.arange(length, device=index.device)
     before = width - 1 - (prompt.last_image - columns)
     source = torch.where(columns <= prompt.last_image, before.clamp(min=0), width + valid.shape[1] - length + columns)
-    for number, layer in enumerate(cache.layers):
+    layers: list[Any] = cache.layers
+    for number, layer in enumerate(layers):
         place = source[:, None, :, None].to(layer.keys.device)
         keys, values = (
             part.gather(2, place.expand(-1, part.shape[1], -1, part.shape[3])) for part in (layer.keys, layer.values)

@@ -82,6 +82,7 @@ class Twin:
         if self._second is None:
             return self._combined(read() if outputs is None else outputs, None)
         assert prompt is not None
+        assert outputs is not None
         inputs = self._second(prompt)
         other = inputs.pop("past_key_values", None) or DynamicCache()
         shared = other.get_seq_length()

@@ -1,5 +1,6 @@
 """What every method is: what the second branch sees, and how two rows of logits become one."""
 
+import copy
 import math
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,7 +68,9 @@ class Method:
 
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
         """A copy with everything filled in that a model and its processor decide."""
-        return self
+        bound = copy.copy(self)
+        bound.model = model
+        return bound
 
     def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
         """What the second branch's decoder is fed. Methods without a second branch leave this alone."""

@@ -5,7 +5,6 @@ Instruction-Aligned Visual Attention for Mitigating Hallucinations in Large Visi
 what was chosen.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Self
@@ -104,9 +103,8 @@ class IAVA(Method):
         return {name: getattr(self, name) for name in names}
 
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        bound = copy.copy(self)
+        bound = super().bind(model, processor)
         bound.processor = processor
-        bound.model = model
         bound.lam = self._lam_for(model)
         bound._instruction = None
         return bound
