@@ -301,7 +301,6 @@ REFUSED = {
     "florence2": (hf.Florence2Config, "is an encoder-decoder"),
     "blip-2 with T5": (lambda: hf.Blip2Config(text_config=hf.T5Config()), "is an encoder-decoder"),
     "qwen3_5": (hf.Qwen3_5Config, "has layers of another kind than attention"),
-    "lfm2_vl": (hf.Lfm2VlConfig, "has layers of another kind than attention"),
 }
 
 
