@@ -50,6 +50,7 @@ def test_iava_is_the_naive_method_and_its_logits_stay_finite(lvlm):
         "beta": 0.1,
         "negative": "zeros",
         "layers": "all",
+        "qformer": "own",
     }
 
 
@@ -128,7 +129,7 @@ def test_boxes_are_where_the_processor_looks(size):
         picture = np.zeros((size[1], size[0], 3), dtype=np.uint8)
         x0, y0, x1, y1 = box.round().astype(int)
         picture[y0:y1, x0:x1] = 255
-        pixels = lvlm._inputs(Image.fromarray(picture), ["What ?"])["pixel_values"][0].mean(0)
+        pixels = lvlm._inputs(lvlm.read(Image.fromarray(picture)), ["What ?"], pixels=True)["pixel_values"][0].mean(0)
         patches = pixels.unfold(0, 8, 8).unfold(1, 8, 8).reshape(9, 8, 8)[:, 2:6, 2:6].mean(dim=(1, 2))
         assert int(patches.argmax()) == n
         assert patches[n] > 1.5

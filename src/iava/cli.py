@@ -28,7 +28,12 @@ Lam = Annotated[float | None, typer.Option(help="Attention must lie above mean +
 Alpha = Annotated[float | None, typer.Option(help="Strength of the contrast, at least 0.")]
 Beta = Annotated[float | None, typer.Option(help="Plausibility, 0 to 1.")]
 General = Annotated[str | None, typer.Option(help="The general instruction.")]
-Negative = Annotated[str | None, typer.Option(help="How the other image tokens are masked.")]
+Negative = Annotated[
+    str | None, typer.Option(help="How the other image tokens are masked: zeros, drop, hide or pixels.")
+]
+Qformer = Annotated[
+    str | None, typer.Option(help="What InstructBLIP's Q-Former reads in the general pass: own or query.")
+]
 Layers = Annotated[str | None, typer.Option(help="Whose attention counts: all, or indices such as 0,1,-1.")]
 Seed = Annotated[int, typer.Option(help="Of methods that draw tokens, and of the intervals.")]
 
@@ -78,6 +83,7 @@ def ask(
     beta: Beta = None,
     general: General = None,
     negative: Negative = None,
+    qformer: Qformer = None,
     layers: Layers = None,
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 32,
     seed: Seed = 42,
@@ -91,7 +97,14 @@ def ask(
         if not question.strip():
             raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
     settings = _settings(
-        top_i=top_i, lam=lam, alpha=alpha, beta=beta, general=general, negative=negative, layers=layers
+        top_i=top_i,
+        lam=lam,
+        alpha=alpha,
+        beta=beta,
+        general=general,
+        negative=negative,
+        qformer=qformer,
+        layers=layers,
     )
     if explain is not None:
         from iava.files import check_file
@@ -159,6 +172,7 @@ def evaluate(
     beta: Beta = None,
     general: General = None,
     negative: Negative = None,
+    qformer: Qformer = None,
     layers: Layers = None,
 ) -> None:
     """Measures methods against their controls; can be stopped and called again."""
@@ -166,7 +180,14 @@ def evaluate(
         raise ValueError(f"unknown benchmark {bench!r}: use pope")
     names = _names("methods", methods)
     settings = _settings(
-        top_i=top_i, lam=lam, alpha=alpha, beta=beta, general=general, negative=negative, layers=layers
+        top_i=top_i,
+        lam=lam,
+        alpha=alpha,
+        beta=beta,
+        general=general,
+        negative=negative,
+        qformer=qformer,
+        layers=layers,
     )
     from iava.bench.pope import pocket
     from iava.bench.results import console_table, verdicts

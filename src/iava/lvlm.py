@@ -1,5 +1,6 @@
 """A vision-language model that can be asked questions about images, by any of the decoding methods."""
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
-from transformers.image_transforms import get_resize_output_image_size
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationMixin, PreTrainedModel, ProcessorMixin
 
-from iava.images import ImageSource, patch_boxes, read_image
+from iava.boxes import token_boxes
+from iava.engine.probe import unchanged
+from iava.engine.shared import Memory
+from iava.images import ImageSource, read_image
 from iava.methods import METHODS
 from iava.methods.base import Method, Trace
 
@@ -34,7 +37,7 @@ class Explanation:
         layers_query: (L, N).
         selected: (N,) bool, the image tokens found irrelevant, which the second branch keeps.
         boxes: (N, 4) float (x0, y0, x1, y1), each token's rectangle in pixels of the original image (as
-            `read_image` returns it); None for models whose tokens are not patches of one grid.
+            `read_image` returns it); None for models whose tokens are no patches of the picture.
         steps: a dict for each generated token with "full", "combined" and, given a second branch, "negative": the
             ten most probable tokens, each {"id", "text", "probability"}; "combined" leaves out what the method rules
             out.
@@ -154,7 +157,29 @@ class LVLM:
             ValueError: if the image cannot be read, a question is blank, or a method or parameter is unknown.
         """
         start = time.perf_counter()
-        picture = read_image(image)
+        # Nothing is kept: prompts of one batch share what they begin with anyway.
+        reading = Reading(self, read_image(image), memory=None)
+        return self._answers(reading, questions, method, max_new_tokens, explain, seed, settings, start)
+
+    def read(self, image: ImageSource) -> "Reading":
+        """Reads an image, to be asked about now and later: what it costs to read is paid with the first question.
+
+        Raises:
+            ValueError: if the image cannot be read.
+        """
+        return Reading(self, read_image(image), Memory())
+
+    def _answers(
+        self,
+        reading: "Reading",
+        questions: Sequence[str],
+        method: str | Method,
+        max_new_tokens: int,
+        explain: bool,
+        seed: int | None,
+        settings: dict[str, Any],
+        start: float,
+    ) -> list[Answer]:
         self._check(questions)
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens!r}: it must be a whole number, at least 1")
@@ -166,14 +191,14 @@ class LVLM:
             method = method.bind(self.model, self.processor)
         if not questions:
             return []
-        inputs = self._inputs(picture, questions)
+        inputs = self._inputs(reading, questions, pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if explain else 0)
-        with torch.random.fork_rng(enabled=seed is not None):
+        with unchanged(self.model), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             sequences = self.model.generate(
                 **inputs,
-                custom_generate=partial(method, trace=trace),
+                custom_generate=partial(method, trace=trace, memory=reading.memory),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
@@ -183,7 +208,7 @@ class LVLM:
         logits = trace.logits.cpu()
         tokens = [self._until_end(row) for row in new.tolist()]
         explanations = [
-            self._explanation(trace, row, picture.size, steps=min(len(ids) + 1, new.shape[1])) if explain else None
+            self._explanation(trace, row, reading.picture, steps=min(len(ids) + 1, new.shape[1])) if explain else None
             for row, ids in enumerate(tokens)
         ]
         texts = [self.processor.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
@@ -206,18 +231,34 @@ class LVLM:
                         f"the question contains {token!r}, which means something else to the model: leave it out"
                     )
 
-    def _inputs(self, picture: Image.Image, questions: Sequence[str]) -> dict[str, Any]:
+    def _inputs(self, reading: "Reading", questions: Sequence[str], *, pixels: bool = False) -> dict[str, Any]:
         prompts = [self._prompt(question.strip()) for question in questions]
         inputs = self.processor(
             text=prompts,
-            images=[picture] * len(prompts),
+            # One list for each prompt: some processors take a flat list for the images of one prompt.
+            images=[[reading.picture] for _ in prompts],
             padding=True,
             padding_side="left",
             return_tensors="pt",
         )
-        return dict(inputs.to(self.model.device, dtype=self.model.dtype))
+        made = dict(inputs.to(self.model.device, dtype=self.model.dtype))
+        made.pop("labels", None)
+        if "qformer_input_ids" in made:
+            # A Q-Former counts positions from its first token, so its padding belongs on the right.
+            processor: Any = self.processor
+            text = processor.qformer_tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
+            made["qformer_input_ids"] = text["input_ids"].to(self.model.device)
+            made["qformer_attention_mask"] = text["attention_mask"].to(self.model.device)
+        features = None if pixels else reading.features(prompts[0])
+        if features is not None:
+            del made["pixel_values"]
+            made["mm_encoder_outputs"] = {"image": _repeated(features, len(prompts))}
+        return made
 
     def _prompt(self, question: str) -> str:
+        if not self.processor.chat_template:
+            # InstructBLIP, BLIP-2 and PaliGemma: their processors put the image before the question.
+            return question
         turn: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
         return self.processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
 
@@ -227,7 +268,7 @@ class LVLM:
         stop = next((position for position, token in enumerate(ids) if token in ends), len(ids))
         return ids[:stop]
 
-    def _explanation(self, trace: Trace, row: int, size: tuple[int, int], steps: int) -> Explanation:
+    def _explanation(self, trace: Trace, row: int, picture: Image.Image, steps: int) -> Explanation:
         reading = {key: value[row].cpu() for key, value in trace.reading.items()}
         valid = reading.pop("valid", None)
         kept = {key: value[..., valid] for key, value in reading.items()}
@@ -237,7 +278,7 @@ class LVLM:
             layers_general=kept.get("layers_general"),
             layers_query=kept.get("layers_query"),
             selected=kept.get("selected"),
-            boxes=None if valid is None else self._boxes(size, int(valid.sum())),
+            boxes=None if valid is None else token_boxes(self.model, self.processor, picture, int(valid.sum())),
             steps=[
                 {kind: self._candidates(ids[row], p[row]) for kind, (ids, p) in step.items()}
                 for step in trace.steps[:steps]
@@ -251,29 +292,83 @@ class LVLM:
             if probability > 0
         ]
 
-    def _boxes(self, size: tuple[int, int], count: int) -> np.ndarray | None:
-        """Rectangles of LLaVA's tokens: patches of the resized, centre-cropped picture, row by row."""
-        if self.model.config.model_type != "llava":
+
+class Reading:
+    """An image that a model has read: made by `LVLM.read`, asked as the model is.
+
+    The image is encoded once, its keys and values are computed once, and so is the attention to it under a general
+    instruction; each question costs what follows the image.
+
+    Args:
+        lvlm: the model.
+        picture: the image, RGB.
+        memory: where to keep what the decoder reads; None keeps nothing.
+    """
+
+    def __init__(self, lvlm: LVLM, picture: Image.Image, memory: Memory | None) -> None:
+        self.picture = picture
+        self.memory = memory
+        self._lvlm = lvlm
+        self._features: Any = None
+
+    def ask(
+        self,
+        question: str,
+        *,
+        method: str | Method = "iava",
+        max_new_tokens: int = 32,
+        explain: bool = False,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> Answer:
+        """Asks one question; see `LVLM.ask_many`."""
+        start = time.perf_counter()
+        return self._lvlm._answers(self, [question], method, max_new_tokens, explain, seed, settings, start)[0]
+
+    def ask_many(
+        self,
+        questions: Sequence[str],
+        *,
+        method: str | Method = "iava",
+        max_new_tokens: int = 32,
+        explain: bool = False,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> list[Answer]:
+        """Asks several questions, each on its own, in one batch; see `LVLM.ask_many`."""
+        start = time.perf_counter()
+        return self._lvlm._answers(self, questions, method, max_new_tokens, explain, seed, settings, start)
+
+    def features(self, prompt: str) -> Any:
+        """What the vision tower makes of the image, or None for models that must be given the pixels each time.
+
+        Args:
+            prompt: any prompt about the image.
+        """
+        model: Any = self._lvlm.model
+        # InstructBLIP and BLIP-2 have a generate of their own, which reads the image itself.
+        if type(model).generate is not GenerationMixin.generate or not model._supports_mm_encoder_outputs():
             return None
-        processing = self.processor.image_processor.to_dict()
-        width, height = size
-        resized = size
-        if processing["do_resize"]:
-            target = processing["size"]
-            if target.get("shortest_edge"):
-                blank = np.empty((height, width, 1), dtype=np.uint8)
-                high, wide = get_resize_output_image_size(
-                    blank, target["shortest_edge"], default_to_square=False, input_data_format="channels_last"
-                )
-                resized = (wide, high)
-            else:
-                resized = (target["width"], target["height"])
-        crop = resized
-        if processing["do_center_crop"]:
-            crop = (processing["crop_size"]["width"], processing["crop_size"]["height"])
-        boxes = patch_boxes(size, resized=resized, crop=crop, patch=self.model.config.vision_config.patch_size)
-        # A vision tower that gives a token that is no patch, such as CLIP's class token, has no such grid.
-        return boxes if len(boxes) == count else None
+        if self._features is None:
+            one = self._lvlm.processor(text=[prompt], images=[[self.picture]], return_tensors="pt")
+            one = one.to(model.device, dtype=model.dtype)
+            read = model.base_model.get_image_features
+            wanted = [name for name in inspect.signature(read).parameters if name in one]
+            with torch.no_grad():
+                self._features = read(**{name: one[name] for name in wanted}, return_dict=True)
+        return self._features
+
+
+def _repeated(features: Any, times: int) -> Any:
+    """One image's features as those of several equal images."""
+
+    def whole(value: Any) -> Any:
+        return torch.cat([value] * times) if isinstance(value, torch.Tensor) else [*value] * times
+
+    several = {"pooler_output": whole(features.pooler_output)}
+    if "deepstack_features" in features:
+        several["deepstack_features"] = [whole(layer) for layer in features.deepstack_features]
+    return type(features)(**several)
 
 
 def load(

@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from iava.engine.boundary import Prompt, capture
+from iava.engine.boundary import Prompt, capture, prompt_of
 from iava.engine.prefix import Instruction, attention_under
 from iava.engine.probe import last_row
 from tests import naive, tiny
@@ -16,8 +16,7 @@ def read(model, inputs) -> Prompt:
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     with torch.no_grad(), capture(model) as boundary, last_row(model) as rows:
         model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True)
-    images = {"pixel_values": inputs["pixel_values"]}
-    return Prompt(model, inputs["input_ids"], inputs["attention_mask"], boundary, rows, cache, images)
+    return prompt_of(model, model, inputs["input_ids"], inputs["attention_mask"], boundary, None, rows, cache)
 
 
 def general(model, proc, texts, pictures, text=naive.GENERAL) -> tuple[torch.Tensor, Prompt]:

@@ -105,6 +105,14 @@ def test_nothing_selected_contrasts_with_no_image():
     assert answer(model, inputs, IAVA(proc, lam=50.0)) == [branches.decode(6)]
 
 
+def test_the_general_instruction_as_the_question_selects_nothing():
+    """Both passes then see the same, up to rounding, which must not count as a fall of attention."""
+    general = torch.tensor([[0.3, 0.2, 0.1, 0.1]])
+    noise = torch.tensor([[-1e-8, 1e-8, -2e-8, 1e-8]])
+    assert not select_irrelevant(general, general + noise, top_i=4, lam=-10.0).any()
+    assert select_irrelevant(general, general * 0.99, top_i=4, lam=-10.0).all()
+
+
 def test_half_precision_is_contrasted_in_float32():
     model, proc, picture = tiny.model().to(torch.bfloat16), tiny.processor(), tiny.image()
     inputs = tiny.inputs(proc, picture, QUESTIONS[0])

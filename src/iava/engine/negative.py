@@ -1,10 +1,17 @@
-"""Negative images: what the second branch's decoder is fed instead of the whole image."""
+"""Negative images: what the second branch's decoder is fed instead of the whole image.
+
+Each gives the inputs that `boundary.run` takes. Two things may differ from the prompt's: a branch may be shorter
+(its tokens stand at the right), and it may bring, as `past_key_values`, a cache that holds what comes before it.
+"""
 
 from typing import Any
 
 import torch
 
 from iava.engine.boundary import Prompt, pack
+from iava.engine.columns import at_columns, right_aligned
+from iava.engine.pixels import first_of_each, painted, with_pixels
+from iava.engine.prefix import prefix_cache
 
 
 def zeros(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
@@ -18,11 +25,72 @@ def zeros(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
     Returns:
         The decoder's inputs for the second branch.
     """
+    blank = _others(prompt, keep)
+    inputs = {**prompt.inputs, "inputs_embeds": prompt.inputs["inputs_embeds"].masked_fill(blank[..., None], 0.0)}
+    if inputs.get("deepstack_visual_embeds") is not None:
+        kept = ~blank[prompt.is_image][:, None]
+        inputs["deepstack_visual_embeds"] = [
+            features * kept.to(features) for features in inputs["deepstack_visual_embeds"]
+        ]
+    return inputs
+
+
+def drop(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
+    """The sequence without the image's other tokens; all that remains keeps its position. See `zeros`."""
+    remains = prompt.attention_mask.bool() & ~_others(prompt, keep)
+    index, valid = right_aligned(remains)
+    inputs = at_columns(prompt.inputs, index, valid)
+    if inputs.get("deepstack_visual_embeds") is not None:
+        kept = remains[prompt.is_image]
+        inputs["deepstack_visual_embeds"] = [features[kept] for features in inputs["deepstack_visual_embeds"]]
+    return inputs
+
+
+def hide(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
+    """The image's other tokens are there, but nothing after the image may look at them. See `zeros`.
+
+    The image's keys and values are the first branch's: only what follows the image is read again.
+
+    Raises:
+        ValueError: if the model's image tokens depend on what follows them, or its cache lost some of them.
+    """
+    cache = prefix_cache(prompt, prompt.input_ids.shape[1])
+    if cache is None:
+        raise ValueError(
+            "negative 'hide' needs the image's keys and values to be the same whatever follows the image, and all of "
+            "them in the cache: this model reads its prompt both ways, or the prompt is longer than its sliding "
+            "window; use 'zeros' or 'drop'"
+        )
+    columns = torch.arange(prompt.input_ids.shape[1], device=prompt.input_ids.device)
+    follows = prompt.attention_mask.bool() & (columns > prompt.last_image)
+    index, valid = right_aligned(follows)
+    inputs = at_columns(prompt.inputs, index, valid)
+    seen = prompt.attention_mask.bool() & ~follows & ~_others(prompt, keep)
+    return {
+        "inputs_embeds": inputs["inputs_embeds"],
+        "position_ids": inputs["position_ids"],
+        "attention_mask": torch.cat([seen[:, : cache.get_seq_length()], valid], dim=1).long(),
+        "past_key_values": cache,
+    }
+
+
+def pixels(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
+    """The image with the patches of its other tokens painted over, read by the vision tower again. See `zeros`.
+
+    Raises:
+        ValueError: if the model's image tokens are no patches, or it is not known which.
+    """
     index, valid = pack(prompt.is_image)
-    blank = torch.zeros_like(prompt.is_image).scatter(1, index, valid & ~keep)
-    embeddings = prompt.inputs["inputs_embeds"].masked_fill(blank[..., None], 0.0)
-    return {**prompt.inputs, "inputs_embeds": embeddings}
+    kept = torch.zeros_like(prompt.is_image).scatter(1, index, valid & keep)
+    rows = first_of_each(prompt)
+    return with_pixels(prompt, painted(prompt, kept[rows][prompt.is_image[rows]]))
+
+
+def _others(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
+    """(B, S) bool, True at the image tokens that are not kept."""
+    index, valid = pack(prompt.is_image)
+    return torch.zeros_like(prompt.is_image).scatter(1, index, valid & ~keep)
 
 
 # By the name that a method's `negative` takes.
-NEGATIVES = {"zeros": zeros}
+NEGATIVES = {"zeros": zeros, "drop": drop, "hide": hide, "pixels": pixels}

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import DynamicCache, ProcessorMixin
 
-from iava.engine.boundary import Prompt, image_mask
+from iava.engine.boundary import Prompt, pack, run
 from iava.engine.probe import last_row, over_images
 
 
@@ -19,7 +19,8 @@ class Instruction:
     """An instruction, written as `processor`'s chat template would write it around an image.
 
     Args:
-        processor: the model's processor; it must have a chat template.
+        processor: the model's processor; it must have a chat template, or put the image before any text by itself
+            (InstructBLIP, BLIP-2, PaliGemma).
         text: the instruction, such as "Describe this image.".
         image_token_id: the id of the model's image tokens.
 
@@ -28,14 +29,14 @@ class Instruction:
     """
 
     def __init__(self, processor: ProcessorMixin, text: str, image_token_id: int) -> None:
-        if not processor.chat_template:
+        self._processor = processor
+        self._text = text
+        self._image_token_id = image_token_id
+        if not processor.chat_template and not self._puts_the_image_itself():
             raise ValueError(
                 "the processor has no chat template, so a general instruction cannot be written: set "
                 "processor.chat_template"
             )
-        self._processor = processor
-        self._text = text
-        self._image_token_id = image_token_id
 
     @cached_property
     def tail(self) -> list[int]:
@@ -62,7 +63,7 @@ class Instruction:
         return tail.startswith(start) and len(tail) > len(start) + len(end)
 
     def before_image(self, ids: list[int]) -> list[int]:
-        """The prompt with the instruction in place of a text that comes before the image.
+        """What stands before the image with the instruction in place of the text that is there.
 
         Args:
             ids: the tokens of one prompt, without padding.
@@ -78,7 +79,7 @@ class Instruction:
                 f"no question was found after the image, nor between {start!r} and the image: build the prompt with "
                 "processor.apply_chat_template(..., add_generation_prompt=True)"
             )
-        return self._around_image("text", "image", text=self._text)[0] + ids[first:]
+        return self._around_image("text", "image", text=self._text)[0]
 
     def _frame(self, side: int) -> tuple[str, str]:
         """What the template writes on both sides of the text, in the part before (0) or after (1) the image."""
@@ -87,27 +88,45 @@ class Instruction:
         one, other = (self._letters(self._around_image(*order, text=text)[side]) for text in ("yes", "no"))
         return _common(one, other), _common(one[::-1], other[::-1])[::-1]
 
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """What the processor makes of the instruction and an image of no meaning; (1, ...) each."""
+        return self._written("image", "text", text=self._text)
+
+    def _puts_the_image_itself(self) -> bool:
+        try:
+            return bool((self.inputs["input_ids"] == self._image_token_id).any())
+        except ValueError:
+            return False
+
     def _around_image(self, *order: str, text: str) -> tuple[list[int], list[int]]:
         """The tokens before the first and after the last image token of a one-turn prompt."""
-        parts = [{"type": "image"} if kind == "image" else {"type": "text", "text": text} for kind in order]
-        turn: Any = {"role": "user", "content": parts}
-        prompt = self._processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
-        # Through the processor, because only it knows what it writes around an image.
-        ids = self._processor(text=[prompt], images=[Image.new("RGB", (64, 64))], return_tensors="pt")
-        row = ids["input_ids"][0].tolist()
+        row = self._written(*order, text=text)["input_ids"][0].tolist()
         return row[: row.index(self._image_token_id)], row[len(row) - row[::-1].index(self._image_token_id) :]
+
+    def _written(self, *order: str, text: str) -> dict[str, Any]:
+        if self._processor.chat_template:
+            parts = [{"type": "image"} if kind == "image" else {"type": "text", "text": text} for kind in order]
+            turn: Any = {"role": "user", "content": parts}
+            text = self._processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
+        # Through the processor, because only it knows what it writes around an image.
+        blank = Image.new("RGB", (64, 64))
+        return dict(self._processor(text=[text], images=[blank], return_tensors="pt"))
 
     def _letters(self, ids: list[int]) -> str:
         """Text without spaces: tokens may or may not carry the space between the text and the template."""
         return "".join(self._processor.tokenizer.decode(ids).split())
 
 
-def attention_under(prompt: Prompt, instruction: Instruction) -> torch.Tensor:
+def attention_under(prompt: Prompt, instruction: Instruction, features: torch.Tensor | None = None) -> torch.Tensor:
     """The attention to the image of the last token of the same prompts with another instruction.
 
+    The image is not read again: what the decoder is fed for it is in the prompt.
+
     Args:
-        prompt: what the decoder read; its cache is used and left as it was.
+        prompt: what the decoder read; its cache is left as it was.
         instruction: what to ask instead.
+        features: (B, N, D) what the decoder is fed for the image under that instruction, where it depends on it.
 
     Returns:
         (B, L, heads, N) float32, as `probe.over_images` gives it.
@@ -117,68 +136,145 @@ def attention_under(prompt: Prompt, instruction: Instruction) -> torch.Tensor:
     """
     rows = [ids[mask.bool()].tolist() for ids, mask in zip(prompt.input_ids, prompt.attention_mask, strict=True)]
     after_image = [instruction.follows_image(ids) for ids in rows]
-    if all(after_image) and _is_causal(prompt):
-        return _behind_prefix(prompt, instruction.tail)
-    last = [len(ids) - ids[::-1].index(prompt.model.config.image_token_id) for ids in rows]
-    others = [
-        ids[:end] + instruction.tail if after else instruction.before_image(ids)
-        for ids, end, after in zip(rows, last, after_image, strict=True)
+    if all(after_image) and features is None:
+        found = _once_a_beginning(prompt, instruction.tail)
+        if found is not None:
+            return found
+    others: list[tuple[list[int] | None, list[int] | None]] = [
+        (None, instruction.tail) if after else (instruction.before_image(ids), None)
+        for ids, after in zip(rows, after_image, strict=True)
     ]
-    return _from_the_start(prompt.model, others, prompt.images)
+    return _rewritten(prompt, others, features)
 
 
-def _is_causal(prompt: Prompt) -> bool:
-    """Whether what came before the question cannot depend on the question.
+def prefix_cache(prompt: Prompt, more: int, rows: list[int] | None = None) -> DynamicCache | None:
+    """The keys and values up to the last image token of the batch, to run other tokens behind.
 
-    A decoder that is given the plain padding mask makes a causal one of it; an outer model that wants the prompt to
-    see itself both ways hands its decoder a ready four-dimensional mask. (So does `generate` with a static cache,
-    which could not be cropped either.)
+    The prompt's cache is left as it was.
+
+    Args:
+        prompt: what the decoder read.
+        more: how many tokens are to follow.
+        rows: of these prompts only.
+
+    Returns:
+        A cache of as many columns as the prompts reach to their last image token, or None if these keys and values
+        depend on what follows the image, or are not all there.
     """
-    mask = prompt.inputs["attention_mask"]
-    return mask is None or (isinstance(mask, torch.Tensor) and mask.dim() == 2)
+    width = int(prompt.last_image.max()) + 1
+    config = prompt.model.get_decoder().config
+    window = getattr(config, "sliding_window", None)
+    # Behind prompts of different lengths the distances between columns are larger than between tokens.
+    if not prompt.shareable or (window is not None and width + more > window):
+        return None
+    cache = DynamicCache()
+    everyone = rows is None or rows == list(range(len(prompt.input_ids)))
+    layers: list[Any] = prompt.cache.layers
+    for number, layer in enumerate(layers):
+        if layer.keys.shape[-2] < prompt.input_ids.shape[1]:
+            return None
+        keys, values = (part if everyone else part[rows] for part in (layer.keys, layer.values))
+        cache.update(keys[:, :, :width], values[:, :, :width], number)
+    return cache
 
 
-def _behind_prefix(prompt: Prompt, tail: list[int]) -> torch.Tensor:
-    """Runs `tail` behind the cached prompts, each seeing only its prefix up to the image's last token."""
-    batch, length = prompt.input_ids.shape
+def _once_a_beginning(prompt: Prompt, tail: list[int]) -> torch.Tensor | None:
+    """Runs `tail` behind the cached prompts: once for all that share what they begin with, unless it is known."""
+    beginnings = prompt.beginnings
+    known: list[dict[tuple[int, ...], torch.Tensor]] = [b.attention for b in beginnings] or [
+        {} for _ in prompt.input_ids
+    ]
+    key = tuple(tail)
+    new = {id(attention): row for row, attention in enumerate(known) if key not in attention}
+    rows = list(new.values())
+    if rows:
+        cache = prefix_cache(prompt, len(tail), rows)
+        if cache is None:
+            return None
+        counts = prompt.is_image.sum(dim=1).tolist()
+        for row, attention in zip(rows, _behind_prefix(prompt, cache, tail, rows), strict=True):
+            known[row][key] = attention[..., : counts[row]]
+    found = [attention[key] for attention in known]
+    width = max(attention.shape[-1] for attention in found)
+    return torch.stack([torch.nn.functional.pad(a, (0, width - a.shape[-1])) for a in found])
+
+
+def _behind_prefix(prompt: Prompt, cache: DynamicCache, tail: list[int], rows: list[int]) -> torch.Tensor:
+    """Runs `tail` behind some of the cached prompts, each seeing only its prefix up to the image's last token."""
+    width = cache.get_seq_length()
     device = prompt.input_ids.device
-    columns = torch.arange(length, device=device)
-    last_image = (prompt.is_image * columns).amax(dim=1, keepdim=True)
-    prefix = prompt.attention_mask.bool() & (columns <= last_image)
-    ids = torch.tensor(tail, device=device).expand(batch, -1)
-    positions = prompt.inputs["position_ids"].expand(batch, -1).gather(1, last_image)
-    with last_row(prompt.model) as rows:
+    ids = torch.tensor(tail, device=device).expand(len(rows), -1)
+    prefix = prompt.attention_mask[:, :width].bool() & (torch.arange(width, device=device) <= prompt.last_image)
+    with last_row(prompt.model) as attention:
         prompt.model.get_decoder()(
             inputs_embeds=prompt.model.get_input_embeddings()(ids),
-            attention_mask=torch.cat([prefix, torch.ones_like(ids, dtype=torch.bool)], dim=1).long(),
-            position_ids=positions + 1 + torch.arange(len(tail), device=device),
-            past_key_values=prompt.cache,
+            attention_mask=torch.cat([prefix[rows], torch.ones_like(ids, dtype=torch.bool)], dim=1).long(),
+            position_ids=_after_image(prompt)[..., rows, :] + torch.arange(len(tail), device=device),
+            past_key_values=cache,
             use_cache=True,
         )
-    prompt.cache.crop(-len(tail))
-    return over_images(rows, prompt.is_image)
+    return over_images(attention, prompt.is_image[rows, :width])
 
 
-def _from_the_start(model: PreTrainedModel, prompts: list[list[int]], images: dict[str, Any]) -> torch.Tensor:
-    """Runs whole prompts, left padded, over the given images."""
-    length = max(map(len, prompts))
-    device = model.device
-    ids = torch.zeros(len(prompts), length, dtype=torch.long, device=device)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, length - len(prompt) :] = torch.tensor(prompt, device=device)
-        mask[row, length - len(prompt) :] = 1
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    with last_row(model) as rows:
-        model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=1,
-            **images,
-        )
-    return over_images(rows, image_mask(model, ids))
+def _after_image(prompt: Prompt) -> torch.Tensor:
+    """(..., B, 1) the position of the token that follows each prompt's last image token."""
+    positions = prompt.inputs["position_ids"]
+    columns = torch.arange(prompt.input_ids.shape[1], device=positions.device)
+    # Some processors put the padding between the image and the text.
+    follows = prompt.attention_mask.bool() & (columns > prompt.last_image)
+    column = follows.long().argmax(dim=1, keepdim=True)
+    return positions.gather(-1, column.expand(*positions.shape[:-2], *column.shape))
+
+
+def _rewritten(
+    prompt: Prompt, others: list[tuple[list[int] | None, list[int] | None]], features: torch.Tensor | None
+) -> torch.Tensor:
+    """Runs the prompts from their start, with (another head, another tail) for each; None leaves it as it was."""
+    inputs, device = prompt.inputs, prompt.input_ids.device
+    embed = prompt.model.get_input_embeddings()
+    embeddings, types = inputs["inputs_embeds"], inputs.get("token_type_ids")
+    if features is not None:
+        _, valid = pack(prompt.is_image)
+        embeddings = embeddings.clone()
+        embeddings[prompt.is_image] = features[valid].to(embeddings)
+    parts = []
+    for row, (head, tail) in enumerate(others):
+        columns = prompt.attention_mask[row].nonzero().flatten()
+        image = prompt.is_image[row].nonzero().flatten()
+        first, last = int(image[0]), int(image[-1])
+        start, end = (first if head is not None else int(columns[0])), (last + 1 if tail is not None else None)
+        positions = inputs["position_ids"][..., row, start:end]
+        pieces = [(embeddings[row, start:end], positions, prompt.is_image[row, start:end])]
+        if head is not None:
+            new = inputs["position_ids"][..., row, columns[:1]] + torch.arange(len(head), device=device)
+            shift = new[..., -1:] + 1 - inputs["position_ids"][..., row, first : first + 1].amin(dim=-1, keepdim=True)
+            pieces = [(pieces[0][0], positions + shift, pieces[0][2])]
+            pieces.insert(0, (embed(torch.tensor(head, device=device)), new, torch.zeros(len(head), device=device)))
+        if tail is not None:
+            new = _after_image(prompt)[..., row, :] + torch.arange(len(tail), device=device)
+            pieces.append((embed(torch.tensor(tail, device=device)), new, torch.zeros(len(tail), device=device)))
+        parts.append([torch.cat(part, dim) for part, dim in zip(zip(*pieces, strict=True), (0, -1, 0), strict=True)])
+    length = max(len(part[0]) for part in parts)
+    pad = [length - len(part[0]) for part in parts]
+    rewritten = {
+        **inputs,
+        "inputs_embeds": torch.stack([_pad(part[0].mT, n).mT for part, n in zip(parts, pad, strict=True)]),
+        "position_ids": torch.stack([_pad(part[1], n) for part, n in zip(parts, pad, strict=True)], dim=-2),
+        "attention_mask": torch.stack([_pad(torch.ones(length - n, dtype=torch.long, device=device), n) for n in pad]),
+    }
+    is_image = torch.stack([_pad(part[2], n) for part, n in zip(parts, pad, strict=True)]).bool()
+    if types is not None:
+        image_type = types[prompt.is_image][0]
+        rewritten["token_type_ids"] = torch.where(is_image, image_type, types[:, -1:])
+    if inputs.get("visual_pos_masks") is not None:
+        rewritten["visual_pos_masks"] = is_image
+    with last_row(prompt.model) as rows:
+        run(prompt.model, rewritten, None)
+    return over_images(rows, is_image)
+
+
+def _pad(tensor: torch.Tensor, columns: int) -> torch.Tensor:
+    return torch.nn.functional.pad(tensor, (columns, 0))
 
 
 def _common(one: str, other: str) -> str:

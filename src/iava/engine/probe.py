@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from iava.engine.boundary import image_mask, pack
+from iava.engine.boundary import check_served, image_mask, pack
 
 # Bound to one thread and one open probe; the registered functions themselves hold no state.
 _open_rows: ContextVar[list[torch.Tensor]] = ContextVar("open_rows")
@@ -60,13 +60,34 @@ def _with_last_row(implementation: str) -> Callable[..., tuple[torch.Tensor, tor
         # Eager attention is the one kernel that each modelling file defines for itself.
         eager = sys.modules[type(module).__module__].eager_attention_forward
         kernel = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
-        _open_rows.get().append(attention_row(query, key, attention_mask, scaling))
+        queries = query.shape[2]
+        # A static cache is longer than what is in it; sdpa, too, leaves its empty end out where it gets no mask.
+        empty_end = implementation == "sdpa" and attention_mask is None and 1 < queries < key.shape[2]
+        row = attention_row(
+            query,
+            key[:, :, :queries] if empty_end else key,
+            attention_mask,
+            scaling,
+            softcap=kwargs.get("softcap"),
+            sinks=kwargs.get("s_aux"),
+            window=kwargs.get("sliding_window"),
+        )
+        _open_rows.get().append(row)
         return kernel(module, query, key, value, attention_mask, *args, scaling=scaling, **kwargs)
 
     return attend
 
 
-def attention_row(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float) -> torch.Tensor:
+def attention_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    *,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
     """Softmax of the last query over all keys.
 
     Args:
@@ -74,6 +95,9 @@ def attention_row(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | N
         key: (B, key heads, K, d); each key head serves heads / key heads queries.
         mask: None (every key may be seen), (B, K) 1 or 0, or (B, 1, Q, K), bool (True: may be seen) or added.
         scaling: factor on the dot products.
+        softcap: scores are squeezed to softcap * tanh(score / softcap).
+        sinks: (heads,) scores of a key that takes attention and gives nothing.
+        window: the last query sees this many keys at most; a four-dimensional mask says so itself.
 
     Returns:
         (B, heads, K) float32.
@@ -81,11 +105,18 @@ def attention_row(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | N
     batch, heads, _, width = query.shape
     last = query[:, :, -1].view(batch, key.shape[1], -1, width)
     scores = (last @ key.transpose(-1, -2)).float().view(batch, heads, -1) * scaling
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
     if mask is not None:
         row = mask[:, None] if mask.dim() == 2 else mask[:, :, -1]
         row = row[..., : scores.shape[-1]]
         scores = scores + row if row.is_floating_point() else scores.masked_fill(~row.bool(), float("-inf"))
-    return scores.softmax(dim=-1)
+    if window is not None and (mask is None or mask.dim() == 2):
+        scores[..., : max(scores.shape[-1] - window, 0)] = float("-inf")
+    if sinks is None:
+        return scores.softmax(dim=-1)
+    with_sink = torch.cat([scores, sinks.float().view(1, -1, 1).expand(batch, -1, 1)], dim=-1)
+    return with_sink.softmax(dim=-1)[..., :-1]
 
 
 def over_images(rows: list[torch.Tensor], is_image: torch.Tensor) -> torch.Tensor:
@@ -139,14 +170,28 @@ def probe(model: PreTrainedModel, *, layers: str | Sequence[int] = "all", **inpu
         number of image tokens in a prompt; a row with fewer ends in zeros.
 
     Raises:
-        ValueError: if a prompt has no image tokens, or a layer is not there.
+        ValueError: if the model cannot be served, a prompt has no image tokens, or a layer is not there.
     """
+    check_served(model)
     input_ids = inputs["input_ids"]
     is_image = image_mask(model, input_ids)
-    if inputs.get("position_ids") is None:
-        # A model's forward numbers the padding too; generate does not.
+    with unchanged(model), last_row(model) as rows:
         generator: Any = model
-        inputs["position_ids"] = generator._prepare_position_ids_for_generation(input_ids, inputs)
-    with last_row(model) as rows:
-        model(**inputs, use_cache=False, logits_to_keep=1)
+        if inputs.get("position_ids") is None:
+            # A model's forward numbers the padding too; generate does not.
+            inputs["position_ids"] = generator._prepare_position_ids_for_generation(input_ids, inputs)
+        model(**generator.prepare_inputs_for_generation(is_first_iteration=True, use_cache=False, **inputs))
     return mean_attention(over_images(rows, is_image), layers)
+
+
+@contextmanager
+def unchanged(model: PreTrainedModel) -> Iterator[None]:
+    """Puts back what some families keep on the model from one call to the next: the offset of their 3-D positions."""
+    inner: Any = model.base_model
+    has = hasattr(inner, "rope_deltas")
+    before = getattr(inner, "rope_deltas", None)
+    try:
+        yield
+    finally:
+        if has:
+            inner.rope_deltas = before

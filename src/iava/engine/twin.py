@@ -14,8 +14,9 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel, Stoppi
 from transformers.generation import LogitsProcessor, LogitsProcessorList
 from transformers.generation.utils import GenerateOutput
 
-from iava.engine.boundary import Prompt, capture, run
+from iava.engine.boundary import Prompt, capture, check_served, prompt_of, run
 from iava.engine.probe import last_row
+from iava.engine.shared import Memory, may_begin_alike, read_together
 
 # A model output with `logits` and `past_key_values`; each family has a class of its own.
 Outputs = Any
@@ -23,7 +24,8 @@ Outputs = Any
 Second = Callable[[Prompt], dict[str, Any]]
 Combine = Callable[[torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 
-_NOT_IMAGES = ("attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")
+# What a decoding step is given for each row of the batch.
+_OF_ROWS = ("attention_mask", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 
 
 class Twin:
@@ -31,16 +33,28 @@ class Twin:
 
     Args:
         model: the real model; it is not changed.
-        second: what the second branch's decoder is fed, given the prompt that the first has read: the decoder's
-            inputs, of the same batch and length. None: there is no second branch.
+        second: what the second branch's decoder is fed, given the prompt that the first has read: the inputs that
+            `boundary.run` takes, of the same batch; see `negative`. None: there is no second branch.
         combine: (logits (B, V), negative (B, V) or None, number of the step from 0) -> logits (B, V), all float32.
+        outer: the vision-language model, where `model` is only its language model.
+        memory: what was read of images before, and what is read of them now.
     """
 
-    def __init__(self, model: PreTrainedModel, second: Second | None, combine: Combine) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        second: Second | None,
+        combine: Combine,
+        outer: PreTrainedModel | None = None,
+        memory: Memory | None = None,
+    ) -> None:
         self.model: Any = model
         self._second = second
         self._combine = combine
+        self._outer = outer or model
+        self._memory = memory
         self._step = 0
+        self._mask: torch.Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -59,32 +73,63 @@ class Twin:
         def read() -> Outputs:
             return self.model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
 
+        prompt, outputs = self._read_together(input_ids, model_kwargs, read)
+        if outputs is None and self._second is not None:
+            with capture(self.model) as captured, last_row(self.model) as rows:
+                outputs = read()
+            prompt = self._prompt(input_ids, model_kwargs, captured)
+            prompt.rows = rows
         if self._second is None:
-            return self._combined(read(), None)
-        empty = copy.deepcopy(model_kwargs["past_key_values"])
-        with capture(self.model) as inputs, last_row(self.model) as rows:
-            outputs = read()
-        mask = model_kwargs.get("attention_mask")
-        prompt = Prompt(
-            model=self.model,
-            input_ids=input_ids,
-            attention_mask=torch.ones_like(input_ids) if mask is None else mask,
-            inputs=inputs,
-            rows=rows,
-            cache=outputs.past_key_values,
-            images={key: value for key, value in model_kwargs.items() if key not in _NOT_IMAGES},
-        )
-        negative = run(self.model, self._second(prompt), empty)
-        _append_rows(outputs.past_key_values, negative.past_key_values)
+            return self._combined(read() if outputs is None else outputs, None)
+        assert prompt is not None
+        assert outputs is not None
+        inputs = self._second(prompt)
+        other = inputs.pop("past_key_values", None) or DynamicCache()
+        shared = other.get_seq_length()
+        negative = run(self.model, inputs, other)
+        self._mask = _append_rows(outputs.past_key_values, other, inputs["attention_mask"], shared, prompt)
         return self._combined(outputs, negative.logits[:, -1])
 
-    def __call__(self, **inputs: Any) -> Outputs:
+    def _read_together(
+        self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], Outputs]
+    ) -> tuple[Prompt | None, Outputs | None]:
+        """Reads the prompts if some begin alike, or if it is to be remembered how they begin."""
+        token = getattr(self._outer.config, "image_token_id", None)
+        is_image = input_ids == token if token is not None else torch.zeros_like(input_ids, dtype=torch.bool)
+        if not is_image.any(dim=1).all() or not (self._memory or may_begin_alike(input_ids, is_image)):
+            return None, None
+        with capture(self.model, stop=True) as captured:
+            read()
+        prompt = self._prompt(input_ids, model_kwargs, captured)
+        return prompt, read_together(prompt, self._memory)
+
+    def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
+        mask, types = model_kwargs.get("attention_mask"), model_kwargs.get("token_type_ids")
+        cache = model_kwargs["past_key_values"]
+        return prompt_of(self.model, self._outer, input_ids, mask, captured, types, [], cache)
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Both branches get the same new tokens at the same positions; what they may look at is each one's own."""
         if self._second is None:
-            return self._combined(self.model(**inputs), None)
-        for key in ("input_ids", "attention_mask", "position_ids"):
-            if inputs.get(key) is not None:
-                inputs[key] = torch.cat([inputs[key], inputs[key]])
+            return self.model.prepare_inputs_for_generation(input_ids, **kwargs)
+        batch = len(input_ids)
+        assert self._mask is not None
+        mask = kwargs.get("attention_mask")
+        first = torch.ones_like(input_ids) if mask is None else mask
+        new = first[:, self._mask.shape[1] :]
+        kwargs["attention_mask"] = torch.cat([first, torch.cat([self._mask.to(first), new], dim=1)])
+        for key in _OF_ROWS[1:]:
+            if kwargs.get(key) is not None:
+                kwargs[key] = torch.cat([kwargs[key], kwargs[key]])
+        positions = kwargs.get("position_ids")
+        if positions is not None and positions.shape[-2] == batch:
+            kwargs["position_ids"] = torch.cat([positions, positions], dim=-2)
+        return self.model.prepare_inputs_for_generation(torch.cat([input_ids, input_ids]), **kwargs)
+
+    def __call__(self, **inputs: Any) -> Outputs:
         outputs = self.model(**inputs)
+        if self._second is None:
+            return self._combined(outputs, None)
         outputs.logits, negative = outputs.logits.chunk(2)
         return self._combined(outputs, negative[:, -1])
 
@@ -102,12 +147,39 @@ class Twin:
         return cache
 
 
-def _append_rows(cache: Any, other: Any) -> None:
-    """Puts the rows of `other` behind those of `cache`, layer by layer, freeing `other`'s as it goes."""
+def _append_rows(cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, prompt: Prompt) -> torch.Tensor:
+    """Puts the second branch's rows behind the first's, layer by layer, freeing the second's as it goes.
+
+    Args:
+        cache: the first branch's, of any kind of layers; its prompts have S columns.
+        other: the second branch's; its last columns belong to the prompts' last ones.
+        mask: (B, K) 1 where a column of `other` may be seen.
+        shared: how many of `other`'s first columns are the first branch's own.
+
+    Returns:
+        (B, S) 1 where the second branch's rows may be seen.
+    """
+    length = prompt.input_ids.shape[1]
+    new = mask.shape[1] - shared
+    seen = torch.zeros_like(prompt.input_ids)
+    seen[:, :shared] = mask[:, :shared]
+    fresh = mask[:, shared:].bool()
+    seen[:, length - new :] = torch.where(fresh, mask[:, shared:], seen[:, length - new :])
     for layer, other_layer in zip(cache.layers, other.layers, strict=True):
-        layer.keys = torch.cat([layer.keys, other_layer.keys])
-        layer.values = torch.cat([layer.values, other_layer.values])
+        for name in ("keys", "values"):
+            ours, theirs = getattr(layer, name), getattr(other_layer, name)
+            rows = torch.zeros_like(ours)
+            if shared:
+                rows.copy_(ours)
+            # A static layer is filled from its start, a sliding one may have lost its first columns.
+            end = min(length, ours.shape[-2])
+            begin = max(end - new, 0)
+            tail = theirs[:, :, -(end - begin) :]
+            keep = fresh[:, None, -(end - begin) :, None].to(ours.device)
+            rows[:, :, begin:end] = torch.where(keep, tail, rows[:, :, begin:end])
+            setattr(layer, name, torch.cat([ours, rows]))
         other_layer.reset()
+    return seen
 
 
 def decode(
@@ -118,6 +190,8 @@ def decode(
     combine: Combine,
     sampling: bool | None,
     warpers: list[LogitsProcessor],
+    outer: PreTrainedModel | None = None,
+    memory: Memory | None = None,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -132,10 +206,15 @@ def decode(
         combine: see `Twin`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
         warpers: applied to the combined logits after `generate`'s own processors.
+        outer: the vision-language model, where `generate` was called on its language model.
+        memory: see `Twin`.
 
     Raises:
-        ValueError: if `past_key_values` already holds a part of the prompt: both branches must read all of it.
+        ValueError: if the model cannot be served, or if `past_key_values` already holds a part of the prompt: both
+            branches must read all of it.
     """
+    if second is not None:
+        check_served(outer or model)
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
         raise ValueError("past_key_values already holds tokens: the method must read the whole prompt, leave it out")
@@ -147,13 +226,24 @@ def decode(
     generation_config.prefill_chunk_size = None
     if sampling is not None:
         generation_config.do_sample = sampling
+    if model_kwargs.get("streamer") is not None:
+        if generation_config.num_beams > 1:
+            raise ValueError("beam search has no tokens to stream before it ends: leave out streamer, or num_beams")
+        # The first that a streamer gets is the prompt.
+        model_kwargs["streamer"].put(input_ids.cpu())
     mixin: Any = type(model)
     loop = mixin._beam_search if generation_config.num_beams > 1 else mixin._sample
-    return loop(
-        Twin(model, second, combine),
+    result = loop(
+        Twin(model, second, combine, outer, memory),
         input_ids,
         logits_processor=LogitsProcessorList([*logits_processor, *warpers]),
         stopping_criteria=stopping_criteria,
         generation_config=generation_config,
         **model_kwargs,
     )
+    kept = getattr(result, "past_key_values", None)
+    if second is not None and kept is not None:
+        # The second branch's rows are of no use to who goes on from here.
+        for layer in kept.layers:
+            layer.keys, layer.values = layer.keys.chunk(2)[0], layer.values.chunk(2)[0]
+    return result

@@ -1,5 +1,6 @@
 """What every method is: what the second branch sees, and how two rows of logits become one."""
 
+import copy
 import math
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,8 +12,11 @@ from transformers.generation import LogitsProcessor
 from transformers.generation.utils import GenerateOutput
 
 from iava.engine.boundary import Prompt
+from iava.engine.shared import Memory
 from iava.engine.twin import decode
-from iava.methods.checks import check_number
+from iava.methods.mixing import contrast as contrast
+from iava.methods.mixing import mix as mix
+from iava.methods.mixing import plausible
 
 
 @dataclass
@@ -53,6 +57,10 @@ class Method:
     """True: always draws tokens; False: always takes the best; None: does as `generate` is told."""
     beta: float = 0.0
     """Plausibility: tokens below beta times the largest probability are ruled out; 0 rules out none."""
+    reads_pixels: bool = False
+    """Whether the second branch needs the image's pixels, not only what the vision tower made of them."""
+    model: PreTrainedModel | None = None
+    """The vision-language model, for families that hand decoding to their language model."""
 
     def settings(self) -> dict[str, Any]:
         """The parameters, ready for JSON."""
@@ -60,7 +68,9 @@ class Method:
 
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
         """A copy with everything filled in that a model and its processor decide."""
-        return self
+        bound = copy.copy(self)
+        bound.model = model
+        return bound
 
     def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
         """What the second branch's decoder is fed. Methods without a second branch leave this alone."""
@@ -75,9 +85,20 @@ class Method:
         return []
 
     def __call__(
-        self, model: PreTrainedModel, input_ids: torch.Tensor, *, trace: Trace | None = None, **loop: Any
+        self,
+        model: PreTrainedModel,
+        input_ids: torch.Tensor,
+        *,
+        trace: Trace | None = None,
+        memory: Memory | None = None,
+        **loop: Any,
     ) -> GenerateOutput | torch.Tensor:
-        """What `generate` calls in place of its loop; returns what its loop returns."""
+        """What `generate` calls in place of its loop; returns what its loop returns.
+
+        `generate` keeps `streamer` from a loop of one's own without a word, so it is bound beforehand:
+        `custom_generate=functools.partial(method, streamer=streamer)`. In the same way a `memory` keeps what was read
+        of images for later calls about them.
+        """
         has_second = type(self).second is not Method.second
 
         def combine(full: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
@@ -88,46 +109,21 @@ class Method:
                 trace.add_step(full=full, negative=negative, combined=allowed)
             return allowed
 
+        candidates = [model] if self.model is None else [model, self.model]
+        outer = next((one for one in candidates if hasattr(one.config, "image_token_id")), None)
+        if has_second and outer is None:
+            raise ValueError(
+                f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
+                f"the image: give the method the whole model, {type(self).__name__}(processor, model=model)"
+            )
         return decode(
             model,
             input_ids,
+            outer=outer,
+            memory=memory,
             second=partial(self.second, trace=trace) if has_second else None,
             combine=combine,
             sampling=self.sampling,
             warpers=self.warpers(),
             **loop,
         )
-
-
-def contrast(logits: torch.Tensor, negative: torch.Tensor, *, alpha: float, beta: float) -> torch.Tensor:
-    """Contrastive decoding with the adaptive plausibility constraint (arXiv 2503.18556, as in VCD, 2311.16922).
-
-    (1 + alpha) * logits - alpha * negative, where softmax(logits) is at least beta times its maximum.
-
-    Args:
-        logits: (B, V), with the whole image.
-        negative: (B, V), with the negative image.
-        alpha: strength, at least 0; 0 ignores `negative`.
-        beta: 0 to 1; 0 rules out no token, 1 leaves the most probable alone.
-
-    Returns:
-        (B, V) float32, -inf at implausible tokens. alpha=0, beta=0 returns `logits` exactly.
-
-    Raises:
-        ValueError: if alpha or beta is out of range.
-    """
-    check_number("alpha", alpha, low=0)
-    check_number("beta", beta, low=0, high=1)
-    return mix(logits, negative, alpha).masked_fill(~plausible(logits, beta), -math.inf)
-
-
-def mix(logits: torch.Tensor, negative: torch.Tensor, alpha: float) -> torch.Tensor:
-    """(1 + alpha) * logits - alpha * negative in float32; see `contrast`."""
-    # 0 * -inf would be NaN.
-    return logits.float() if alpha == 0 else (1 + alpha) * logits.float() - alpha * negative.float()
-
-
-def plausible(logits: torch.Tensor, beta: float) -> torch.Tensor:
-    """(B, V) bool, True where softmax(logits) is at least beta times its largest value."""
-    probabilities = logits.float().softmax(dim=-1)
-    return probabilities >= beta * probabilities.amax(dim=-1, keepdim=True)

@@ -4,7 +4,6 @@ arXiv 2504.10020 shows that much of the reported gain is a shift towards "yes" a
 methods have that and nothing else.
 """
 
-import copy
 import math
 from typing import Any, Self
 
@@ -91,7 +90,7 @@ class ConstantBias(Method):
         return {"bias": self.bias}
 
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        bound = copy.copy(self)
+        bound = super().bind(model, processor)
         bound.processor = processor
         return bound
 

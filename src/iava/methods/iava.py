@@ -5,7 +5,6 @@ Instruction-Aligned Visual Attention for Mitigating Hallucinations in Large Visi
 what was chosen.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Self
@@ -17,6 +16,7 @@ from iava.engine.boundary import Prompt, pack
 from iava.engine.negative import NEGATIVES
 from iava.engine.prefix import Instruction, attention_under
 from iava.engine.probe import mean_attention, over_images
+from iava.engine.qformer import features_under
 from iava.methods.base import Method, Trace, mix
 from iava.methods.checks import check_layers, check_number, check_top_i
 from iava.methods.select import select_irrelevant
@@ -40,9 +40,15 @@ class IAVA(Method):
             takes the published value: 0.0 for LLaVA, -0.1 for InstructBLIP, 0.0 for others.
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
-        negative: how the other tokens are masked; "zeros" sets their embeddings to zero. Where no token is
-            selected, all are masked: the second branch answers from the text alone.
+        negative: how the other tokens are masked: "zeros" sets their embeddings to zero, "drop" takes them out of
+            the sequence, "hide" keeps what follows the image from looking at them, "pixels" paints their patches over
+            and reads the image again. Where no token is selected, all
+            are masked: the second branch answers from the text alone.
         layers: whose attention is averaged: "all", or decoder layer indices, negative ones from the end.
+        qformer: what InstructBLIP's Q-Former reads in the general pass: its "own" general instruction, or the
+            "query", as in the question's pass.
+        model: InstructBLIP and BLIP-2 hand decoding to their language model, which does not know the image: for them
+            this is the vision-language model itself. Others need none.
 
     Raises:
         ValueError: if a parameter is out of range.
@@ -65,6 +71,8 @@ class IAVA(Method):
         beta: float = 0.1,
         negative: str = "zeros",
         layers: str | Sequence[int] = "all",
+        qformer: str = "own",
+        model: PreTrainedModel | None = None,
     ) -> None:
         if not isinstance(general, str) or not general.strip():
             raise ValueError(f'general is {general!r}: it must be an instruction such as "Describe this image."')
@@ -82,15 +90,20 @@ class IAVA(Method):
         self.alpha = alpha
         self.beta = beta
         self.negative = negative
+        self.reads_pixels = negative == "pixels"
         self.layers = check_layers(layers)
+        if qformer not in ("own", "query"):
+            raise ValueError(f'qformer is {qformer!r}: it must be "own" or "query"')
+        self.qformer = qformer
+        self.model = model
         self._instruction: Instruction | None = None
 
     def settings(self) -> dict[str, Any]:
-        names = ("general", "top_i", "lam", "alpha", "beta", "negative", "layers")
+        names = ("general", "top_i", "lam", "alpha", "beta", "negative", "layers", "qformer")
         return {name: getattr(self, name) for name in names}
 
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        bound = copy.copy(self)
+        bound = super().bind(model, processor)
         bound.processor = processor
         bound.lam = self._lam_for(model)
         bound._instruction = None
@@ -99,11 +112,11 @@ class IAVA(Method):
     def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
         is_image = prompt.is_image
         query = over_images(prompt.rows, is_image)
-        general = attention_under(prompt, self._general_instruction(prompt.model))
+        general = self._under_general(prompt)
         att_query, att_general = mean_attention(query, self.layers), mean_attention(general, self.layers)
         _, valid = pack(is_image)
         irrelevant = select_irrelevant(
-            att_general, att_query, top_i=self.top_i, lam=self._lam_for(prompt.model), valid=valid
+            att_general, att_query, top_i=self.top_i, lam=self._lam_for(prompt.outer), valid=valid
         )
         if trace is not None:
             trace.reading = {
@@ -123,9 +136,10 @@ class IAVA(Method):
     def _lam_for(self, model: PreTrainedModel) -> float:
         return PUBLISHED_LAM.get(model.config.model_type, 0.0) if self.lam is None else self.lam
 
-    def _general_instruction(self, model: PreTrainedModel) -> Instruction:
+    def _under_general(self, prompt: Prompt) -> torch.Tensor:
         if self.processor is None:
             raise ValueError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
         if self._instruction is None:
-            self._instruction = Instruction(self.processor, self.general, model.config.image_token_id)
-        return self._instruction
+            self._instruction = Instruction(self.processor, self.general, prompt.outer.config.image_token_id)
+        features = features_under(prompt, self._instruction) if self.qformer == "own" else None
+        return attention_under(prompt, self._instruction, features)

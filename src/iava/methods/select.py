@@ -6,6 +6,9 @@ import torch
 
 from iava.methods.checks import check_number, check_top_i
 
+ROUNDING = 1e-4
+"""A fall by less than this share is rounding, not attention: the same question asked twice selects nothing."""
+
 
 def select_irrelevant(
     att_general: torch.Tensor,
@@ -17,7 +20,8 @@ def select_irrelevant(
 ) -> torch.Tensor:
     """The image tokens that are irrelevant to the question (arXiv 2503.18556).
 
-    A token is selected if its attention falls from the general instruction to the question, if this fall is among
+    A token is selected if its attention falls from the general instruction to the question, by more than rounding
+    (`ROUNDING`), if this fall is among
     the row's `top_i` largest (equal falls: the earlier token first), and if its attention under the general
     instruction lies above mean + lam * std (sample standard deviation) over the row's image tokens.
 
@@ -49,4 +53,5 @@ def select_irrelevant(
     fall = (att_general - att_query).where(valid, -math.inf)
     rank = fall.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     most = (top_i * count).round().clamp(min=1) if isinstance(top_i, float) else top_i
-    return valid & (fall > 0) & (rank < most) & (att_general > mean + lam * std)
+    falls = fall > ROUNDING * att_general
+    return valid & falls & (rank < most) & (att_general > mean + lam * std)

@@ -1,0 +1,91 @@
+"""Another image in place of the prompt's: its pixels changed, and read by the vision tower again."""
+
+import inspect
+import math
+from typing import Any
+
+import torch
+
+from iava.engine.boundary import Prompt, capture, handed
+
+_NOT_THE_IMAGE = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_key_values", "labels"}
+
+
+def pixel_values(prompt: Prompt) -> torch.Tensor:
+    """The pixels that `generate` was given, as the processor made them.
+
+    Raises:
+        ValueError: if it was given none.
+    """
+    pixels = handed(prompt.outer).get("pixel_values")
+    if pixels is None:
+        raise ValueError("generate was given no pixel_values, so the image cannot be changed: leave out features")
+    return pixels
+
+
+def first_of_each(prompt: Prompt) -> slice:
+    """The rows that were given to `generate`: beams and several answers repeat each of them."""
+    return slice(None, None, len(prompt.input_ids) // len(handed(prompt.outer)["input_ids"]))
+
+
+def with_pixels(prompt: Prompt, pixels: torch.Tensor) -> dict[str, Any]:
+    """What the decoder is fed if the prompts' images have other pixels.
+
+    Args:
+        prompt: what the decoder read.
+        pixels: of the same shape as `pixel_values(prompt)`.
+
+    Returns:
+        The inputs that `boundary.run` takes, of the same batch and length.
+    """
+    given = handed(prompt.outer)
+    forward = inspect.signature(prompt.outer.forward).parameters
+    rest = {
+        name: value
+        for name, value in given.items()
+        if name in forward and name not in _NOT_THE_IMAGE and isinstance(value, torch.Tensor)
+    }
+    rows = first_of_each(prompt)
+    times = rows.step
+    with capture(prompt.outer, stop=True) as captured:
+        prompt.outer(
+            input_ids=prompt.input_ids[rows],
+            attention_mask=prompt.attention_mask[rows],
+            position_ids=prompt.inputs["position_ids"][..., rows, :],
+            **{**rest, "pixel_values": pixels},
+        )
+    inputs = {**prompt.inputs, "inputs_embeds": captured["inputs_embeds"].repeat_interleave(times, dim=0)}
+    if captured.get("deepstack_visual_embeds") is not None:
+        counts = prompt.is_image[rows].sum(dim=1).tolist()
+        inputs["deepstack_visual_embeds"] = [
+            torch.cat([part for part in layer.split(counts) for _ in range(times)])
+            for layer in captured["deepstack_visual_embeds"]
+        ]
+    return inputs
+
+
+def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
+    """The prompts' pixels with the patches of some image tokens painted in the processor's mean colour.
+
+    Args:
+        prompt: what the decoder read.
+        keep: (T,) bool for all image tokens of the batch, in order: which stay.
+
+    Raises:
+        ValueError: if a token is no patch, or it is not known which.
+    """
+    pixels = pixel_values(prompt)
+    tokens = len(keep)
+    if pixels.dim() == 2 and len(pixels) % tokens == 0:
+        # Patches one after another, several a token: Qwen-VL, GLM-V.
+        return pixels * keep.repeat_interleave(len(pixels) // tokens)[:, None].to(pixels)
+    side = math.isqrt(tokens // len(pixels)) if pixels.dim() == 4 else 0
+    height, width = pixels.shape[-2:]
+    if side == 0 or side * side * len(pixels) != tokens or height % side or width % side:
+        raise ValueError(
+            f"negative 'pixels' needs image tokens that are patches of a square grid, but "
+            f"{prompt.outer.config.model_type} makes {tokens} tokens of pixels of shape {tuple(pixels.shape)}: use "
+            "'zeros', 'drop' or 'hide'"
+        )
+    seen = keep.view(len(pixels), 1, side, side).to(pixels)
+    return pixels * seen.repeat_interleave(height // side, dim=2).repeat_interleave(width // side, dim=3)

@@ -1,0 +1,173 @@
+"""Reading each image once: prompts that begin alike are read together, and what was read can be kept.
+
+In a causal decoder the keys and values up to the last image token do not depend on what follows. Prompts whose
+decoder inputs up to there are equal, bit by bit, share them; each prompt then costs what follows its image.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from iava.engine.boundary import Prompt, run
+from iava.engine.columns import at_columns, right_aligned
+from iava.engine.probe import last_row
+
+
+@dataclass
+class Beginning:
+    """One image, and what stands before it, as the decoder read it.
+
+    Args:
+        embeddings: (P, D) what the decoder was fed, up to the last image token.
+        positions: (..., P).
+        layers: each layer's keys and values, (heads, P, d) both.
+        attention: by the tokens of an instruction, the attention to the image under it, (L, heads, N).
+    """
+
+    embeddings: torch.Tensor
+    positions: torch.Tensor
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    attention: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
+
+    def equals(self, embeddings: torch.Tensor, positions: torch.Tensor) -> bool:
+        return torch.equal(self.embeddings, embeddings) and torch.equal(self.positions, positions)
+
+
+class Memory:
+    """What was read of images, to be asked about later. Belongs to one model."""
+
+    def __init__(self) -> None:
+        self.beginnings: list[Beginning] = []
+
+
+def read_together(prompt: Prompt, memory: Memory | None) -> Any:
+    """Reads prompts of which some begin alike; fills the prompt's rows, its cache and its `beginnings`.
+
+    Args:
+        prompt: with an empty cache, and no rows.
+        memory: what was read before; what is read now is added. None keeps nothing.
+
+    Returns:
+        The model's outputs for the last tokens, or None if nothing can be shared.
+    """
+    config = prompt.model.get_decoder().config
+    window = getattr(config, "sliding_window", None)
+    length = prompt.input_ids.shape[1]
+    mask = prompt.attention_mask.bool()
+    columns = torch.arange(length, device=mask.device)
+    begins = mask & (columns <= prompt.last_image)
+    if not prompt.shareable or (window is not None and 2 * length > window):
+        return None
+    known = list(memory.beginnings) if memory else []
+    found, new = _matched(prompt, begins, known)
+    if memory is None and len(new) == len(found):
+        return None
+    if new:
+        known += _read(prompt, begins, new)
+        if memory is not None:
+            memory.beginnings = known
+    prompt.beginnings = [known[number] for number in found]
+    return _read_on(prompt, begins, mask & ~begins)
+
+
+def _matched(prompt: Prompt, begins: torch.Tensor, known: list[Beginning]) -> tuple[list[int], list[int]]:
+    """For each prompt the number of its beginning, and the prompts that are the first with a new one."""
+    embeddings, positions = prompt.inputs["inputs_embeds"], prompt.inputs["position_ids"]
+    seen = list(known)
+    found, new = [], []
+    for row, begin in enumerate(begins):
+        mine = embeddings[row, begin], positions[..., row, begin]
+        number = next((n for n, beginning in enumerate(seen) if beginning.equals(*mine)), len(seen))
+        if number == len(seen):
+            seen.append(Beginning(*mine, layers=[]))
+            new.append(row)
+        found.append(number)
+    return found, new
+
+
+def _read(prompt: Prompt, begins: torch.Tensor, rows: list[int]) -> list[Beginning]:
+    """Runs the beginnings of some prompts."""
+    index, valid = right_aligned(begins[rows])
+    inputs = prompt.inputs
+    some = {
+        **inputs,
+        "inputs_embeds": inputs["inputs_embeds"][rows],
+        "position_ids": inputs["position_ids"][..., rows, :],
+    }
+    if inputs.get("token_type_ids") is not None:
+        some["token_type_ids"] = inputs["token_type_ids"][rows]
+    if inputs.get("visual_pos_masks") is not None:
+        some["visual_pos_masks"] = inputs["visual_pos_masks"][rows]
+        chosen = torch.isin(prompt.is_image.nonzero()[:, 0], torch.tensor(rows, device=index.device))
+        some["deepstack_visual_embeds"] = [features[chosen] for features in inputs["deepstack_visual_embeds"]]
+    cache = DynamicCache()
+    run(prompt.model, at_columns(some, index, valid), cache)
+    # Right aligned: what a beginning has is its run's last columns.
+    counts = begins[rows].sum(dim=1).tolist()
+    layers: list[Any] = cache.layers
+    return [
+        Beginning(
+            embeddings=inputs["inputs_embeds"][row, begins[row]],
+            positions=inputs["position_ids"][..., row, begins[row]],
+            layers=[(layer.keys[n, :, -count:], layer.values[n, :, -count:]) for layer in layers],
+        )
+        for n, (row, count) in enumerate(zip(rows, counts, strict=True))
+    ]
+
+
+def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor) -> Any:
+    """Runs what follows the beginnings, and puts all keys and values where the prompts have them."""
+    length = prompt.input_ids.shape[1]
+    width = int(begins.sum(dim=1).max())
+    cache = DynamicCache()
+    for number in range(len(prompt.beginnings[0].layers)):
+        parts = [beginning.layers[number] for beginning in prompt.beginnings]
+        keys, values = (torch.stack([_aligned(part[kind], width) for part in parts]) for kind in (0, 1))
+        cache.update(keys, values, number)
+    index, valid = right_aligned(follows)
+    inputs = at_columns(prompt.inputs, index, valid)
+    seen = torch.arange(width, device=index.device) >= width - begins.sum(dim=1, keepdim=True)
+    with last_row(prompt.model) as rows:
+        outputs = run(
+            prompt.model,
+            {
+                "inputs_embeds": inputs["inputs_embeds"],
+                "position_ids": inputs["position_ids"],
+                "attention_mask": torch.cat([seen, valid], dim=1).long(),
+            },
+            cache,
+        )
+    # Columns of the run for the prompts' columns; both parts end at the right.
+    columns = torch.arange(length, device=index.device)
+    before = width - 1 - (prompt.last_image - columns)
+    source = torch.where(columns <= prompt.last_image, before.clamp(min=0), width + valid.shape[1] - length + columns)
+    layers: list[Any] = cache.layers
+    for number, layer in enumerate(layers):
+        place = source[:, None, :, None].to(layer.keys.device)
+        keys, values = (
+            part.gather(2, place.expand(-1, part.shape[1], -1, part.shape[3])) for part in (layer.keys, layer.values)
+        )
+        prompt.cache.update(keys, values, number)
+    prompt.rows = [
+        row.gather(-1, source[:, None].expand(-1, row.shape[1], -1)) * prompt.attention_mask[:, None]
+        for row in (row.to(source.device) for row in rows)
+    ]
+    outputs.past_key_values = prompt.cache
+    return outputs
+
+
+def _aligned(part: torch.Tensor, width: int) -> torch.Tensor:
+    """(heads, P, d) -> (heads, width, d), at the right."""
+    return torch.nn.functional.pad(part, (0, 0, width - part.shape[1], 0))
+
+
+def may_begin_alike(input_ids: torch.Tensor, is_image: torch.Tensor) -> bool:
+    """Whether two prompts of a batch have the same tokens up to their last image token."""
+    beginnings = set()
+    for ids, image in zip(input_ids.tolist(), is_image.tolist(), strict=True):
+        last = len(image) - image[::-1].index(True) if True in image else 0
+        first = image.index(True) if True in image else 0
+        beginnings.add(tuple(ids[first:last]))
+    return len(beginnings) < len(input_ids)

@@ -1,0 +1,41 @@
+"""How two rows of logits become one."""
+
+import math
+
+import torch
+
+from iava.methods.checks import check_number
+
+
+def contrast(logits: torch.Tensor, negative: torch.Tensor, *, alpha: float, beta: float) -> torch.Tensor:
+    """Contrastive decoding with the adaptive plausibility constraint (arXiv 2503.18556, as in VCD, 2311.16922).
+
+    (1 + alpha) * logits - alpha * negative, where softmax(logits) is at least beta times its maximum.
+
+    Args:
+        logits: (B, V), with the whole image.
+        negative: (B, V), with the negative image.
+        alpha: strength, at least 0; 0 ignores `negative`.
+        beta: 0 to 1; 0 rules out no token, 1 leaves the most probable alone.
+
+    Returns:
+        (B, V) float32, -inf at implausible tokens. alpha=0, beta=0 returns `logits` exactly.
+
+    Raises:
+        ValueError: if alpha or beta is out of range.
+    """
+    check_number("alpha", alpha, low=0)
+    check_number("beta", beta, low=0, high=1)
+    return mix(logits, negative, alpha).masked_fill(~plausible(logits, beta), -math.inf)
+
+
+def mix(logits: torch.Tensor, negative: torch.Tensor, alpha: float) -> torch.Tensor:
+    """(1 + alpha) * logits - alpha * negative in float32; see `contrast`."""
+    # 0 * -inf would be NaN.
+    return logits.float() if alpha == 0 else (1 + alpha) * logits.float() - alpha * negative.float()
+
+
+def plausible(logits: torch.Tensor, beta: float) -> torch.Tensor:
+    """(B, V) bool, True where softmax(logits) is at least beta times its largest value."""
+    probabilities = logits.float().softmax(dim=-1)
+    return probabilities >= beta * probabilities.amax(dim=-1, keepdim=True)
