@@ -122,7 +122,9 @@ def asked_about(question: str) -> str:
 
 def talk(lvlm: LVLM, split: str, images: int) -> dict[str, float | str]:
     """Left and right; captions: recall, share of mentions that are absent, share of captions with one."""
-    halves, pairs, recall, mentions, absent, bad, first = [], [], [], 0, 0, 0, ""
+    halves: list[bool] = []
+    pairs: list[bool] = []
+    recall, mentions, absent, bad, first = [], 0, 0, 0, ""
     for index in track(range(images), "captions and positions"):
         scene = load_scene(split, index)
         asked = halves_of(scene, scene.names, np.random.default_rng(index))[:2]

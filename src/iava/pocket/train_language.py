@@ -288,7 +288,7 @@ def align(model: LlavaForConditionalGeneration, sights: Sights, packer: Packer, 
 
 def directions(model: LlavaForConditionalGeneration, device: torch.device) -> Tensor:
     """(TOKENS, hidden): for each patch how far right and down it is, along two fixed random directions."""
-    hidden = model.config.text_config.hidden_size
+    hidden = model.lm_head.in_features
     right, down = torch.randn(2, hidden, generator=torch.Generator().manual_seed(0)).to(device) * 0.025
     ruler = torch.linspace(-1, 1, GRID, device=device)[:, None]
     return (ruler[:, None] * down + ruler[None] * right).flatten(0, 1)

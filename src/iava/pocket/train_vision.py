@@ -215,7 +215,9 @@ def seen(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 def normalised(images: np.ndarray | Tensor) -> Tensor:
     """(B, SIDE, SIDE, 3) uint8 -> (B, 3, SIDE, SIDE) float as the processor gives it: (x / 255 - 0.5) / 0.25."""
-    return (torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    # A copy, because a picture's own array may not be written to.
+    pixels = images if isinstance(images, Tensor) else torch.from_numpy(images.copy())
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
 def augmented(images: np.ndarray, labels: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
