@@ -153,7 +153,9 @@ class Reference:
         if isinstance(mask, dict):
             return {**kwargs, "attention_mask": {k: (m + hidden).clamp(min=lowest) for k, m in mask.items()}}
         causal = torch.full((length, length), lowest).triu(1)
-        return {**kwargs, "attention_mask": (causal + hidden).clamp(min=lowest)[None, None]}
+        # A decoder that counts its positions in the mask cannot do so in this one.
+        positions = torch.arange(length)[None] if kwargs.get("position_ids") is None else kwargs["position_ids"]
+        return {**kwargs, "position_ids": positions, "attention_mask": (causal + hidden).clamp(min=lowest)[None, None]}
 
     def decode(self, steps: int) -> list[int]:
         tokens: list[int] = []

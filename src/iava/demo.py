@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from iava.bench.pope import Question, pocket
@@ -34,6 +35,8 @@ def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
     Raises:
         ValueError: if the folder holds another run or cannot be written.
     """
+    # A model this small gains nothing from more threads, and loses much where something else wants the cores.
+    torch.set_num_threads(1)
     console = terminal()
     plain = console.color_system is None
     task = pocket(SPLIT, limit)
