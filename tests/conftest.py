@@ -90,6 +90,6 @@ def pytest_sessionfinish(session: Any) -> None:
         return
     if session.config.getoption("--write-families"):
         PAGE.write_text(page)
-    elif PAGE.exists() and PAGE.read_text() != page:
+    elif not PAGE.exists() or PAGE.read_text() != page:
         print(f"\n{PAGE.name} does not say what this run says: pytest tests/test_families.py --write-families")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
