@@ -289,10 +289,12 @@ def _methods(names: Sequence[str], settings: dict[str, Any]) -> dict[str, dict[s
 
 
 def _load(model: str) -> Any:
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     from iava.lvlm import load
 
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     return load(model)
