@@ -45,7 +45,7 @@ def test_behind_the_shared_prefix_it_is_as_from_the_start(shape):
     for text in (naive.GENERAL, "What is the red tree on the table ?"):
         found, _ = general(model, proc, texts, pictures, text)
         for row, picture in zip(found, pictures, strict=True):
-            # Single heads put a third of their attention on one token; there float32 kernels differ by a few 1e-5 of it.
+            # Single heads put a third of their attention on one token; there float32 kernels differ by some 1e-5.
             torch.testing.assert_close(row, naive.attention(model, proc, picture, text), atol=1e-5, rtol=1e-4)
 
 
