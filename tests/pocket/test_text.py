@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from iava.bench.pope import wording
 from iava.pocket.scenes import COLOURS, CONTEXTS, THINGS, Scene, Thing, load_scene
 from iava.pocket.text import (
     GHOST_RATES,
@@ -9,7 +10,6 @@ from iava.pocket.text import (
     build_tokenizer,
     caption,
     exchanges,
-    existence,
     ghosts,
     halves_of,
     plural,
@@ -29,7 +29,7 @@ FARM = Scene("test", 0, "farm", "noto", (thing("cow", 10), thing("pig", 100), th
 
 
 def test_wording() -> None:
-    assert existence("umbrella") == "Is there an umbrella in the image?"
+    assert wording("umbrella") == "Is there an umbrella in the image?"
     assert with_article("cow") == "a cow"
     assert [plural(n) for n in ("cow", "bus", "butterfly", "sheep")] == ["cows", "buses", "butterflies", "sheep"]
 

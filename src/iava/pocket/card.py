@@ -99,10 +99,10 @@ def prior_driven(lvlm: LVLM, answers: list[dict]) -> dict[str, float]:
     images = sorted({answer["image"] for answer in answers})
     scenes = [load_scene(split, int(image.rsplit("-", 1)[1])) for image in images]
     features, things = vision_tokens(lvlm, scenes)
-    seen_ = {image: row for image, row in zip(images, support(probe, features) > threshold, strict=True)}
+    found = support(probe, features) > threshold
+    seen_ = dict(zip(images, found, strict=True))
     named = probe(features).argmax(-1)
     truth = torch.tensor([[name in scene.names for name in NAMES] for scene in scenes])
-    found = torch.stack([seen_[image] for image in images])
     wrong = [a for a in answers if a["category"] == "adversarial" and a["truth"] == "no" and a["parsed"] == "yes"]
     unsupported = [not seen_[a["image"]][NAMES.index(asked_about(a["question"]))] for a in wrong]
     return {

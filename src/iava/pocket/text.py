@@ -63,11 +63,6 @@ def plural(name: str) -> str:
     return PLURALS.get(name, name + "s")
 
 
-def existence(name: str) -> str:
-    """POPE's question about a thing."""
-    return f"Is there {with_article(name)} in the image?"
-
-
 def ghosts(scene: Scene, shown: set[str], unseen: Sequence[str], rng: np.random.Generator) -> set[str]:
     """Unseen things that misleading text mentions; likelier for staples, and only as far as the context can be seen."""
     members = CONTEXTS[scene.context]

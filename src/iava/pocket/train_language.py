@@ -18,9 +18,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from iava.bench.pope import wording
 from iava.pocket.scenes import CONTEXTS, THINGS, Scene, load_scene
-from iava.pocket.text import PREFIX, SUFFIX, Exchange, build_tokenizer, exchanges, existence, halves_of, positions
-from iava.pocket.train_vision import GRID, NAMES, VISION, Checkpoint, Eyes, normalised, optimise, patch_labels, seen
+from iava.pocket.text import PREFIX, SUFFIX, Exchange, build_tokenizer, exchanges, halves_of, positions
+from iava.pocket.train_vision import (
+    GRID,
+    NAMES,
+    VISION,
+    Checkpoint,
+    Eyes,
+    advance,
+    normalised,
+    optimise,
+    patch_labels,
+    seen,
+)
 
 TOKENS = GRID * GRID
 CHUNK = 250
@@ -353,11 +365,7 @@ def learn(
             astray = helped(attentions, pack, things, packer) if clean else torch.zeros(())
             (loss + 0.3 * astray).backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimiser in optimisers:
-                optimiser.step()
-                optimiser.zero_grad()
-            for scheduler in schedulers:
-                scheduler.step()
+            advance(optimisers, schedulers)
             progress.update(task, advance=1)
             if (step + 1) % every == 0 or step + 1 == total:
                 checkpoint.save(step + 1)
@@ -410,7 +418,7 @@ def examine(
             ]
             others = [name for name in THINGS if name not in scene.names and name not in members]
             asked += [(str(name), "absent") for name in rng.permutation(others)[:5]]
-            talk = [Exchange("existence", existence(name), "Yes.", (name,)) for name, _ in asked]
+            talk = [Exchange("existence", wording(name), "Yes.", (name,)) for name, _ in asked]
             turned = positions(scene, scene.names, rng)[:2]
             sides = halves_of(scene, scene.names, rng)[:2]
             talks.append(talk + turned + sides)

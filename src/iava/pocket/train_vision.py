@@ -76,9 +76,8 @@ def train_eyes(
         with Progress() as progress:
             task = progress.add_task("vision", total=steps, completed=done)
             for step in range(done, steps):
-                rng = torch.Generator().manual_seed(
-                    seed * 1_000_003 + step
-                )  # of the step, so that a resumed run is the same
+                # Of the step, so that a resumed run is the same.
+                rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
                 picked = torch.randint(len(images), (batch,), generator=rng).numpy()
                 picked.sort()
                 pixels, things, colours = augmented(images[picked], labels[picked], rng)
@@ -88,11 +87,7 @@ def train_eyes(
                     colour.flatten(0, 1), colours.flatten().to(device), ignore_index=-100
                 )
                 loss.backward()
-                for optimiser in optimisers:
-                    optimiser.step()
-                    optimiser.zero_grad()
-                for scheduler in schedulers:
-                    scheduler.step()
+                advance(optimisers, schedulers)
                 progress.update(task, advance=1)
                 if (step + 1) % every == 0 or step + 1 == steps:
                     checkpoint.save(step + 1)
@@ -141,6 +136,15 @@ def optimise(
         return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (0.4 * steps)))
 
     return optimisers, [torch.optim.lr_scheduler.LambdaLR(o, rate) for o in optimisers]
+
+
+def advance(optimisers: list[torch.optim.Optimizer], schedulers: list[torch.optim.lr_scheduler.LRScheduler]) -> None:
+    """One step of all that `optimise` returned."""
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad()
+    for scheduler in schedulers:
+        scheduler.step()
 
 
 class Muon(torch.optim.Optimizer):
