@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -125,7 +126,7 @@ def talk(lvlm: LVLM, split: str, images: int) -> dict[str, float | str]:
     halves: list[bool] = []
     pairs: list[bool] = []
     recall, mentions, absent, bad, first = [], 0, 0, 0, ""
-    for index in track(range(images), "captions and positions"):
+    for index in track(range(images), "captions and positions", console=Console(stderr=True)):
         scene = load_scene(split, index)
         asked = halves_of(scene, scene.names, np.random.default_rng(index))[:2]
         asked += positions(scene, scene.names, np.random.default_rng(index))[:2]
