@@ -82,7 +82,7 @@ def expected(name: str, question: str, pictures: list, **settings: int) -> list[
     return twobranch.decode(twobranch.reader(model, inputs), negative, combine, STEPS)
 
 
-@pytest.mark.parametrize("name", ["llava", "instructblip", "qwen2_vl", "paligemma", "llava_next"])
+@pytest.mark.parametrize("name", ["llava", "instructblip", "qwen2_vl", "llava_next", "idefics3"])
 def test_a_batch_equals_the_naive_branches(name):
     model, _ = families.build(name)
     inputs = families.inputs(name, *ASKED)

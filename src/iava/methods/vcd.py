@@ -69,8 +69,9 @@ class VCD(Method):
         return {"step": self.step, "alpha": self.alpha, "beta": self.beta, "seed": self.seed}
 
     def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
-        noisy = [diffused(image, self.step, self.seed).flatten() for image in each_image(prompt)]
-        return with_pixels(prompt, torch.cat(noisy).view_as(pixel_values(prompt)))
+        # A tile without a single pixel pads a batch: Idefics knows it by that.
+        noisy = [diffused(x, self.step, self.seed) if x.any() else x for x in each_image(prompt)]
+        return with_pixels(prompt, torch.cat([x.flatten() for x in noisy]).view_as(pixel_values(prompt)))
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         assert negative is not None
