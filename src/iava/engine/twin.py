@@ -55,6 +55,9 @@ class Twin:
         self._memory = memory
         self._step = 0
         self._mask: torch.Tensor | None = None
+        # How many columns the second branch needs more than the prompts have, and how far its positions are ahead.
+        self.extra = 0
+        self._ahead: torch.Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -87,7 +90,11 @@ class Twin:
         other = inputs.pop("past_key_values", None) or DynamicCache()
         shared = other.get_seq_length()
         negative = run(self.model, inputs, other)
-        self._mask = _append_rows(outputs.past_key_values, other, inputs["attention_mask"], shared, prompt)
+        mask, cache, length = inputs["attention_mask"], outputs.past_key_values, input_ids.shape[1]
+        self._ahead = inputs["position_ids"][..., -1:] - prompt.inputs["position_ids"][..., -1:]
+        self.extra = _missing_columns(mask, shared, length)
+        _widen(cache, self.extra)
+        self._mask = _append_rows(cache, other, mask, shared, length + self.extra, self.extra)
         return self._combined(outputs, negative.logits[:, -1])
 
     def _read_together(
@@ -109,21 +116,23 @@ class Twin:
         return prompt_of(self.model, self._outer, input_ids, mask, captured, types, [], cache)
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Both branches get the same new tokens at the same positions; what they may look at is each one's own."""
+        """Both branches get the same new tokens; where these stand and what they may look at is each one's own."""
         if self._second is None:
             return self.model.prepare_inputs_for_generation(input_ids, **kwargs)
         batch = len(input_ids)
         assert self._mask is not None
+        assert self._ahead is not None
         mask = kwargs.get("attention_mask")
-        first = torch.ones_like(input_ids) if mask is None else mask
+        first = torch.nn.functional.pad(torch.ones_like(input_ids) if mask is None else mask, (self.extra, 0))
         new = first[:, self._mask.shape[1] :]
         kwargs["attention_mask"] = torch.cat([first, torch.cat([self._mask.to(first), new], dim=1)])
         for key in _OF_ROWS[1:]:
             if kwargs.get(key) is not None:
                 kwargs[key] = torch.cat([kwargs[key], kwargs[key]])
         positions = kwargs.get("position_ids")
-        if positions is not None and positions.shape[-2] == batch:
-            kwargs["position_ids"] = torch.cat([positions, positions], dim=-2)
+        if positions is not None:
+            positions = positions.expand(*positions.shape[:-2], batch, -1)
+            kwargs["position_ids"] = torch.cat([positions, positions + self._ahead], dim=-2)
         return self.model.prepare_inputs_for_generation(torch.cat([input_ids, input_ids]), **kwargs)
 
     def __call__(self, **inputs: Any) -> Outputs:
@@ -147,21 +156,55 @@ class Twin:
         return cache
 
 
-def _append_rows(cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, prompt: Prompt) -> torch.Tensor:
+def _missing_columns(mask: torch.Tensor, shared: int, length: int) -> int:
+    """How many columns more than `length` the second branch needs; see `_append_rows`."""
+    columns = torch.arange(1, shared + 1, device=mask.device)
+    needed = mask[:, shared:].sum(dim=1)
+    if shared:
+        needed = needed + (mask[:, :shared] * columns).amax(dim=1)
+    return max(int(needed.max()) - length, 0)
+
+
+def _widen(cache: Any, columns: int) -> None:
+    """Puts empty columns before those that a cache holds, or, if `columns` is below 0, takes them away again."""
+    if columns == 0:
+        return
+    for layer in cache.layers:
+        size = layer.keys.shape[-2] + columns
+        if hasattr(layer, "cumulative_length"):
+            layer.cumulative_length += columns
+        if layer.is_compileable:
+            if layer.is_sliding:
+                raise ValueError(
+                    "the second branch is longer than the prompt, and a static cache with a sliding window has no room "
+                    "for it: leave out cache_implementation"
+                )
+            layer.max_cache_len += columns
+        elif layer.is_sliding:
+            size = min(layer.cumulative_length, layer.sliding_window - 1)
+        for name in ("keys", "values"):
+            part = torch.nn.functional.pad(getattr(layer, name), (0, 0, max(columns, 0), 0))
+            setattr(layer, name, part[:, :, part.shape[-2] - size :])
+
+
+def _append_rows(
+    cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, length: int, extra: int
+) -> torch.Tensor:
     """Puts the second branch's rows behind the first's, layer by layer, freeing the second's as it goes.
 
     Args:
-        cache: the first branch's, of any kind of layers; its prompts have S columns.
-        other: the second branch's; its last columns belong to the prompts' last ones.
+        cache: the first branch's, of any kind of layers; it holds S columns.
+        other: the second branch's; its last columns belong to the cache's last ones.
         mask: (B, K) 1 where a column of `other` may be seen.
         shared: how many of `other`'s first columns are the first branch's own.
+        length: S.
+        extra: how many of the cache's first columns are empty.
 
     Returns:
         (B, S) 1 where the second branch's rows may be seen.
     """
-    length = prompt.input_ids.shape[1]
     new = mask.shape[1] - shared
-    seen = torch.zeros_like(prompt.input_ids)
+    seen = mask.new_zeros(len(mask), length)
     seen[:, :shared] = mask[:, :shared]
     fresh = mask[:, shared:].bool()
     seen[:, length - new :] = torch.where(fresh, mask[:, shared:], seen[:, length - new :])
@@ -170,7 +213,7 @@ def _append_rows(cache: Any, other: DynamicCache, mask: torch.Tensor, shared: in
             ours, theirs = getattr(layer, name), getattr(other_layer, name)
             rows = torch.zeros_like(ours)
             if shared:
-                rows.copy_(ours)
+                rows[:, :, : ours.shape[-2] - extra] = ours[:, :, extra:]
             # A static layer is filled from its start, a sliding one may have lost its first columns.
             end = min(length, ours.shape[-2])
             begin = max(end - new, 0)
@@ -233,8 +276,9 @@ def decode(
         model_kwargs["streamer"].put(input_ids.cpu())
     mixin: Any = type(model)
     loop = mixin._beam_search if generation_config.num_beams > 1 else mixin._sample
+    twin = Twin(model, second, combine, outer, memory)
     result = loop(
-        Twin(model, second, combine, outer, memory),
+        twin,
         input_ids,
         logits_processor=LogitsProcessorList([*logits_processor, *warpers]),
         stopping_criteria=stopping_criteria,
@@ -246,4 +290,5 @@ def decode(
         # The second branch's rows are of no use to who goes on from here.
         for layer in kept.layers:
             layer.keys, layer.values = layer.keys.chunk(2)[0], layer.values.chunk(2)[0]
+        _widen(kept, -twin.extra)
     return result

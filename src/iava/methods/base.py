@@ -114,7 +114,7 @@ class Method:
         if has_second and outer is None:
             raise ValueError(
                 f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
-                f"the image: give the method the whole model, {type(self).__name__}(processor, model=model)"
+                f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )
         return decode(
             model,

@@ -17,6 +17,14 @@ def check_number(name: str, value: float, *, low: float, high: float = math.inf,
     raise ValueError(f"{name} is {value!r}: it must be a number, {wanted}")
 
 
+def check_whole(name: str, value: int, *, low: int, high: float = math.inf) -> None:
+    """Refuses what is not a whole number from `low` to `high`."""
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return
+    wanted = f"at least {low}" if high == math.inf else f"at least {low} and at most {high}"
+    raise ValueError(f"{name} is {value!r}: it must be a whole number, {wanted}")
+
+
 def check_layers(layers: str | Sequence[int]) -> str | list[int]:
     """Refuses what is neither "all" nor a sequence of layer indices, and returns it ready for JSON."""
     if layers == "all":
