@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from iava.lvlm import LVLM, Answer, load
     from iava.methods.base import contrast
     from iava.methods.controls import APC, ConstantBias, Greedy, Sample
+    from iava.methods.controls_prompt import PromptBias
     from iava.methods.iava import IAVA
     from iava.methods.select import select_irrelevant
 
@@ -19,6 +20,7 @@ _HOMES = {
     "Answer": "iava.lvlm",
     "ConstantBias": "iava.methods.controls",
     "Greedy": "iava.methods.controls",
+    "PromptBias": "iava.methods.controls_prompt",
     "Sample": "iava.methods.controls",
     "contrast": "iava.methods.base",
     "load": "iava.lvlm",
@@ -33,6 +35,7 @@ __all__ = [
     "Answer",
     "ConstantBias",
     "Greedy",
+    "PromptBias",
     "Sample",
     "contrast",
     "load",

@@ -2,12 +2,21 @@
 
 from iava.methods.base import Method
 from iava.methods.controls import APC, ConstantBias, Greedy, Sample
+from iava.methods.controls_prompt import PromptBias
+from iava.methods.controls_vstar import NoImage, Noise, RandomTokens, RelevantTokens
 from iava.methods.iava import IAVA
+from iava.methods.oracle import Oracle
 
 METHODS: dict[str, type[Method]] = {
     "greedy": Greedy,
     "sample": Sample,
     "apc": APC,
     "bias": ConstantBias,
+    "prompt-bias": PromptBias,
     "iava": IAVA,
+    "iava-random": RandomTokens,
+    "iava-relevant": RelevantTokens,
+    "no-image": NoImage,
+    "noise": Noise,
+    "oracle": Oracle,
 }
