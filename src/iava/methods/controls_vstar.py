@@ -21,7 +21,7 @@ from iava.methods.iava import IAVA
 class RandomTokens(IAVA):
     """As many tokens as IAVA selects, drawn at random. Takes what IAVA takes."""
 
-    name, title = "iava-random", "IAVA, random V*"
+    name, title = "iava-random", "random V*"
     control = True
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,7 @@ class RelevantTokens(IAVA):
     Takes what IAVA takes.
     """
 
-    name, title = "iava-relevant", "IAVA, most relevant V*"
+    name, title = "iava-relevant", "relevant V*"
     control = True
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -53,7 +53,7 @@ class Noise(IAVA):
     IAVA takes, but only the negatives "zeros" and "drop", in which there are embeddings to replace.
     """
 
-    name, title = "noise", "IAVA, noise as V*"
+    name, title = "noise", "noise as V*"
     control = True
     negatives = ("zeros", "drop")
 

@@ -24,7 +24,7 @@ class Oracle(NoImage):
     Takes what `NoImage` takes. Where the answer is, it must be `told`; a benchmark that knows does so.
     """
 
-    name, title = "oracle", "oracle V* (upper bound)"
+    name, title = "oracle", "oracle V*"
     control = False
     _processor: ProcessorMixin | None = None
     _picture: Image.Image | None = None
