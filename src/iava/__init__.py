@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from iava.methods.avisc import AvisC
     from iava.methods.base import contrast
     from iava.methods.controls import APC, ConstantBias, Greedy, Sample
+    from iava.methods.controls_prompt import PromptBias
     from iava.methods.iava import IAVA
     from iava.methods.icd import ICD
     from iava.methods.m3id import M3ID
@@ -27,6 +28,7 @@ _HOMES = {
     "AvisC": "iava.methods.avisc",
     "ConstantBias": "iava.methods.controls",
     "Greedy": "iava.methods.controls",
+    "PromptBias": "iava.methods.controls_prompt",
     "Sample": "iava.methods.controls",
     "contrast": "iava.methods.base",
     "load": "iava.lvlm",
@@ -45,6 +47,7 @@ __all__ = [
     "AvisC",
     "ConstantBias",
     "Greedy",
+    "PromptBias",
     "Sample",
     "contrast",
     "load",

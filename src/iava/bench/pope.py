@@ -5,6 +5,7 @@ things that are there; the other half about things that are not, chosen at rando
 how often they appear together with what is there.
 """
 
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,14 +17,23 @@ import numpy as np
 from scipy.stats import rankdata
 
 from iava.bench.task import Question, Task
-from iava.pocket.scenes import IMAGES, load_scene
+from iava.pocket.scenes import IMAGES, Scene, load_scene
 
 CATEGORIES = ("random", "popular", "adversarial")
 COUNTS = ("n", "correct", "true_yes", "said_yes", "is_yes", "unparsed")
 _POCKET_SEED = 0
 
 
-def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> list[Question]:
+Region = tuple[tuple[float, float, float, float], ...]
+
+
+def build(
+    objects: Mapping[str, set[str]],
+    *,
+    per_image: int = 3,
+    seed: int,
+    region: Callable[[str, str], Region | None] = lambda image, kind: None,
+) -> list[Question]:
     """POPE's three samplings over images whose objects are known.
 
     Every image gets k = min(per_image, kinds of objects in it) positives, the same in all three categories, and k
@@ -34,6 +44,7 @@ def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> 
         objects: image id -> kinds of objects in it. Frequencies are taken over all of it.
         per_image: questions of each truth an image and category.
         seed: for the positives and the random negatives. An image's draws depend on its position only.
+        region: the boxes that answer the question about a kind in an image, where they are known.
 
     Returns:
         Questions image by image, category by category, yes and no in turn.
@@ -64,7 +75,7 @@ def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> 
             pairs = zip(positives, negatives[category], strict=True)
             asked = [answered for yes, no in pairs for answered in ((yes, "yes"), (no, "no"))]
             questions += [
-                Question(f"{image}-{category}-{number}", image, category, wording(kind), truth)
+                Question(f"{image}-{category}-{number}", image, category, wording(kind), truth, region(image, kind))
                 for number, (kind, truth) in enumerate(asked, start=1)
             ]
     return questions
@@ -102,7 +113,19 @@ def pocket(split: str, limit: int | None = None) -> Task:
 @cache
 def _pocket_questions(split: str) -> tuple[list[Question], dict[str, int]]:
     scenes = [load_scene(split, index) for index in range(IMAGES[split])]
-    return build({scene.id: scene.names for scene in scenes}, seed=_POCKET_SEED), {s.id: s.index for s in scenes}
+    by_id = {scene.id: scene for scene in scenes}
+    names = {scene.id: scene.names for scene in scenes}
+    questions = build(names, seed=_POCKET_SEED, region=lambda image, kind: fair_region(by_id[image], kind))
+    return questions, {scene.id: scene.index for scene in scenes}
+
+
+def fair_region(scene: Scene, kind: str) -> Region:
+    """The boxes of a kind; where it is absent, those of a present one, drawn at random but always the same.
+
+    No box for what is absent would tell the answer.
+    """
+    drawn = random.Random(f"{scene.id} {kind}").choice(sorted(scene.names))
+    return tuple(scene.boxes(kind if kind in scene.names else drawn))
 
 
 def parse_word(text: str) -> str | None:

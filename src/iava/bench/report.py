@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from iava.bench.pope import PARSERS
-from iava.bench.results import CONTROLS, limits, p_value, percent, signed, signed_limits, title, verdicts
+from iava.bench.results import is_control, limits, p_value, percent, signed, signed_limits, title, verdicts
 from iava.explain.overlay import data_uri, layers, shrunk
 from iava.explain.page import environment
 from iava.explain.words import differing
@@ -121,8 +121,8 @@ def _cells(row: Mapping[str, Any], place: Callable[[float], str]) -> dict[str, A
     low, high = intervals["accuracy"]
     return {
         "title": title(row["method"]),
-        "control": row["method"] in CONTROLS,
-        "best": comparison is None and row["method"] in CONTROLS,
+        "control": is_control(row["method"]),
+        "best": comparison is None and is_control(row["method"]),
         "accuracy": percent(metrics["accuracy"]),
         "limits": limits(intervals["accuracy"]),
         "at": place(metrics["accuracy"]),

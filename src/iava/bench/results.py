@@ -10,10 +10,7 @@ from rich.table import Table
 from iava.bench.pope import CATEGORIES, COUNTS, auc, rates, tally
 from iava.bench.records import Record
 from iava.bench.stats import bootstrap_auc, by_cluster, holm, interval, mcnemar, paired_difference, resampled
-
-CONTROLS = ("greedy", "sample", "apc", "bias")
-"""Methods that see nothing but the model's own logits: what a method must beat to count as better."""
-TITLES = {"greedy": "greedy", "sample": "sampling", "apc": "APC-only", "bias": "constant bias", "iava": "IAVA"}
+from iava.methods import METHODS
 
 Row = dict[str, Any]
 
@@ -83,7 +80,7 @@ def _row(records: Sequence[Record], seed: int) -> Row:
 
 def best_control(rows: Sequence[Row]) -> str | None:
     """The control with the highest overall accuracy (equal: the first); None if there is no control."""
-    controls = [row for row in rows if row["category"] == "overall" and row["method"] in CONTROLS]
+    controls = [row for row in rows if row["category"] == "overall" and is_control(row["method"])]
     return max(controls, key=lambda row: row["metrics"]["accuracy"])["method"] if controls else None
 
 
@@ -117,7 +114,7 @@ def _right(record: Record) -> bool:
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """One sentence for each method that is no control: what the overall row says, for better or worse."""
-    ours = [row for row in rows if row["category"] == "overall" and row["method"] not in CONTROLS]
+    ours = [row for row in rows if row["category"] == "overall" and not is_control(row["method"])]
     return [_verdict(row) for row in ours]
 
 
@@ -141,9 +138,14 @@ def _verdict(row: Row) -> str:
     return f"{name} is {abs(difference):.1f} points {side} {control}, {limits}: {outcome}"
 
 
+def is_control(method: str) -> bool:
+    """Whether a method is one that others must beat to count as better."""
+    return METHODS[method].control
+
+
 def title(method: str) -> str:
     """A method's name for readers."""
-    return TITLES.get(method, method)
+    return METHODS[method].title or METHODS[method].__name__
 
 
 def console_table(rows: Sequence[Row]) -> Table:
@@ -173,7 +175,7 @@ def console_table(rows: Sequence[Row]) -> Table:
 
 def _cells(row: Row) -> list[str]:
     metrics, comparison = row["metrics"], row["comparison"]
-    against, p = ("best control" if row["method"] in CONTROLS else "", "")
+    against, p = ("best control" if is_control(row["method"]) else "", "")
     if comparison is not None:
         against, p = f"{signed(comparison['difference'])} {signed_limits(comparison['interval'])}", p_value(comparison)
     return [

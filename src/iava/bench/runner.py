@@ -21,6 +21,7 @@ from iava.bench.results import rows_of
 from iava.lvlm import LVLM
 from iava.methods.base import Method
 from iava.methods.controls import yes_no_logits
+from iava.methods.oracle import Oracle
 
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how many questions are answered, how many there are."""
@@ -85,6 +86,8 @@ def evaluate(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_:
         ValueError: if the folder cannot be used, or the plan names what does not exist.
     """
     task = pocket(plan.split, plan.limit)
+    if "oracle" in plan.methods and any(question.region is None for question in task.questions):
+        raise ValueError(f"oracle must know which region answers each question, and {task.benchmark} does not say")
     methods = {name: lvlm.method(name, **settings) for name, settings in plan.methods.items()}
     described = {name: method.settings() for name, method in methods.items()}
     if plan.fitted:
@@ -164,6 +167,8 @@ def _answers(
 ) -> dict[str, Record]:
     """What is recorded of the answer to each wording."""
     wordings = list(dict.fromkeys(question.question for question in questions))
+    if isinstance(method, Oracle):
+        method = method.told(picture, {question.question: question.region or () for question in questions})
     # Seeded by image, so that a resumed run draws what an undisturbed one draws, and no two images the same.
     seed = zlib.crc32(f"{plan.seed} {image}".encode())
     answers = lvlm.ask_many(picture, wordings, method=method, max_new_tokens=plan.max_new_tokens, seed=seed)

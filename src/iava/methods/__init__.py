@@ -3,9 +3,12 @@
 from iava.methods.avisc import AvisC
 from iava.methods.base import Method
 from iava.methods.controls import APC, ConstantBias, Greedy, Sample
+from iava.methods.controls_prompt import PromptBias
+from iava.methods.controls_vstar import NoImage, Noise, RandomTokens, RelevantTokens
 from iava.methods.iava import IAVA
 from iava.methods.icd import ICD
 from iava.methods.m3id import M3ID
+from iava.methods.oracle import Oracle
 from iava.methods.vcd import VCD
 
 METHODS: dict[str, type[Method]] = {
@@ -17,5 +20,11 @@ METHODS: dict[str, type[Method]] = {
     "icd": ICD,
     "m3id": M3ID,
     "avisc": AvisC,
+    "prompt-bias": PromptBias,
     "iava": IAVA,
+    "iava-random": RandomTokens,
+    "iava-relevant": RelevantTokens,
+    "no-image": NoImage,
+    "noise": Noise,
+    "oracle": Oracle,
 }

@@ -47,7 +47,7 @@ class AvisC(Method):
         >>> model.generate(**inputs, custom_generate=AvisC(), max_new_tokens=64)
     """
 
-    name = "avisc"
+    name, paper = "avisc", "2405.17820"
 
     def __init__(
         self,

@@ -39,6 +39,8 @@ def check_layers(layers: str | Sequence[int]) -> str | list[int]:
 
 def check_top_i(top_i: int | float) -> None:
     """Refuses what is neither a count of at least 1 nor a share in (0, 1]."""
+    if isinstance(top_i, str):
+        raise ValueError(f"top_i is {top_i!r}: it must be a count such as 40 or a share such as 0.2")
     if isinstance(top_i, float):
         check_number("top_i", top_i, low=0, high=1, above=True)
     else:

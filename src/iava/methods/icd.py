@@ -38,7 +38,7 @@ class ICD(Method):
         >>> model.generate(**inputs, custom_generate=ICD(processor), max_new_tokens=64)
     """
 
-    name = "icd"
+    name, paper = "icd", "2403.18715"
 
     def __init__(
         self,

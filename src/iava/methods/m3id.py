@@ -44,7 +44,7 @@ class M3ID(Method):
         >>> model.generate(**inputs, custom_generate=M3ID(), max_new_tokens=64)
     """
 
-    name = "m3id"
+    name, paper = "m3id", "2403.14003"
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ class VCD(Method):
         >>> model.generate(**inputs, custom_generate=VCD(), max_new_tokens=64)
     """
 
-    name = "vcd"
+    name, paper = "vcd", "2311.16922"
     reads_pixels = True
 
     def __init__(
