@@ -9,13 +9,19 @@ if TYPE_CHECKING:
     from iava.methods.base import contrast
     from iava.methods.controls import APC, ConstantBias, Greedy, Sample
     from iava.methods.iava import IAVA
+    from iava.methods.only import ONLY
+    from iava.methods.pai import PAI
     from iava.methods.select import select_irrelevant
+    from iava.methods.sid import SID
 
 # Loaded when they are asked for, so that `iava --help` need not wait for torch.
 _HOMES = {
     "APC": "iava.methods.controls",
     "IAVA": "iava.methods.iava",
     "LVLM": "iava.lvlm",
+    "ONLY": "iava.methods.only",
+    "PAI": "iava.methods.pai",
+    "SID": "iava.methods.sid",
     "Answer": "iava.lvlm",
     "ConstantBias": "iava.methods.controls",
     "Greedy": "iava.methods.controls",
@@ -30,6 +36,9 @@ __all__ = [
     "APC",
     "IAVA",
     "LVLM",
+    "ONLY",
+    "PAI",
+    "SID",
     "Answer",
     "ConstantBias",
     "Greedy",

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -49,7 +50,8 @@ def _candidates(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Ten
 class Method:
     """A decoding method, passed to `model.generate(**inputs, custom_generate=method)`.
 
-    A new method defines `name`, `settings`, `combine`, and `second` if it has a second branch.
+    A new method defines `name`, `settings`, `combine`, `second` if it has a second branch, and `steer` if it changes
+    how the decoder attends.
     """
 
     name: ClassVar[str]
@@ -76,6 +78,12 @@ class Method:
         """What the second branch's decoder is fed. Methods without a second branch leave this alone."""
         raise NotImplementedError
 
+    def steer(
+        self, model: PreTrainedModel, is_image: torch.Tensor, second: torch.Tensor
+    ) -> AbstractContextManager[None]:
+        """What is done to the decoder while it runs; see `engine.twin.Twin`. Most methods leave this alone."""
+        raise NotImplementedError
+
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         """One row out of two: (B, V), (B, V) -> (B, V) float32; `negative` is None without a second branch."""
         return logits
@@ -100,6 +108,7 @@ class Method:
         of images for later calls about them.
         """
         has_second = type(self).second is not Method.second
+        steers = type(self).steer is not Method.steer
 
         def combine(full: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
             combined = self.combine(full, negative, step)
@@ -111,10 +120,10 @@ class Method:
 
         candidates = [model] if self.model is None else [model, self.model]
         outer = next((one for one in candidates if hasattr(one.config, "image_token_id")), None)
-        if has_second and outer is None:
+        if (has_second or steers) and outer is None:
             raise ValueError(
                 f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
-                f"the image: give the method the whole model, {type(self).__name__}(processor, model=model)"
+                f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )
         return decode(
             model,
@@ -122,6 +131,7 @@ class Method:
             outer=outer,
             memory=memory,
             second=partial(self.second, trace=trace) if has_second else None,
+            steer=self.steer if steers else None,
             combine=combine,
             sampling=self.sampling,
             warpers=self.warpers(),

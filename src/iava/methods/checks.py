@@ -35,3 +35,9 @@ def check_top_i(top_i: int | float) -> None:
         check_number("top_i", top_i, low=0, high=1, above=True)
     else:
         check_number("top_i", top_i, low=1)
+
+
+def check_whole(name: str, value: int, *, low: int) -> None:
+    """Refuses what is not a whole number from `low`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ValueError(f"{name} is {value!r}: it must be a whole number, at least {low}")
