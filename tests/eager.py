@@ -37,7 +37,10 @@ class Altered(Reference):
         usual = home.eager_attention_forward
         seen: dict[str, Any] = {"weights": {}, "values": {}}
 
-        def attention(module, query, key, value, attention_mask, scaling=None, softcap=None, **_kwargs):
+        def attention(module, query, key, value, attention_mask, scaling=None, softcap=None, **kwargs):
+            if module not in [layer.self_attn for layer in layers]:
+                # A vision tower of the same file.
+                return usual(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
             groups = query.shape[1] // key.shape[1]
             key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
             scores = torch.einsum("bhqd,bhkd->bhqk", query, key) * scaling
