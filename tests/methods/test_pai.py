@@ -12,9 +12,9 @@ def expected(one: eager.Altered, tokens: list[int], alpha=0.8, gamma=1.7, beta=0
     def raise_image(layer: int, scores: torch.Tensor) -> torch.Tensor:
         scores = scores.clone()
         for row in range(one.length - 1, scores.shape[1]) if layer >= start else []:
-            for column in one.image:
-                seen = scores[0, row, column] > -1e30
-                scores[:, row, column] += alpha * scores[:, row, column].abs() if seen else 0.0
+            seen = (scores[0, row] > -1e30).tolist()
+            columns = [column for column in one.image if seen[column]]
+            scores[:, row, columns] += alpha * scores[:, row, columns].abs()
         return scores
 
     full, _ = one.run(tokens, raise_image)

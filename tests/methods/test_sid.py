@@ -26,10 +26,9 @@ def expected(one: eager.Altered, tokens: list[int], keep=0.34, early=1, alpha=1.
                 dropped[row] = [column for column in one.image if column not in chosen]
         if layer < early:
             return scores
-        scores = scores.clone()
+        scores, seen = scores.clone(), (scores[0] > -1e30).tolist()
         for row, columns in dropped.items():
-            left = [k for k in range(scores.shape[2]) if scores[0, row, k] > -1e30 and k not in columns]
-            if left:
+            if any(seen[row][k] for k in range(len(seen)) if k not in columns):
                 scores[:, row, columns] = -torch.inf
         return scores
 

@@ -4,6 +4,7 @@ ONLY: One-Layer Intervention Sufficiently Mitigates Hallucinations in Large Visi
 ICCV 2025).
 """
 
+import math
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -108,8 +109,10 @@ def textual(weights: torch.Tensor, image: torch.Tensor, seen: torch.Tensor) -> t
     first = seen & (seen.cumsum(dim=1) == 1)
     text, image = (seen & ~image & ~first)[:, None], image[:, None]
     weights = _without_outliers(_without_outliers(weights, text), image)
-    ratio = _entropy(weights, text) / _entropy(weights, image)
-    # The ratio of a head that looks at nothing of a kind is no number: it stays.
+    # A head that looks at nothing of a kind: as if at one token of text, or at all of an endless image.
+    of_text = _entropy(weights, text).nan_to_num(nan=0.0)
+    of_image = _entropy(weights, image).nan_to_num(nan=math.inf)
+    ratio = of_text / of_image
     below = ratio < ratio.mean(dim=1, keepdim=True)
     return weights.masked_fill(below[..., None], 0.0)
 

@@ -79,18 +79,16 @@ class PAI(Method):
             raise ValueError(f"start is {self.start}, but the model has {layers} layers: use 0 to {layers - 1}")
         if self.alpha == 0 or second.all():
             return nullcontext()
-        image = is_image & ~second[:, None]
+        first = ~second
+        image = is_image & first[:, None]
 
         def attend(call: Call) -> torch.Tensor:
             output = call.run()
             if call.layer >= self.start:
                 seen = call.scores.isfinite() & call.fit(image)[:, None]
                 raised = torch.where(seen, call.scores + self.alpha * call.scores.abs(), call.scores)
-                mixed = call.mixed(call.weights(raised)).to(output)
-                first = ~second.to(output.device)
-                output = torch.cat(
-                    [output[:, :-1], torch.where(first[:, None, None], mixed, output[:, -1])[:, None]], 1
-                )
+                rows = first.to(output.device)
+                output[rows, -1] = call.mixed(call.weights(raised))[rows].to(output.dtype)
             return output
 
         return steered(model, attend)
