@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from iava.methods.iava import IAVA
     from iava.methods.icd import ICD
     from iava.methods.m3id import M3ID
+    from iava.methods.only import ONLY
+    from iava.methods.pai import PAI
     from iava.methods.select import select_irrelevant
+    from iava.methods.sid import SID
     from iava.methods.vcd import VCD
 
 # Loaded when they are asked for, so that `iava --help` need not wait for torch.
@@ -24,6 +27,9 @@ _HOMES = {
     "LVLM": "iava.lvlm",
     "M3ID": "iava.methods.m3id",
     "VCD": "iava.methods.vcd",
+    "ONLY": "iava.methods.only",
+    "PAI": "iava.methods.pai",
+    "SID": "iava.methods.sid",
     "Answer": "iava.lvlm",
     "AvisC": "iava.methods.avisc",
     "ConstantBias": "iava.methods.controls",
@@ -42,6 +48,9 @@ __all__ = [
     "ICD",
     "LVLM",
     "M3ID",
+    "ONLY",
+    "PAI",
+    "SID",
     "VCD",
     "Answer",
     "AvisC",

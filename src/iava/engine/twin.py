@@ -7,6 +7,7 @@ criteria and logits processors therefore work as they do in `generate`.
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel, Stoppi
 from transformers.generation import LogitsProcessor, LogitsProcessorList
 from transformers.generation.utils import GenerateOutput
 
-from iava.engine.boundary import Prompt, capture, check_served, prompt_of, run
+from iava.engine.boundary import Prompt, capture, check_served, image_mask, prompt_of, run
 from iava.engine.probe import last_row
 from iava.engine.shared import Memory, may_begin_alike, read_together
 
@@ -23,6 +24,7 @@ Outputs = Any
 
 Second = Callable[[Prompt], dict[str, Any]]
 Combine = Callable[[torch.Tensor, torch.Tensor | None, int], torch.Tensor]
+Steer = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], AbstractContextManager[None]]
 
 # What a decoding step is given for each row of the batch.
 _OF_ROWS = ("attention_mask", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
@@ -38,6 +40,9 @@ class Twin:
         combine: (logits (B, V), negative (B, V) or None, number of the step from 0) -> logits (B, V), all float32.
         outer: the vision-language model, where `model` is only its language model.
         memory: what was read of images before, and what is read of them now.
+        steer: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
+            tokens so far are the image's, and (R,) bool, which rows are the second branch's. It may make the decoder
+            give twice as many rows: the others are then what the second branch would have said.
     """
 
     def __init__(
@@ -47,17 +52,21 @@ class Twin:
         combine: Combine,
         outer: PreTrainedModel | None = None,
         memory: Memory | None = None,
+        steer: Steer | None = None,
     ) -> None:
         self.model: Any = model
         self._second = second
         self._combine = combine
         self._outer = outer or model
         self._memory = memory
+        self._steer = steer
         self._step = 0
+        self._rows = 0
         self._mask: torch.Tensor | None = None
         # How many columns the second branch needs more than the prompts have, and how far its positions are ahead.
         self.extra = 0
         self._ahead: torch.Tensor | None = None
+        self._is_image: torch.Tensor | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -76,20 +85,27 @@ class Twin:
         def read() -> Outputs:
             return self.model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
 
+        self._rows = len(input_ids)
+        if self._steer is not None:
+            self._is_image = image_mask(self._outer, input_ids)
         prompt, outputs = self._read_together(input_ids, model_kwargs, read)
         if outputs is None and self._second is not None:
-            with capture(self.model) as captured, last_row(self.model) as rows:
+            with capture(self.model) as captured, last_row(self.model) as rows, self._steering(self._is_image):
                 outputs = read()
             prompt = self._prompt(input_ids, model_kwargs, captured)
             prompt.rows = rows
         if self._second is None:
-            return self._combined(read() if outputs is None else outputs, None)
+            if outputs is None:
+                with self._steering(self._is_image):
+                    outputs = read()
+            return self._combined(outputs)
         assert prompt is not None
         assert outputs is not None
         inputs = self._second(prompt)
         other = inputs.pop("past_key_values", None) or DynamicCache()
         shared = other.get_seq_length()
-        negative = run(self.model, inputs, other)
+        with self._steering(self._is_image, second=True):
+            negative = run(self.model, inputs, other)
         mask, cache, length = inputs["attention_mask"], outputs.past_key_values, input_ids.shape[1]
         self._ahead = inputs["position_ids"][..., -1:] - prompt.inputs["position_ids"][..., -1:]
         self.extra = _missing_columns(mask, shared, length)
@@ -108,7 +124,23 @@ class Twin:
         with capture(self.model, stop=True) as captured:
             read()
         prompt = self._prompt(input_ids, model_kwargs, captured)
-        return prompt, read_together(prompt, self._memory)
+        return prompt, read_together(prompt, self._memory, self._steering)
+
+    def _steering(self, is_image: torch.Tensor | None, second: bool = False) -> AbstractContextManager[None]:
+        """Steers a run of one branch: (B, T) bool, where its image tokens are."""
+        if self._steer is None or is_image is None:
+            return nullcontext()
+        return self._steer(self.model, is_image, is_image.new_full((len(is_image),), second))
+
+    def _steering_steps(self) -> AbstractContextManager[None]:
+        """Steers a run of one new token for each row of both branches."""
+        if self._steer is None or self._is_image is None:
+            return nullcontext()
+        is_image = torch.nn.functional.pad(self._is_image, (self.extra, self._step))
+        second = is_image.new_zeros(len(is_image))
+        if self._second is not None:
+            is_image, second = torch.cat([is_image, is_image]), torch.cat([second, ~second])
+        return self._steer(self.model, is_image, second)
 
     def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
         mask, types = model_kwargs.get("attention_mask"), model_kwargs.get("token_type_ids")
@@ -136,16 +168,18 @@ class Twin:
         return self.model.prepare_inputs_for_generation(torch.cat([input_ids, input_ids]), **kwargs)
 
     def __call__(self, **inputs: Any) -> Outputs:
-        outputs = self.model(**inputs)
-        if self._second is None:
-            return self._combined(outputs, None)
-        outputs.logits, negative = outputs.logits.chunk(2)
-        return self._combined(outputs, negative[:, -1])
+        with self._steering_steps():
+            outputs = self.model(**inputs)
+        return self._combined(outputs)
 
-    def _combined(self, outputs: Outputs, negative: torch.Tensor | None) -> Outputs:
+    def _combined(self, outputs: Outputs, negative: torch.Tensor | None = None) -> Outputs:
+        """Makes one row of logits of two: `negative` (B, V), or the rows that follow the first branch's."""
+        full, rest = outputs.logits[: self._rows, -1], outputs.logits[self._rows :, -1]
+        if negative is None and len(rest):
+            negative = rest
         # Half precision would lose the difference of two nearly equal rows.
         negative = None if negative is None else negative.float()
-        outputs.logits = self._combine(outputs.logits[:, -1].float(), negative, self._step)[:, None]
+        outputs.logits = self._combine(full.float(), negative, self._step)[:, None]
         self._step += 1
         return outputs
 
@@ -235,6 +269,7 @@ def decode(
     warpers: list[LogitsProcessor],
     outer: PreTrainedModel | None = None,
     memory: Memory | None = None,
+    steer: Steer | None = None,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -251,12 +286,13 @@ def decode(
         warpers: applied to the combined logits after `generate`'s own processors.
         outer: the vision-language model, where `generate` was called on its language model.
         memory: see `Twin`.
+        steer: see `Twin`.
 
     Raises:
         ValueError: if the model cannot be served, or if `past_key_values` already holds a part of the prompt: both
             branches must read all of it.
     """
-    if second is not None:
+    if second is not None or steer is not None:
         check_served(outer or model)
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
@@ -276,7 +312,7 @@ def decode(
         model_kwargs["streamer"].put(input_ids.cpu())
     mixin: Any = type(model)
     loop = mixin._beam_search if generation_config.num_beams > 1 else mixin._sample
-    twin = Twin(model, second, combine, outer, memory)
+    twin = Twin(model, second, combine, outer, memory, steer)
     result = loop(
         twin,
         input_ids,

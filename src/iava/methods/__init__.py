@@ -8,7 +8,10 @@ from iava.methods.controls_vstar import NoImage, Noise, RandomTokens, RelevantTo
 from iava.methods.iava import IAVA
 from iava.methods.icd import ICD
 from iava.methods.m3id import M3ID
+from iava.methods.only import ONLY
 from iava.methods.oracle import Oracle
+from iava.methods.pai import PAI
+from iava.methods.sid import SID
 from iava.methods.vcd import VCD
 
 METHODS: dict[str, type[Method]] = {
@@ -16,12 +19,15 @@ METHODS: dict[str, type[Method]] = {
     "sample": Sample,
     "apc": APC,
     "bias": ConstantBias,
+    "prompt-bias": PromptBias,
+    "iava": IAVA,
     "vcd": VCD,
     "icd": ICD,
     "m3id": M3ID,
     "avisc": AvisC,
-    "prompt-bias": PromptBias,
-    "iava": IAVA,
+    "pai": PAI,
+    "sid": SID,
+    "only": ONLY,
     "iava-random": RandomTokens,
     "iava-relevant": RelevantTokens,
     "no-image": NoImage,

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -49,8 +50,8 @@ def _candidates(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Ten
 class Method:
     """A decoding method, passed to `model.generate(**inputs, custom_generate=method)`.
 
-    A new method defines `name`, `paper`, `settings`, `combine`, and `second` if it has a second branch. Its
-    constructor takes the settings by name and needs none of them.
+    A new method defines `name`, `paper`, `settings`, `combine`, `second` if it has a second branch, and `steer` if it
+    changes how the decoder attends. Its constructor takes the settings by name and needs none of them.
     """
 
     name: ClassVar[str]
@@ -89,6 +90,12 @@ class Method:
         """What the second branch's decoder is fed. Methods without a second branch leave this alone."""
         raise NotImplementedError
 
+    def steer(
+        self, model: PreTrainedModel, is_image: torch.Tensor, second: torch.Tensor
+    ) -> AbstractContextManager[None]:
+        """What is done to the decoder while it runs; see `engine.twin.Twin`. Most methods leave this alone."""
+        raise NotImplementedError
+
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         """One row out of two: (B, V), (B, V) -> (B, V) float32; `negative` is None without a second branch."""
         return logits
@@ -117,6 +124,7 @@ class Method:
         `custom_generate=functools.partial(method, streamer=streamer)`. In the same way a `memory` keeps what was read
         of images for later calls about them.
         """
+        steers = type(self).steer is not Method.steer
 
         def combine(full: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
             combined = self.combine(full, negative, step)
@@ -128,7 +136,7 @@ class Method:
 
         candidates = [model] if self.model is None else [model, self.model]
         outer = next((one for one in candidates if hasattr(one.config, "image_token_id")), None)
-        if self.has_second() and outer is None:
+        if (self.has_second() or steers) and outer is None:
             raise ValueError(
                 f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
                 f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
