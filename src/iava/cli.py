@@ -1,4 +1,4 @@
-"""The command line: `iava demo`, `iava ask`, `iava eval`, `iava score`, `iava data`."""
+"""The command line: `iava demo`, `iava ask`, `iava eval`, `iava report`, `iava score`, `iava data`."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_data
+from iava import cli_data, cli_report
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
@@ -190,9 +190,11 @@ def evaluate(
         layers=layers,
     )
     from iava.bench.pope import pocket
+    from iava.bench.report import write_report
     from iava.bench.results import console_table, verdicts
     from iava.bench.runner import Plan
     from iava.bench.runner import evaluate as run
+    from iava.bench.runs import read_runs
     from iava.console import progress, terminal
     from iava.files import check_folder
 
@@ -202,11 +204,12 @@ def evaluate(
     lvlm = _load(model)
     with progress() as advance:
         results = run(lvlm, plan, out, advance)
+    page, _, _ = write_report(out / "report.html", read_runs([out]))
     console = terminal()
     console.print(console_table(results["rows"]))
     for sentence in verdicts(results["rows"]):
         console.print(sentence, style="bold", markup=False)
-    console.print(f"records and results: {out}", markup=False)
+    console.print(f"Records and results: {out}, report: {page}", markup=False)
 
 
 @app.command()
@@ -226,6 +229,7 @@ def demo(
 
 
 app.command()(_one_line(cli_data.score))
+app.command()(_one_line(cli_report.report))
 data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")
 data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))

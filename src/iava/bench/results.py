@@ -141,6 +141,11 @@ def _verdict(row: Row) -> str:
     return f"{name} is {abs(difference):.1f} points {side} {control}, {limits}: {outcome}"
 
 
+def is_control(method: str) -> bool:
+    """Whether a method is one that others must beat to count as better."""
+    return method in CONTROLS
+
+
 def title(method: str) -> str:
     """A method's name for readers."""
     return TITLES.get(method, method)
