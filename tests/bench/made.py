@@ -10,7 +10,7 @@ METHODS = {"greedy": {}, "apc": {"beta": 0.1}, "bias": {"bias": 1.5}, "iava": {"
 
 
 def records(methods=METHODS, images=12, seed=0, split="test", prefix="test-"):
-    """Answers by chance, the same for the same seed: `bias` is greedy with a constant, others have luck of their own."""
+    """Answers by chance, the same for the same seed: `bias` is greedy with a constant, others have their own luck."""
     found = []
     for i in range(images):
         image = f"{prefix}{i:05d}"

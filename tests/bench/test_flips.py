@@ -22,7 +22,10 @@ def test_a_question_of_three_categories_flips_once():
     theirs = [record(*q, parsed) for q, parsed in zip(asked, greedy, strict=True)]
     found = flips("iava", [record(*q, parsed) for q, parsed in zip(asked, ours, strict=True)], theirs)
     assert found.asked == 5
-    assert [(our["id"], their["parsed"]) for their, our in found.gained] == [("a-random-cat", "no"), ("c-random-fox", None)]
+    assert [(our["id"], their["parsed"]) for their, our in found.gained] == [
+        ("a-random-cat", "no"),
+        ("c-random-fox", None),
+    ]
     assert [our["id"] for _, our in found.lost] == ["a-random-dog", "b-random-cow"]
     assert [our["image"] for _, our in shown(found.gained + found.lost, 2)] == ["a", "c"]
 

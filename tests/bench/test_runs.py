@@ -54,7 +54,7 @@ def test_errors_are_no_answers(tmp_path):
 
 
 def message(*folders):
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         read_runs(list(folders))
     return str(caught.value)
 

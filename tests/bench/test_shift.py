@@ -1,5 +1,7 @@
 """The curve of constant biases against trying every bias, and what lies beyond it against resampling by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def tried(margins, truths):
     """Yes-ratio and accuracy for a bias between any two margins, and beyond the outermost."""
     found = {}
     values = sorted(set(margins))
-    middles = [(a + b) / 2 for a, b in zip(values, values[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in pairwise(values)]
     for threshold in [values[0] - 1, *middles, values[-1] + 1]:
         answers = ["yes" if margin - threshold > 0 else "no" for margin in margins]
         right = np.mean([answer == truth for answer, truth in zip(answers, truths, strict=True)])

@@ -43,9 +43,9 @@ class Thumb:
 
 @dataclass(frozen=True)
 class Strip:
-    """Some of the answers that a method changed for the better, or for the worse."""
+    """Some of the answers, of so many, that a method changed for the better (gained), or for the worse."""
 
-    title: str
+    method: str
     gained: bool
     most: int
     thumbs: list[Thumb]
@@ -131,7 +131,7 @@ def _fact(row: Row) -> str:
 def _asked(records: Sequence[Record]) -> str:
     questions = len({record["id"] for record in records})
     images = len({record["image"] for record in records})
-    return f"{questions} questions about {images} pictures"
+    return f"{questions:,} questions about {images:,} pictures"
 
 
 def _gaps(run: Run, methods: Sequence[str]) -> list[str]:
@@ -139,7 +139,7 @@ def _gaps(run: Run, methods: Sequence[str]) -> list[str]:
     answered = {method: sum(r["method"] == method and "error" not in r for r in run.records) for method in methods}
     missing = [method for method in run.settings["methods"] if method not in methods]
     return [
-        f"{title(name)}: {n} of {everything} questions answered" for name, n in answered.items() if n < everything
+        f"{title(name)}: {n:,} of {everything:,} questions answered" for name, n in answered.items() if n < everything
     ] + [f"{title(name)}: nothing answered" for name in missing]
 
 
@@ -221,12 +221,9 @@ def _flips_table(changed: Sequence[Flips]) -> Table | None:
 
 
 def _strips(some: Flips, open_image: OpenImage | None) -> list[Strip]:
-    name = title(some.method)
     strips = [
-        Strip(
-            f"Gained by {name}", True, len(some.gained), [_thumb(p, open_image) for p in shown(some.gained, THUMBNAILS)]
-        ),
-        Strip(f"Lost by {name}", False, len(some.lost), [_thumb(p, open_image) for p in shown(some.lost, THUMBNAILS)]),
+        Strip(title(some.method), gained, len(pairs), [_thumb(pair, open_image) for pair in shown(pairs, THUMBNAILS)])
+        for gained, pairs in ((True, some.gained), (False, some.lost))
     ]
     return [strip for strip in strips if strip.thumbs]
 

@@ -154,7 +154,7 @@ def category_tables(rows: Sequence[Row]) -> list[tuple[str, Table]]:
             (
                 category,
                 Table(
-                    f"{named(category)} · {most} questions",
+                    f"{named(category)} · {most:,} questions",
                     headings,
                     lines,
                     axis=(number(main, low), number(main, high)),
