@@ -21,7 +21,7 @@ HEADINGS = {
 POINTS = ("score",)
 """Metrics on a scale of their own; all others are fractions of 1, shown in percent."""
 MAIN = ("accuracy", "score")
-"""In which methods are compared; without these the first metric there is."""
+"""In which methods are compared unless a row names its own; without these the first metric there is."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Table:
 
 def main_metric(row: Row) -> str:
     """The metric in which a row's methods are compared."""
-    return next((name for name in MAIN if name in row["metrics"]), next(iter(row["metrics"])))
+    return row.get("main") or next((name for name in MAIN if name in row["metrics"]), next(iter(row["metrics"])))
 
 
 def heading(metric: str) -> str:
