@@ -60,7 +60,7 @@ def beside(settings: Mapping[str, Any], rows: Sequence[Row], records: Sequence[R
     kind = "Scores" if benchmark == "mme" else "Accuracies"
     if same:
         heading = f"Published numbers for {model} beside ours"
-        note = f"{kind} as printed. Prompts, parsers and image lists differ between papers. "
+        note = f"{kind} as published. Prompts, parsers and image lists differ between papers. "
     else:
         heading = f"For context only: {found[0]['model']} on COCO, as published"
         note = "Another model and other pictures: not comparable with any number above. "
