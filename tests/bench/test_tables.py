@@ -2,7 +2,8 @@
 
 import pytest
 
-from iava.bench.tables import Cell, Line, Table, category_tables, latex, latex_text, markdown, summary
+from iava.bench.tables import Cell, Line, Table, category_tables, summary
+from iava.bench.typeset import latex, latex_text, markdown
 
 LINES = [Line("a|b_*c*", [Cell("1 & 2", "[50 %]"), Cell("x\ny")], "tag"), Line("<script>", [Cell(), Cell("$\\x{}~^#")])]
 HOSTILE = Table("100 % <b>|", ["h_1", "`h2`"], LINES, "note & more", "who?")

@@ -13,7 +13,7 @@ from iava.bench.pope import parse_word
 from iava.bench.results import title
 from iava.bench.runs import Run
 from iava.bench.section import OpenImage, Section, section
-from iava.bench.tables import latex, latex_text, markdown, markdown_text
+from iava.bench.typeset import latex, latex_text, markdown, markdown_text
 from iava.explain.overlay import data_uri, layers, shrunk
 from iava.explain.page import environment
 from iava.explain.words import differing
