@@ -1,4 +1,4 @@
-"""The command line: `iava demo`, `iava ask`, `iava methods`, `iava eval`, `iava tune`, `iava score`, `iava data`."""
+"""The command line: ask, demo, methods, eval, tune, report, score, data."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_data, cli_methods, cli_tune
+from iava import cli_data, cli_methods, cli_report, cli_tune
 from iava.cli_settings import method_names, settings_of, with_settings
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
@@ -154,9 +154,11 @@ def evaluate(
         raise ValueError(f"unknown benchmark {bench!r}: use pope")
     names = _names("methods", methods)
     from iava.bench.pope import pocket
+    from iava.bench.report import write_report
     from iava.bench.results import console_table, verdicts
     from iava.bench.runner import Plan
     from iava.bench.runner import evaluate as run
+    from iava.bench.runs import read_runs
     from iava.bench.tune import read_tuned
     from iava.console import progress, terminal
     from iava.files import check_folder
@@ -168,11 +170,12 @@ def evaluate(
     lvlm = _load(model)
     with progress() as advance:
         results = run(lvlm, plan, out, advance)
+    page, _, _ = write_report(out / "report.html", read_runs([out]))
     console = terminal()
     console.print(console_table(results["rows"]))
     for sentence in verdicts(results["rows"]):
         console.print(sentence, style="bold", markup=False)
-    console.print(f"records and results: {out}", markup=False)
+    console.print(f"Records and results: {out}, report: {page}", markup=False)
 
 
 @app.command()
@@ -194,6 +197,7 @@ def demo(
 app.command()(_one_line(cli_methods.methods))
 app.command()(_one_line(cli_tune.tune))
 app.command()(_one_line(cli_data.score))
+app.command()(_one_line(cli_report.report))
 data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")
 data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))

@@ -234,7 +234,7 @@ class LVLM:
                     )
 
     def _inputs(self, reading: "Reading", questions: Sequence[str], *, pixels: bool = False) -> dict[str, Any]:
-        prompts = [self._prompt(question) for question in questions]
+        prompts = [self.prompt(question) for question in questions]
         inputs = self.processor(
             text=prompts,
             # One list for each prompt: some processors take a flat list for the images of one prompt.
@@ -257,7 +257,8 @@ class LVLM:
             made["mm_encoder_outputs"] = {"image": _repeated(features, len(prompts))}
         return made
 
-    def _prompt(self, question: str) -> str:
+    def prompt(self, question: str) -> str:
+        """How a question about one image looks when the model reads it."""
         if not self.processor.chat_template:
             # InstructBLIP, BLIP-2 and PaliGemma: their processors put the image before the question.
             return question

@@ -103,7 +103,8 @@ def evaluate(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_:
         "max_new_tokens": plan.max_new_tokens,
         "parser": plan.parser,
     }
-    manifest = open_run(folder, settings, circumstances(lvlm.model))
+    about = circumstances(lvlm.model) | {"prompt": lvlm.prompt(task.questions[0].question)}
+    manifest = open_run(folder, settings, about)
     if plan.fitted:
         bias = _bias_on_tune(lvlm, plan, methods, folder, advance)
         methods["bias"] = lvlm.method("bias", bias=bias)
