@@ -147,6 +147,7 @@ class Method:
             outer=outer,
             memory=memory,
             second=partial(self.second, trace=trace) if self.has_second() else None,
+            steer=self.steer if steers else None,
             combine=combine,
             sampling=self.sampling,
             warpers=self.warpers(),
