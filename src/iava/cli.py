@@ -298,3 +298,7 @@ def _load(model: str) -> Any:
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     return load(model)
+
+
+# At the end, because they take their options from here.
+from iava import cli_app, cli_explain  # noqa: E402, F401

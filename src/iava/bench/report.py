@@ -8,7 +8,7 @@ from PIL import Image
 
 from iava.bench.pope import PARSERS
 from iava.bench.results import CONTROLS, limits, p_value, percent, signed, signed_limits, title, verdicts
-from iava.explain.overlay import data_uri, layers, shrunk
+from iava.explain.overlay import data_uri, reading, shrunk
 from iava.explain.page import environment
 from iava.explain.words import differing
 from iava.lvlm import Answer
@@ -71,7 +71,7 @@ def report_page(
 
 
 def _example(example: Example, parse: Callable[[str], str | None]) -> dict[str, Any]:
-    small = shrunk(example.picture.convert("RGB"))
+    small = shrunk(example.picture)
     return {
         "name": example.name,
         "picture": data_uri(small),
@@ -85,8 +85,7 @@ def _example(example: Example, parse: Callable[[str], str | None]) -> dict[str, 
                 "greedy_right": None if truth is None else parse(greedy.text) == truth,
                 "ours_right": None if truth is None else parse(ours.text) == truth,
                 "title": title(ours.method),
-                "general": ours.settings.get("general"),
-                "layers": layers(ours.explanation, example.picture.size, small.size),
+                "reading": reading(ours, example.picture.size, each_layer=False),
             }
             for question, truth, greedy, ours in example.questions
         ],
