@@ -13,7 +13,7 @@ from iava import cli_data
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Instruction-aligned visual attention: fewer hallucinations, measured honestly.",

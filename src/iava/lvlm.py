@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -212,7 +212,7 @@ class LVLM:
             return []
         inputs = self._inputs(reading, questions, pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if explain else 0)
-        watched = looks(self.model) if explain else nullcontext([])
+        watched: AbstractContextManager[list[torch.Tensor]] = looks(self.model) if explain else nullcontext([])
         with unchanged(self.model), watched as runs, torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from iava.explain.overlay import data_uri, reading, shrunk
 from iava.explain.words import differing
 from iava.lvlm import LVLM, Answer
 
-Asked = list[tuple[str, Sequence[Answer]]]
+Asked = Sequence[tuple[str, Sequence[Answer]]]
 """Each question with its answers, one a method."""
 
 

@@ -196,7 +196,7 @@
     const mark = (yes, text) => make("li", { class: yes ? "yes" : "no" }, make("b", {}, yes ? "✓ " : "✗ "), text);
     at("token-marks").replaceChildren(
       mark(found.falls[n], found.falls[n] ? "attention falls" : "attention does not fall"),
-      mark(found.among[n], `fall number ${found.rank[n] + 1}, of which ${state.most} count`),
+      mark(found.among[n], `its fall ranks ${found.rank[n] + 1}; i lets in ${state.most}`),
       mark(found.high[n], `${signed(z, value => value.toFixed(2))} standard deviations from the mean, must exceed ${signed(state.lam, value => value.toFixed(2))}`),
       make("li", { class: "verdict" }, found.selected[n] ? "Selected: the second branch keeps it." : "Not selected."));
   }
