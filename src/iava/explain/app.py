@@ -49,6 +49,9 @@ def build(lvlm: LVLM, model: str) -> gr.Blocks:
         except ValueError as error:
             raise gr.Error(str(error)) from None
 
+    def pick(event: gr.SelectData) -> Image.Image:
+        return scenes[event.index]
+
     with gr.Blocks(title="iava", analytics_enabled=False) as app:
         # Lives as long as the app does: the pages are downloaded from there.
         app.iava_folder = folder
@@ -71,7 +74,7 @@ def build(lvlm: LVLM, model: str) -> gr.Blocks:
                 ask = gr.Button("Ask", variant="primary")
                 keep = gr.DownloadButton("Keep the page")
         shown = gr.HTML()
-        gallery.select(lambda event: scenes[event.index], None, picture)
+        gallery.select(pick, None, picture)
         asked = [picture, questions, methods, top_i, lam, alpha, beta, negative, general, longest]
         gr.on([ask.click, questions.submit], explore, asked, [shown, keep])
     return app
