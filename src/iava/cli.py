@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from iava.cli_settings import method_names, settings_of, with_settings
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Instruction-aligned visual attention: fewer hallucinations, measured honestly.",
@@ -79,9 +79,7 @@ def ask(
     """Asks questions about an image."""
     names = _names("compare", compare) if compare is not None else [method]
     _check("max_new_tokens", max_new_tokens)
-    for question in questions:
-        if not question.strip():
-            raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+    _check_questions(questions)
     if explain is not None:
         from iava.files import check_file
 
@@ -211,6 +209,12 @@ def _names(option: str, text: str) -> list[str]:
     return names
 
 
+def _check_questions(questions: Sequence[str]) -> None:
+    for question in questions:
+        if not question.strip():
+            raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+
+
 def _check(option: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{option} is {value}: it must be at least 1")
@@ -226,3 +230,7 @@ def _load(model: str) -> Any:
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     return load(model)
+
+
+# At the end, because they take their options from here.
+from iava import cli_app, cli_explain  # noqa: E402, F401

@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -15,8 +16,9 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationMixin, PreTrainedModel, ProcessorMixin
 
-from iava.boxes import token_boxes
+from iava.boxes import look_boxes, token_boxes
 from iava.engine.probe import unchanged
+from iava.engine.qformer import looks
 from iava.engine.shared import Memory
 from iava.images import ImageSource, read_image
 from iava.methods import METHODS
@@ -24,6 +26,21 @@ from iava.methods.base import Method, Trace
 
 CANDIDATES = 10
 """How many candidate tokens of a step an explanation keeps."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a Q-Former's N queries look at: their cross-attention over the P patches of the vision tower.
+
+    Args:
+        general: (N, P) under the general instruction, mean over heads and layers; a row's sum is at most 1.
+        query: (N, P) under the question; the same where the Q-Former does not read the instruction.
+        boxes: (P, 4) float (x0, y0, x1, y1), each patch's rectangle in pixels of the original image.
+    """
+
+    general: torch.Tensor
+    query: torch.Tensor
+    boxes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,7 @@ class Explanation:
         steps: a dict for each generated token with "full", "combined" and, given a second branch, "negative": the
             ten most probable tokens, each {"id", "text", "probability"}; "combined" leaves out what the method rules
             out.
+        looks: what the image tokens look at in models whose tokens are a Q-Former's queries.
     """
 
     att_general: torch.Tensor | None
@@ -50,6 +68,7 @@ class Explanation:
     selected: torch.Tensor | None
     boxes: np.ndarray | None
     steps: list[dict[str, list[dict[str, Any]]]]
+    looks: Looks | None = None
 
 
 @dataclass(frozen=True)
@@ -195,7 +214,8 @@ class LVLM:
         self._check(asked)
         inputs = self._inputs(reading, asked, pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if explain else 0)
-        with unchanged(self.model), torch.random.fork_rng(enabled=seed is not None):
+        watched: AbstractContextManager[list[torch.Tensor]] = looks(self.model) if explain else nullcontext([])
+        with unchanged(self.model), watched as runs, torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             sequences = self.model.generate(
@@ -210,7 +230,9 @@ class LVLM:
         logits = trace.logits.cpu()
         tokens = [self._until_end(row) for row in new.tolist()]
         explanations = [
-            self._explanation(trace, row, reading.picture, steps=min(len(ids) + 1, new.shape[1])) if explain else None
+            self._explanation(trace, runs, row, reading.picture, steps=min(len(ids) + 1, new.shape[1]))
+            if explain
+            else None
             for row, ids in enumerate(tokens)
         ]
         texts = [self.processor.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
@@ -271,7 +293,9 @@ class LVLM:
         stop = next((position for position, token in enumerate(ids) if token in ends), len(ids))
         return ids[:stop]
 
-    def _explanation(self, trace: Trace, row: int, picture: Image.Image, steps: int) -> Explanation:
+    def _explanation(
+        self, trace: Trace, runs: list[torch.Tensor], row: int, picture: Image.Image, steps: int
+    ) -> Explanation:
         reading = {key: value[row].cpu() for key, value in trace.reading.items()}
         valid = reading.pop("valid", None)
         kept = {key: value[..., valid] for key, value in reading.items()}
@@ -286,6 +310,10 @@ class LVLM:
                 {kind: self._candidates(ids[row], p[row]) for kind, (ids, p) in step.items()}
                 for step in trace.steps[:steps]
             ],
+            # The Q-Former reads the question first, and the general instruction if it is given its own.
+            looks=Looks(runs[-1][row].cpu(), runs[0][row].cpu(), look_boxes(self.model, self.processor, picture))
+            if runs
+            else None,
         )
 
     def _candidates(self, ids: torch.Tensor, probabilities: torch.Tensor) -> list[dict[str, Any]]:

@@ -54,6 +54,7 @@ def test_it_is_self_contained(html):
 def test_it_shows_pictures_questions_and_answers(html):
     page = Reader(html)
     assert len(page.panes) == 8
+    assert [len(reading["maps"]) for reading in page.data] == [1, 1]
     for words in ("scene-<1>", QUESTION, "As they come", "nothing was picked"):
         assert words in page.text
     assert "Nobody" not in page.text

@@ -14,7 +14,7 @@ from iava.bench.results import title
 from iava.bench.runs import Run
 from iava.bench.section import OpenImage, Section, section
 from iava.bench.typeset import latex, latex_text, markdown, markdown_text
-from iava.explain.overlay import data_uri, layers, shrunk
+from iava.explain.overlay import data_uri, reading, shrunk
 from iava.explain.page import environment
 from iava.explain.words import differing
 from iava.files import write_text
@@ -107,7 +107,7 @@ def report_latex(sections: Sequence[Section]) -> str:
 
 
 def _example(example: Example) -> dict[str, Any]:
-    small = shrunk(example.picture.convert("RGB"))
+    small = shrunk(example.picture)
     return {
         "name": example.name,
         "picture": data_uri(small),
@@ -121,8 +121,7 @@ def _example(example: Example) -> dict[str, Any]:
                 "greedy_right": None if truth is None else parse_word(greedy.text) == truth,
                 "ours_right": None if truth is None else parse_word(ours.text) == truth,
                 "title": title(ours.method),
-                "general": ours.settings.get("general"),
-                "layers": layers(ours.explanation, example.picture.size, small.size),
+                "reading": reading(ours, example.picture.size, each_layer=False),
             }
             for question, truth, greedy, ours in example.questions
         ],

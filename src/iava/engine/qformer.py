@@ -4,10 +4,13 @@ The family truly differs: `generate` lets the Q-Former read, then calls its lang
 loop never sees the pixels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from iava.engine.boundary import Prompt, handed
 from iava.engine.prefix import Instruction
@@ -43,3 +46,44 @@ def features_under(prompt: Prompt, *instructions: Instruction) -> torch.Tensor |
         return_dict=True,
     ).pooler_output
     return features.repeat_interleave(times, dim=0)
+
+
+@contextmanager
+def looks(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """Collects what the Q-Former's queries look at, each time it runs inside.
+
+    Yields:
+        For each run (B, queries, P) float32: cross-attention over the vision tower's P patches, mean over heads and the
+        layers that have it; a query's sum is at most 1, for the class token takes its share. Empty for models
+        without a Q-Former.
+    """
+    runs: list[torch.Tensor] = []
+    layers: list[torch.Tensor] = []
+
+    def layer(module: Any, _args: tuple, kwargs: dict[str, Any]) -> None:
+        layers.append(_cross_attention(module, kwargs["hidden_states"], kwargs["encoder_hidden_states"]))
+
+    def run(_module: torch.nn.Module, _args: tuple, _output: Any) -> None:
+        runs.append(torch.stack(layers).mean(dim=0))
+        layers.clear()
+
+    handles = []
+    for name, module in model.named_modules():
+        if name.endswith("qformer"):
+            handles.append(module.register_forward_hook(run))
+        elif name.endswith("crossattention.attention"):
+            handles.append(module.register_forward_pre_hook(layer, with_kwargs=True))
+    try:
+        yield runs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _cross_attention(module: Any, queries: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """(B, queries, D), (B, 1 + P, D') -> (B, queries, P), mean over heads; the class token is first."""
+    split = (*queries.shape[:2], module.num_attention_heads, -1)
+    q = module.query(queries).view(split).transpose(1, 2)
+    k = module.key(image).view(*image.shape[:2], module.num_attention_heads, -1).transpose(1, 2)
+    scores = (q @ k.transpose(-1, -2)).float() * module.scaling
+    return scores.softmax(dim=-1).mean(dim=1)[..., 1:]
