@@ -62,11 +62,16 @@ def test_bootstrap_of_auc_equals_resampling_question_by_question():
 
 def test_paired_difference_draws_the_same_images_for_both():
     clusters, ours, theirs = some_answers()
-    difference, limits = paired_difference(ours, theirs, clusters, seed=5, resamples=300)
+
+    def share(sums):
+        return sums[:, 0] / sums[:, 1]
+
+    a, b = (np.stack([right, np.ones_like(right)], axis=1).astype(float) for right in (ours, theirs))
+    difference, limits = paired_difference(a, b, clusters, share, seed=5, resamples=300)
     assert difference == pytest.approx(ours.mean() - theirs.mean())
     expected = [ours[q].mean() - theirs[q].mean() for q in naive_draws(clusters, 5, 300)]
     assert limits == pytest.approx(np.quantile(expected, [0.025, 0.975]))
-    assert paired_difference(ours, ours, clusters, seed=5) == (0.0, (0.0, 0.0))
+    assert paired_difference(a, a, clusters, share, seed=5) == (0.0, (0.0, 0.0))
 
 
 def test_the_interval_of_a_mean_agrees_with_its_standard_error():
