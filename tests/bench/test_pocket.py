@@ -46,7 +46,7 @@ def test_chair_reads_the_things_of_its_own_captions():
     for question in task.questions:
         scene = load_scene(SPLIT, int(question.image.rsplit("-", 1)[1]))
         assert question.truth == sorted(scene.names)
-        assert sorted(task.read(question, caption(scene, THINGS))) == sorted(scene.names)
+        assert sorted(task.read(question, caption(scene, scene.names))) == sorted(scene.names)
     every = ", ".join(word for thing in THINGS for word in (thing, plural(thing)))
     assert Counter(things_named(every)) == dict.fromkeys(THINGS, 2)
     assert things_named("A kitchen with nothing, a unicorn.") == []

@@ -87,7 +87,7 @@ def test_an_image_that_shows_everything_is_refused():
 
 
 def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
-    few, more = pocket("pope", "tune", 3), pocket("tune", 5)
+    few, more = pocket("pope", "tune", 3), pocket("pope", "tune", 5)
     assert more.questions[: len(few.questions)] == few.questions
     assert len({q.image for q in few.questions}) == 3
     assert few.questions[0].id == "tune-00000-random-1"
