@@ -10,7 +10,7 @@ import torch
 
 from tests.commands import run
 
-RUN = ("eval", "pope", "--model", "pocket", "--limit", "6", "--methods", "greedy,bias,iava", "--tune-images", "2")
+RUN = ("eval", "pope", "--split", "tune", "--limit", "5", "--methods", "greedy,bias,iava", "--tune-images", "2")
 
 
 @pytest.fixture
