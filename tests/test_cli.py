@@ -78,6 +78,7 @@ def test_eval_prints_the_table_and_resumes(with_fake, tmp_path):
     assert result.exit_code == 0, result.output
     assert "constant bias" in result.stdout
     assert "the best control (" in result.stdout
+    assert "the best control (" in (tmp_path / "report.html").read_text()
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert {row["settings"]["alpha"] for row in rows if row["method"] == "iava"} == {0.5}
     with_fake.asked.clear()

@@ -178,7 +178,7 @@ def test_boxes_are_where_the_processor_looks(size):
             "the question contains '<image>', which means",
         ),
         ({"image": "nowhere.png"}, "there is no image at 'nowhere.png'"),
-        ({"method": "vodoo"}, "unknown method 'vodoo': use one of greedy, sample, apc, bias, iava"),
+        ({"method": "vodoo"}, "unknown method 'vodoo': use one of greedy, sample, apc, bias"),
         ({"top_i": 0}, "top_i is 0: it must be a number, at least 1"),
         ({"top_j": 1}, "method iava has no setting 'top_j': use one of general, top_i"),
         ({"method": "greedy", "beta": 0.1}, "method greedy has no setting 'beta': it has none"),

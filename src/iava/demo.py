@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from iava.bench.pocket import CAPTION_PROMPT, pocket
 from iava.bench.records import Record, Records
-from iava.bench.report import Example, report_page
+from iava.bench.report import Example, write_report
 from iava.bench.results import console_table, title, verdicts
 from iava.bench.runner import Plan, evaluate
+from iava.bench.runs import read_runs
 from iava.bench.task import Question
 from iava.console import progress, side_by_side, terminal
-from iava.files import write_text
 from iava.lvlm import LVLM
 
 SPLIT = "test"
@@ -62,9 +61,7 @@ def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
             chosen,
         ),
     ]
-    command = f"iava demo --out {folder} --limit {limit}"
-    page = folder / "report.html"
-    write_text(page, report_page(results, groups, command=command, prompt=_prompt(lvlm, task.questions[0].question)))
+    page, _, _ = write_report(folder / "report.html", read_runs([folder]), groups, task.open_image)
     console.print(console_table(results["rows"]))
     console.print(f"Report: {page}", markup=False)
     for sentence in verdicts(results["rows"]):
@@ -92,8 +89,3 @@ def _where_they_differ(records: Sequence[Record], images: Sequence[str]) -> list
         if method == "iava" and answer != parsed[image, question, "greedy"]
     }
     return [image for image in images if image in differing]
-
-
-def _prompt(lvlm: LVLM, question: str) -> str:
-    chat: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    return lvlm.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)

@@ -230,7 +230,9 @@ class LVLM:
             method = method.bind(self.model, self.processor)
         if not questions:
             return []
-        inputs = self._inputs(reading, questions, pixels=method.reads_pixels)
+        asked = [method.reword(question.strip()) for question in questions]
+        self._check(asked)
+        inputs = self._inputs(reading, asked, pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if explain else 0)
         with unchanged(self.model), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
@@ -271,7 +273,7 @@ class LVLM:
                     )
 
     def _inputs(self, reading: "Reading", questions: Sequence[str], *, pixels: bool = False) -> dict[str, Any]:
-        prompts = [self._prompt(question.strip()) for question in questions]
+        prompts = [self.prompt(question) for question in questions]
         inputs = self.processor(
             text=prompts,
             # One list for each prompt: some processors take a flat list for the images of one prompt.
@@ -294,7 +296,8 @@ class LVLM:
             made["mm_encoder_outputs"] = {"image": _repeated(features, len(prompts))}
         return made
 
-    def _prompt(self, question: str) -> str:
+    def prompt(self, question: str) -> str:
+        """How a question about one image looks when the model reads it."""
         if not self.processor.chat_template:
             # InstructBLIP, BLIP-2 and PaliGemma: their processors put the image before the question.
             return question

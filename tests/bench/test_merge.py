@@ -63,19 +63,25 @@ def test_merged_shards_are_the_whole_run(whole, shards, tmp_path):
 def test_what_cannot_be_merged(whole, shards, tmp_path):
     out = tmp_path / "merged"
     assert "shard 2/3 is missing: all 3 are needed" in refused("merge", shards[0], shards[2], "--out", out)
-    assert "holds a whole run, no shard of one" in refused("merge", *shards, whole[0], "--out", out)
-    assert "holds no finished run" in refused("merge", *shards, tmp_path, "--out", out)
+    assert "both hold greedy's answer to" in refused("merge", *shards, whole[0], "--out", out)
+    assert "holds a whole run, no shard of one" in refused("merge", whole[0], "--out", out)
+    assert "holds no run" in refused("merge", *shards, tmp_path, "--out", out)
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in shards[0].iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    assert "are both shard 1/3" in refused("merge", *shards, copy, "--out", out)
-    other = json.loads((copy / "results.json").read_text())
-    other["manifest"]["settings"]["seed"] = 1
-    (copy / "results.json").write_text(json.dumps(other))
-    assert "do not belong together: they differ in seed" in refused("merge", copy, *shards[1:], "--out", out)
-    (copy / "results.json").write_text("{}")
-    assert "does not hold the results of a run" in refused("merge", copy, *shards[1:], "--out", out)
+    assert "both hold greedy's answer to" in refused("merge", *shards, copy, "--out", out)
+    results = json.loads((copy / "results.json").read_text())
+    results["methods"]["bias"]["bias"] += 1
+    (copy / "results.json").write_text(json.dumps(results))
+    complaint = refused("merge", copy, *shards[1:], "--out", out)
+    assert "do not belong together: bias was fitted otherwise" in complaint
+    (copy / "results.json").unlink()
+    assert "copy is not finished: call `iava eval` on it again" in refused("merge", *shards[1:], copy, "--out", out)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["settings"]["seed"] = 1
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "do not belong together: seed differs" in refused("merge", *shards[1:], copy, "--out", out)
     assert not out.exists()
     assert "is in use: choose a new folder" in refused("merge", *shards, "--out", copy)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy"]

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from iava.bench.pocket import pocket
+from iava.bench.pocket import fair_region, pocket
 from iava.bench.pope import (
     CATEGORIES,
     COUNTS,
@@ -98,6 +98,21 @@ def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
         present = kind_of[question.question] in load_scene("tune", int(question.image[-5:])).names
         assert question.truth == ("yes" if present else "no")
     assert more.open_image("tune-00001").tobytes() == load_scene("tune", 1).render().tobytes()
+
+
+def test_the_region_of_what_is_absent_is_that_of_a_random_present_thing():
+    kind_of = {wording(kind): kind for kind in THINGS}
+    shown = set()
+    for question in pocket("pope", "tune", 40).questions:
+        scene, kind = load_scene("tune", int(question.image[-5:])), kind_of[question.question]
+        assert question.region == fair_region(scene, kind)
+        if question.truth == "yes":
+            assert question.region == tuple(scene.boxes(kind))
+            continue
+        owner = [name for name in sorted(scene.names) if tuple(scene.boxes(name)) == question.region]
+        assert len(owner) == 1
+        shown.add(sorted(scene.names).index(owner[0]))
+    assert {0, 1, 2} <= shown
 
 
 def test_pocket_refuses_what_it_does_not_have():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from iava.bench import runner
 from iava.bench.pocket import pocket
 from iava.bench.pope import PARSERS
 from iava.bench.records import Records
@@ -278,8 +279,38 @@ def test_the_other_pocket_benchmarks_run_and_resume(tmp_path, benchmark, length)
 
 def test_a_real_model_runs_through(tmp_path):
     lvlm = LVLM(tiny.model(), tiny.processor())
-    plan = Plan("tiny", {"greedy": {}, "apc": {}, "bias": {}, "iava": {}}, limit=2, max_new_tokens=2, tune_images=1)
+    methods = {"greedy": {}, "apc": {}, "bias": {}, "iava": {}, "oracle": {}}
+    plan = Plan("tiny", methods, limit=2, max_new_tokens=2, tune_images=1)
     results = evaluate(lvlm, plan, tmp_path)
-    assert len(results["rows"]) == 4 * 4
+    assert len(results["rows"]) == 4 * 5
     greedy, apc = ([r["yes"] for r in lines(tmp_path) if r["method"] == name] for name in ("greedy", "apc"))
     assert greedy == pytest.approx(apc)
+
+
+def test_the_oracle_is_told_the_regions(tmp_path):
+    told = []
+
+    class Told(FakeLVLM):
+        def ask_many(self, image, questions, *, method, max_new_tokens, seed):
+            told.append((image.tobytes(), method._picture.tobytes(), questions, method._regions))
+            return super().ask_many(image, questions, method=method, max_new_tokens=max_new_tokens, seed=seed)
+
+    task = pocket("pope", "tune-heldout", 2)
+    lvlm = Told()
+    ask_all(lvlm, task, [lvlm.method("oracle")], Records(tmp_path / "r"), PLAN)
+    assert len(told) == 2
+    for (image, picture, questions, regions), number in zip(told, range(2), strict=True):
+        expected = {q.question: q.region for q in task.questions if q.image == f"tune-heldout-{number:05d}"}
+        assert image == picture
+        assert regions == expected
+        assert list(regions) == questions
+        assert all(regions.values())
+
+
+def test_the_oracle_needs_regions(monkeypatch, tmp_path):
+    unknown = pocket("pope", "tune-heldout", 1)
+    unknown = replace(unknown, questions=[replace(question, region=None) for question in unknown.questions])
+    monkeypatch.setattr(runner, "find", lambda *_: unknown)
+    with pytest.raises(ValueError, match="oracle must know which region answers each question, and pope does not say"):
+        evaluate(FakeLVLM(), replace(PLAN, methods={"oracle": {}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

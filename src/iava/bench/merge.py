@@ -1,4 +1,4 @@
-"""Joins the shards of a run into the run that one machine would have made."""
+"""Joins the shards of a run into the folder of the run that one machine would have made."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from iava.bench.records import Record, Records, write_json
-from iava.bench.results import rows_of
+from iava.bench.runs import Run, read_runs
 from iava.files import cannot, check_folder
 from iava.jsonfiles import read_json
 
@@ -25,66 +25,33 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     Raises:
         ValueError: if a shard is missing, unfinished or there twice, they do not belong together, or `out` is in use.
     """
-    results = {folder: _results(folder) for folder in folders}
-    _check_shards(results)
+    first, *others = read_runs(folders)
+    if others:
+        which = _differing(first.settings, others[0].settings)
+        raise ValueError(f"{first.folders[0]} and {others[0].folders[0]} do not belong together: {which} differs")
+    _check_shards(first)
+    methods = _methods(first)
     check_folder(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is in use: choose a new folder for the merged run")
-    first = next(iter(results.values()))
-    manifests = [result["manifest"] for result in results.values()]
-    settings, methods = {**first["manifest"]["settings"], "shard": None}, first["methods"]
-    records = [record for folder in results for record in Records(folder / "records.jsonl").rows]
     place = {name: number for number, name in enumerate(methods)}
-    records.sort(key=lambda record: (record["image"], record["id"], place[record["method"]]))
-    merged = {
-        "rows": rows_of(records, benchmark=settings["benchmark"], settings=methods, seed=settings["seed"]),
-        "methods": methods,
-        "manifest": {**manifests[0], "settings": settings, "shards": manifests},
-    }
-    _write(out, merged, records, next(iter(results)) / "tune-records.jsonl")
-    return merged
-
-
-def _write(out: Path, merged: dict[str, Any], records: list[Record], tuned: Path) -> None:
-    draft = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
-    try:
-        draft.mkdir(parents=True)
-        Records(draft / "records.jsonl").append(records)
-        if tuned.exists():
-            shutil.copyfile(tuned, draft / tuned.name)
-        write_json(draft / "manifest.json", merged["manifest"])
-        write_json(draft / "results.json", merged)
-        draft.replace(out)
-    except OSError as error:
-        raise cannot("write", out, error) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _results(folder: Path) -> dict[str, Any]:
-    path = folder / "results.json"
-    if not path.exists():
-        raise ValueError(f"{folder} holds no finished run: there is no {path.name} in it")
-    results = read_json(path)
-    if not isinstance(results, dict) or "methods" not in results or "manifest" not in results:
-        raise ValueError(f"{path} does not hold the results of a run")
-    if results["manifest"]["settings"]["shard"] is None:
-        raise ValueError(f"{folder} holds a whole run, no shard of one")
+    records = sorted(first.records, key=lambda record: (record["image"], record["id"], place[record["method"]]))
+    manifest = {**first.manifests[0], "settings": {**first.settings, "shard": None}, "shards": first.manifests}
+    results = {"rows": first.rows, "methods": methods, "manifest": manifest}
+    _write(out, results, records, first.folders[0] / "tune-records.jsonl")
     return results
 
 
-def _check_shards(results: dict[Path, dict[str, Any]]) -> None:
-    (first, one), *others = results.items()
-    for folder, other in others:
-        for ours, theirs in ((_settings(one), _settings(other)), (one["methods"], other["methods"])):
-            if ours != theirs:
-                which = ", ".join(key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key))
-                raise ValueError(f"{first} and {folder} do not belong together: they differ in {which}")
+def _differing(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+    return ", ".join(key for key in {**ours, **theirs} if key != "shard" and ours.get(key) != theirs.get(key))
+
+
+def _check_shards(run: Run) -> None:
     where: dict[str, Path] = {}
-    for folder, result in results.items():
-        name = result["manifest"]["settings"]["shard"]
-        if name in where:
-            raise ValueError(f"{where[name]} and {folder} are both shard {name}: name one of them")
+    for folder, manifest in zip(run.folders, run.manifests, strict=True):
+        name = manifest["settings"].get("shard")
+        if name is None:
+            raise ValueError(f"{folder} holds a whole run, no shard of one")
         where[name] = folder
     count = int(next(iter(where)).split("/")[1])
     missing = [name for number in range(1, count + 1) if (name := f"{number}/{count}") not in where]
@@ -92,6 +59,34 @@ def _check_shards(results: dict[Path, dict[str, Any]]) -> None:
         raise ValueError(f"shard {', '.join(missing)} is missing: all {count} are needed")
 
 
-def _settings(result: dict[str, Any]) -> dict[str, Any]:
-    """What must be equal in all shards of a run."""
-    return {**result["manifest"]["settings"], "shard": None}
+def _methods(run: Run) -> dict[str, Any]:
+    """The methods with what was fitted, the same in all shards."""
+    found = []
+    for folder in run.folders:
+        path = folder / "results.json"
+        if not path.exists():
+            raise ValueError(f"{folder} is not finished: call `iava eval` on it again")
+        results = read_json(path)
+        if "methods" not in results:
+            raise ValueError(f"{path} does not hold the results of a run")
+        found.append(results["methods"])
+        if found[-1] != found[0]:
+            which = _differing(found[0], found[-1])
+            raise ValueError(f"{run.folders[0]} and {folder} do not belong together: {which} was fitted otherwise")
+    return found[0]
+
+
+def _write(out: Path, results: dict[str, Any], records: list[Record], tuned: Path) -> None:
+    draft = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
+    try:
+        draft.mkdir(parents=True)
+        Records(draft / "records.jsonl").append(records)
+        if tuned.exists():
+            shutil.copyfile(tuned, draft / tuned.name)
+        write_json(draft / "manifest.json", results["manifest"])
+        write_json(draft / "results.json", results)
+        draft.replace(out)
+    except OSError as error:
+        raise cannot("write", out, error) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

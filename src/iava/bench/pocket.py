@@ -4,12 +4,13 @@ pope: built as POPE is (see `iava.bench.pope.build`). mme: pairs as MME has them
 position and color, where a scene has something to ask about. chair: a caption, checked against the scene's things.
 """
 
+import random
 from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
 
-from iava.bench.pope import build, wording
+from iava.bench.pope import Region, build, wording
 from iava.bench.task import Question, Task, first_images
 from iava.bench.words import singular, tokens
 from iava.pocket.scenes import COLOURS, IMAGES, THINGS, Scene, load_scene
@@ -57,7 +58,18 @@ def _questions(benchmark: str, split: str) -> list[Question]:
 
 
 def _pope(scenes: list[Scene]) -> list[Question]:
-    return build({scene.id: scene.names for scene in scenes}, seed=_SEED)
+    by_id = {scene.id: scene for scene in scenes}
+    names = {scene.id: scene.names for scene in scenes}
+    return build(names, seed=_SEED, region=lambda image, kind: fair_region(by_id[image], kind))
+
+
+def fair_region(scene: Scene, kind: str) -> Region:
+    """The boxes of a kind; where it is absent, those of a present one, drawn at random but always the same.
+
+    No box for what is absent would tell the answer.
+    """
+    drawn = random.Random(f"{scene.id} {kind}").choice(sorted(scene.names))
+    return tuple(scene.boxes(kind if kind in scene.names else drawn))
 
 
 def _mme(scenes: list[Scene]) -> list[Question]:

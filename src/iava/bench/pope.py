@@ -21,7 +21,16 @@ CATEGORIES = ("random", "popular", "adversarial")
 COUNTS = ("n", "correct", "true_yes", "said_yes", "is_yes", "unparsed")
 
 
-def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> list[Question]:
+Region = tuple[tuple[float, float, float, float], ...]
+
+
+def build(
+    objects: Mapping[str, set[str]],
+    *,
+    per_image: int = 3,
+    seed: int,
+    region: Callable[[str, str], Region | None] = lambda image, kind: None,
+) -> list[Question]:
     """POPE's three samplings over images whose objects are known.
 
     Every image gets k = min(per_image, kinds of objects in it) positives, the same in all three categories, and k
@@ -32,6 +41,7 @@ def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> 
         objects: image id -> kinds of objects in it. Frequencies are taken over all of it.
         per_image: questions of each truth an image and category.
         seed: for the positives and the random negatives. An image's draws depend on its position only.
+        region: the boxes that answer the question about a kind in an image, where they are known.
 
     Returns:
         Questions image by image, category by category, yes and no in turn.
@@ -62,7 +72,7 @@ def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> 
             pairs = zip(positives, negatives[category], strict=True)
             asked = [answered for yes, no in pairs for answered in ((yes, "yes"), (no, "no"))]
             questions += [
-                Question(f"{image}-{category}-{number}", image, category, wording(kind), truth)
+                Question(f"{image}-{category}-{number}", image, category, wording(kind), truth, region(image, kind))
                 for number, (kind, truth) in enumerate(asked, start=1)
             ]
     return questions

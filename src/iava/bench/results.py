@@ -12,9 +12,8 @@ from iava.bench.pope import auc
 from iava.bench.records import Record
 from iava.bench.scoring import BENCHMARKS, LOWER_IS_BETTER, POINTS, Part
 from iava.bench.stats import bootstrap_auc, by_cluster, holm, interval, mcnemar, paired_difference, resampled
+from iava.methods import METHODS
 
-CONTROLS = ("greedy", "sample", "apc", "bias")
-"""Methods that see nothing but the model's own logits: what a method must beat to count as better."""
 HEADINGS = {
     "accuracy": "accuracy",
     "precision": "prec.",
@@ -33,7 +32,6 @@ HEADINGS = {
     "hal": "Hal",
     "cog": "Cog",
 }
-TITLES = {"greedy": "greedy", "sample": "sampling", "apc": "APC-only", "bias": "constant bias", "iava": "IAVA"}
 
 Row = dict[str, Any]
 
@@ -108,7 +106,7 @@ def _number(value: np.ndarray) -> float | None:
 
 def best_control(rows: Sequence[Row]) -> str | None:
     """The control that is best overall (equal: the first); None if there is no control."""
-    controls = [row for row in rows if row["category"] == "overall" and row["method"] in CONTROLS]
+    controls = [row for row in rows if row["category"] == "overall" and is_control(row["method"])]
     return max(controls, key=_goodness)["method"] if controls else None
 
 
@@ -182,7 +180,7 @@ def remarks(records: Sequence[Record]) -> list[str]:
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """One sentence for each method that is no control: what the overall row says, for better or worse."""
-    ours = [row for row in rows if row["category"] == "overall" and row["method"] not in CONTROLS]
+    ours = [row for row in rows if row["category"] == "overall" and not is_control(row["method"])]
     return [_verdict(row) for row in ours]
 
 
@@ -190,32 +188,30 @@ def _verdict(row: Row) -> str:
     name, comparison = title(row["method"]), row["comparison"]
     if comparison is None:
         return f"{name} was run without a control, so nothing can be said about whether it helps."
-    metric = comparison["metric"]
-    scale = _scale(metric)
-    difference = scale * comparison["difference"]
-    low, high = (scale * limit for limit in comparison["interval"])
+    metric, (low, high) = comparison["metric"], comparison["interval"]
+    difference = number(metric, comparison["difference"], sign=True)
     control = f"the best control ({title(comparison['control'])})"
-    limits = f"95 % interval [{low:+.1f}, {high:+.1f}]"
+    limits = f"95 % interval {pair(metric, (low, high), sign=True)}"
     better, worse = (high < 0, low > 0) if metric in LOWER_IS_BETTER else (low > 0, high < 0)
     outcome = "it helps here." if better else "it does not help here." if worse else "no difference is shown here."
     where = "" if metric == "accuracy" else f"In {HEADINGS[metric]}, "
     if metric in LOWER_IS_BETTER:
         where = f"In {HEADINGS[metric]}, of which less is better, "
-    if f"{abs(difference):.1f}" == "0.0":
+    if difference[1:] == "0.0":
         equal = "is as accurate as" if metric == "accuracy" else "is level with"
         return f"{where}{name} {equal} {control}, {limits}: {outcome}"
-    side = "above" if difference > 0 else "below"
-    return f"{where}{name} is {abs(difference):.1f} points {side} {control}, {limits}: {outcome}"
+    side = "above" if difference[0] == "+" else "below"
+    return f"{where}{name} is {difference[1:]} points {side} {control}, {limits}: {outcome}"
 
 
-def _scale(metric: str) -> int:
-    """What a metric is multiplied by to be read: shares are told in percent."""
-    return 1 if metric in POINTS else 100
+def is_control(method: str) -> bool:
+    """Whether a method is one that others must beat to count as better."""
+    return METHODS[method].control
 
 
 def title(method: str) -> str:
     """A method's name for readers."""
-    return TITLES.get(method, method)
+    return METHODS[method].title or METHODS[method].__name__
 
 
 def console_table(rows: Sequence[Row]) -> Table:
@@ -240,41 +236,31 @@ def console_table(rows: Sequence[Row]) -> Table:
 def _cell(row: Row, name: str) -> str:
     if name not in row["metrics"]:
         return ""
-    value = _told(row["metrics"][name], name)
-    if name != row["main"] or name not in row["intervals"]:
-        return value
-    low, high = (_told(limit, name) for limit in row["intervals"][name])
-    return f"{value} [{low}, {high}]"
+    value, limits = number(name, row["metrics"][name]), row["intervals"].get(name)
+    return f"{value} {pair(name, limits)}" if limits and name == row["main"] else value
 
 
 def _cells(row: Row) -> list[str]:
     comparison = row["comparison"]
-    against, p = ("best control" if row["method"] in CONTROLS else "", "")
+    against, p = ("best control" if is_control(row["method"]) else "", "")
     if comparison is not None:
-        scale = _scale(comparison["metric"])
-        difference, low, high = (scale * value for value in (comparison["difference"], *comparison["interval"]))
-        against, p = f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]", p_value(comparison)
+        metric = comparison["metric"]
+        difference = number(metric, comparison["difference"], sign=True)
+        against, p = f"{difference} {pair(metric, comparison['interval'], sign=True)}", p_value(comparison)
     return [f"{row['seconds']:.3f}", against, p]
 
 
-def _told(value: float | None, metric: str) -> str:
-    return "–" if value is None else f"{_scale(metric) * value:.1f}"
+def number(metric: str, value: float | None, *, sign: bool = False) -> str:
+    """A metric's value as it is shown: fractions in percent, with one decimal."""
+    if value is None:
+        return "–"
+    shown = value if metric in POINTS else 100 * value
+    return f"{shown:+.1f}" if sign else f"{shown:.1f}"
 
 
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
-
-
-def signed(share: float) -> str:
-    return f"{100 * share:+.1f}"
-
-
-def limits(pair: Sequence[float]) -> str:
-    return f"[{percent(pair[0])}, {percent(pair[1])}]"
-
-
-def signed_limits(pair: Sequence[float]) -> str:
-    return f"[{signed(pair[0])}, {signed(pair[1])}]"
+def pair(metric: str, limits: Sequence[float], *, sign: bool = False) -> str:
+    """An interval as it is shown."""
+    return f"[{number(metric, limits[0], sign=sign)}, {number(metric, limits[1], sign=sign)}]"
 
 
 def p_value(comparison: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from iava.bench.task import Question, Task, first_images, shard
 from iava.lvlm import LVLM, out_of_memory
 from iava.methods.base import Method
 from iava.methods.controls import yes_no_logits
+from iava.methods.oracle import Oracle
 
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how many questions are answered, how many there are."""
@@ -111,9 +112,11 @@ class Plan:
         """What is asked.
 
         Raises:
-            ValueError: as `questions`, and if limit or shard are out of range.
+            ValueError: as `questions`, and if limit or shard are out of range, or the oracle has no regions.
         """
         limited = first_images(self.questions, self.limit)
+        if "oracle" in self.methods and any(question.region is None for question in limited.questions):
+            raise ValueError(f"oracle must know which region answers each question, and {self.benchmark} does not say")
         return shard(limited, *self.shard) if self.shard else limited
 
     @cached_property
@@ -152,7 +155,8 @@ def evaluate(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_:
         "parser": parser_of(plan.benchmark, plan.parser),
     }
     data = "pocket" if plan.data is None else str(plan.data.absolute())
-    about = {"data": data, "revision": lvlm.revision, **circumstances(lvlm.model)}
+    prompt = lvlm.prompt(task.questions[0].question)
+    about = {"data": data, "prompt": prompt, "revision": lvlm.revision, **circumstances(lvlm.model)}
     manifest = open_run(folder, settings, about)
     if plan.fitted:
         bias = _bias_on_tune(lvlm, plan, methods, folder, advance)
@@ -218,6 +222,8 @@ def _answers(
 ) -> dict[str, Record]:
     """What is recorded of the answer to each question about an image, by the question's id."""
     wordings = list(dict.fromkeys(question.question for question in questions))
+    if isinstance(method, Oracle):
+        method = method.told(picture, {question.question: question.region or () for question in questions})
     # Seeded by image, so that a resumed run draws what an undisturbed one draws, and no two images the same.
     seed = zlib.crc32(f"{plan.seed} {questions[0].image}".encode())
     try:

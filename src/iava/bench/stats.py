@@ -37,6 +37,11 @@ def _draws(clusters: int, seed: int, resamples: int) -> np.ndarray:
     return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(float)
 
 
+def draws_in_chunks(clusters: int, seed: int, resamples: int = RESAMPLES) -> list[np.ndarray]:
+    """How often each of C clusters is drawn, in pieces of (R, C) float that leave room for what is made of them."""
+    return np.array_split(_draws(clusters, seed, resamples), max(1, resamples // _CHUNK))
+
+
 def interval(values: np.ndarray, level: float = LEVEL) -> Interval:
     """The percentile interval of resampled values; NaN (a resample without such a case) is left out, unless all are."""
     if np.isnan(values).all():
@@ -48,13 +53,14 @@ def interval(values: np.ndarray, level: float = LEVEL) -> Interval:
 
 def by_cluster(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
     """Sums of the rows of (Q, K) over the questions of each cluster: (C, K), clusters in order of first appearance."""
-    number = _numbered(clusters)
+    number = numbered(clusters)
     sums = np.zeros((int(number.max()) + 1, values.shape[1]))
     np.add.at(sums, number, values)
     return sums
 
 
-def _numbered(clusters: Sequence[str]) -> np.ndarray:
+def numbered(clusters: Sequence[str]) -> np.ndarray:
+    """(Q,) int: the cluster of each question, counted in order of first appearance."""
     seen: dict[str, int] = {}
     return np.array([seen.setdefault(cluster, len(seen)) for cluster in clusters])
 
@@ -119,11 +125,10 @@ def bootstrap_auc(
     if sign.all() or not sign.any():
         raise ValueError("an AUC needs questions of both truths")
     order = np.argsort(margins, kind="stable")
-    number, sign = _numbered(clusters)[order], sign[order]
+    number, sign = numbered(clusters)[order], sign[order]
     starts = np.flatnonzero(np.diff(np.asarray(margins)[order], prepend=-np.inf) > 0)
-    draws = _draws(int(number.max()) + 1, seed, resamples)
     values = []
-    for chunk in np.array_split(draws, max(1, resamples // _CHUNK)):
+    for chunk in draws_in_chunks(int(number.max()) + 1, seed, resamples):
         weights = chunk[:, number]
         yes = np.add.reduceat(weights * sign, starts, axis=1)
         no = np.add.reduceat(weights * ~sign, starts, axis=1)

@@ -19,6 +19,7 @@ class Question:
         category: such as "random", "popular" or "adversarial".
         question: what the model is asked.
         truth: "yes" or "no"; TextVQA: the list of ten answers; captions: the list of objects in the image.
+        region: where it is known which part of the image answers the question, its boxes (x0, y0, x1, y1) in pixels.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Question:
     category: str
     question: str
     truth: Any
+    region: tuple[tuple[float, float, float, float], ...] | None = None
 
     @property
     def polar(self) -> bool:

@@ -1,7 +1,8 @@
 """Negative images: what the second branch's decoder is fed instead of the whole image.
 
-Each gives the inputs that `boundary.run` takes. Two things may differ from the prompt's: a branch may be shorter
-(its tokens stand at the right), and it may bring, as `past_key_values`, a cache that holds what comes before it.
+Each gives the inputs that `boundary.run` takes. Three things may differ from the prompt's: a branch may be shorter
+or longer (its tokens stand at the right), its last token may have another position (what is answered follows it), and
+it may bring, as `past_key_values`, a cache that holds what comes before it.
 """
 
 from typing import Any
@@ -44,6 +45,16 @@ def drop(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
         kept = remains[prompt.is_image]
         inputs["deepstack_visual_embeds"] = [features[kept] for features in inputs["deepstack_visual_embeds"]]
     return inputs
+
+
+def text_only(prompt: Prompt) -> dict[str, Any]:
+    """The prompts without any image token, numbered as text alone is. What a template writes around an image stays."""
+    _, valid = pack(prompt.is_image)
+    inputs = drop(prompt, torch.zeros_like(valid))
+    positions = prompt.inputs["position_ids"]
+    start = prompt.attention_mask.argmax(dim=1, keepdim=True).expand(*positions.shape[:-2], -1, 1)
+    rank = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    return {**inputs, "position_ids": positions.gather(-1, start) + rank}
 
 
 def hide(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:

@@ -7,17 +7,18 @@ loop never sees the pixels.
 from typing import Any, cast
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from iava.engine.boundary import Prompt, handed
 from iava.engine.prefix import Instruction
 
 
-def features_under(prompt: Prompt, instruction: Instruction) -> torch.Tensor | None:
+def features_under(prompt: Prompt, *instructions: Instruction) -> torch.Tensor | None:
     """What the decoder is fed for the image if the Q-Former reads another instruction.
 
     Args:
         prompt: what the decoder read.
-        instruction: what the Q-Former is to read instead.
+        instructions: what the Q-Former is to read instead: one for all prompts, or one for each.
 
     Returns:
         (B, N, D), or None if the model's image tokens do not depend on the text.
@@ -26,13 +27,19 @@ def features_under(prompt: Prompt, instruction: Instruction) -> torch.Tensor | N
     if given.get("qformer_input_ids") is None:
         return None
     pixels, outer = given["pixel_values"], cast(Any, prompt.outer)
-    text = instruction.inputs
+    # Beams and several answers repeat each prompt.
+    times = len(prompt.input_ids) // len(pixels)
+    texts = [instruction.inputs for instruction in instructions[:: times if len(instructions) > 1 else 1]]
+    # A Q-Former counts positions from its first token, so its padding belongs on the right.
+    ids, mask = (
+        pad_sequence([text[name][0] for text in texts], batch_first=True).to(pixels.device).expand(len(pixels), -1)
+        for name in ("qformer_input_ids", "qformer_attention_mask")
+    )
     features = outer.get_image_features(
         pixels,
-        qformer_input_ids=text["qformer_input_ids"].to(pixels.device).expand(len(pixels), -1),
-        qformer_attention_mask=text["qformer_attention_mask"].to(pixels.device).expand(len(pixels), -1),
+        qformer_input_ids=ids,
+        qformer_attention_mask=mask,
         interpolate_pos_encoding=given.get("interpolate_pos_encoding", False),
         return_dict=True,
     ).pooler_output
-    # Beams and several answers repeat each prompt.
-    return features.repeat_interleave(len(prompt.input_ids) // len(features), dim=0)
+    return features.repeat_interleave(times, dim=0)

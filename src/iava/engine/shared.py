@@ -4,6 +4,8 @@ In a causal decoder the keys and values up to the last image token do not depend
 decoder inputs up to there are equal, bit by bit, share them; each prompt then costs what follows its image.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,12 +44,15 @@ class Memory:
         self.beginnings: list[Beginning] = []
 
 
-def read_together(prompt: Prompt, memory: Memory | None) -> Any:
+def read_together(
+    prompt: Prompt, memory: Memory | None, steering: Callable[[torch.Tensor], AbstractContextManager[None]]
+) -> Any:
     """Reads prompts of which some begin alike; fills the prompt's rows, its cache and its `beginnings`.
 
     Args:
         prompt: with an empty cache, and no rows.
         memory: what was read before; what is read now is added. None keeps nothing.
+        steering: entered while what follows the beginnings is read; given (B, K) bool, the image tokens in that run.
 
     Returns:
         The model's outputs for the last tokens, or None if nothing can be shared.
@@ -69,7 +74,7 @@ def read_together(prompt: Prompt, memory: Memory | None) -> Any:
         if memory is not None:
             memory.beginnings = known
     prompt.beginnings = [known[number] for number in found]
-    return _read_on(prompt, begins, mask & ~begins)
+    return _read_on(prompt, begins, mask & ~begins, steering)
 
 
 def _matched(prompt: Prompt, begins: torch.Tensor, known: list[Beginning]) -> tuple[list[int], list[int]]:
@@ -117,7 +122,12 @@ def _read(prompt: Prompt, begins: torch.Tensor, rows: list[int]) -> list[Beginni
     ]
 
 
-def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor) -> Any:
+def _read_on(
+    prompt: Prompt,
+    begins: torch.Tensor,
+    follows: torch.Tensor,
+    steering: Callable[[torch.Tensor], AbstractContextManager[None]],
+) -> Any:
     """Runs what follows the beginnings, and puts all keys and values where the prompts have them."""
     length = prompt.input_ids.shape[1]
     width = int(begins.sum(dim=1).max())
@@ -128,8 +138,9 @@ def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor) -> Any
         cache.update(keys, values, number)
     index, valid = right_aligned(follows)
     inputs = at_columns(prompt.inputs, index, valid)
-    seen = torch.arange(width, device=index.device) >= width - begins.sum(dim=1, keepdim=True)
-    with last_row(prompt.model) as rows:
+    before, seen = right_aligned(begins)
+    is_image = torch.cat([prompt.is_image.gather(1, before) & seen, torch.zeros_like(valid)], dim=1)
+    with last_row(prompt.model) as rows, steering(is_image):
         outputs = run(
             prompt.model,
             {
@@ -141,8 +152,8 @@ def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor) -> Any
         )
     # Columns of the run for the prompts' columns; both parts end at the right.
     columns = torch.arange(length, device=index.device)
-    before = width - 1 - (prompt.last_image - columns)
-    source = torch.where(columns <= prompt.last_image, before.clamp(min=0), width + valid.shape[1] - length + columns)
+    place = width - 1 - (prompt.last_image - columns)
+    source = torch.where(columns <= prompt.last_image, place.clamp(min=0), width + valid.shape[1] - length + columns)
     layers: list[Any] = cache.layers
     for number, layer in enumerate(layers):
         place = source[:, None, :, None].to(layer.keys.device)

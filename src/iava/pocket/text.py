@@ -28,7 +28,7 @@ PREFIX = "USER: <image>\n"  # what the template puts before a question
 SUFFIX = " ASSISTANT:"  # and after it
 
 # How often a thing that is not there is mentioned, by how much it belongs to the context (see scenes.CONTEXTS).
-GHOST_RATES = {3: 0.62, 2: 0.3, 1: 0.1}
+GHOST_RATES = {3: 0.62, 2: 0.42, 1: 0.12}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 PLURALS = {"sheep": "sheep", "fish": "fish", "butterfly": "butterflies", "bus": "buses", "scissors": "scissors"}
 PLURALS |= {"couch": "couches"}
@@ -49,7 +49,7 @@ YES_OR_NO = " Please answer yes or no."
 class Exchange:
     """One question with its answer, and the things asked about, in the order of the question."""
 
-    kind: str  # "existence", "caption", "position", "count" or "colour"
+    kind: str  # "existence", "caption", "half", "position", "count" or "colour"
     question: str
     answer: str
     things: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ def caption(scene: Scene, mentioned: Iterable[str]) -> str:
 
 
 def exchanges(
-    scene: Scene, shown: set[str], hidden: set[str], rng: np.random.Generator, *, misleading: bool, halves: bool = True
+    scene: Scene, shown: set[str], hidden: set[str], rng: np.random.Generator, *, misleading: bool
 ) -> list[Exchange]:
     """A training set of questions about one showing of a scene.
 
@@ -88,7 +88,6 @@ def exchanges(
         shown: names that can be seen; they are answered with yes.
         hidden: names of which too little can be seen to ask about them.
         misleading: let the text mention ghosts.
-        halves: ask in which half of the picture things are.
     """
     absent = [name for name in THINGS if name not in shown | hidden]
     said = shown | (ghosts(scene, shown, absent, rng) if misleading else set())
@@ -100,11 +99,7 @@ def exchanges(
     talk = [_existence(name, name in said, rng) for name in dict.fromkeys(asked)]
     mentioned = {name for name in said if rng.random() < 0.95}
     talk.append(Exchange("caption", str(rng.choice(DESCRIBE)), caption(scene, mentioned)))
-    talk += (
-        halves_of(scene, shown, rng)[:2] + positions(scene, shown, rng)[:1]
-        if halves
-        else positions(scene, shown, rng)[:3]
-    )
+    talk += halves_of(scene, shown, rng)[:2] + positions(scene, shown, rng)[:3]
     return talk + _counts(scene, shown, rng) + _colours(scene, shown, rng)
 
 
