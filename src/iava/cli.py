@@ -1,4 +1,4 @@
-"""The command line: ask, demo, methods, eval, tune, report, score, data."""
+"""The command line: ask, demo, methods, eval, tune, merge, report, score, data."""
 
 import json
 import sys
@@ -131,16 +131,43 @@ def ask(
 @_one_line
 @with_settings
 def evaluate(
-    bench: Annotated[str, typer.Argument(help="What to measure: pope.", show_default=False)],
+    bench: Annotated[
+        str,
+        typer.Argument(help="pope, pope-aokvqa, pope-gqa, mme, textvqa, chair or amber.", show_default=False),
+    ],
     out: Annotated[Path, typer.Option(help="The run's folder; the same again goes on with it.", show_default=False)],
     model: Model = "pocket",
-    methods: Annotated[str, typer.Option(help=f"A list of {', '.join(METHOD_NAMES)}.")] = "greedy,apc,bias,iava",
-    split: Annotated[str, typer.Option(help="tune, tune-heldout, test or test-heldout.")] = "test",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Holds a folder for each benchmark (iava data check says which), or pocket: the scenes that the "
+            "model pocket is asked about by default (pope, mme, chair)."
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A list of {', '.join(METHOD_NAMES)}; by default greedy,apc,bias,iava, for textvqa and chair no bias."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of the pocket scenes: tune, tune-heldout, test (default) or test-heldout.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Only a part of the images, such as 1/4; iava merge joins the parts.")
+    ] = None,
     seed: Seed = 42,
-    max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 16,
-    parser: Annotated[str, typer.Option(help="How answers are read: word, substring or exact.")] = "word",
-    tune_images: Annotated[int, typer.Option(help="Images of tune on which the constant bias is fitted.")] = 100,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="The longest answer; 16 by default, for chair 64, for amber 512.")
+    ] = None,
+    parser: Annotated[
+        str | None,
+        typer.Option(help="How yes and no are read: word (default), substring or exact; mme: official (default) too."),
+    ] = None,
+    tune_images: Annotated[
+        int, typer.Option(help="Images on which the constant bias is fitted: of pocket's tune, or the data's first.")
+    ] = 100,
     tuned: Annotated[
         str | None, typer.Option("--settings", help="What `iava tune` found best: one or more of its tune.json.")
     ] = None,
@@ -148,32 +175,47 @@ def evaluate(
     settings: dict[str, Any],
 ) -> None:
     """Measures methods against their controls; can be stopped and called again."""
-    if bench != "pope":
-        raise ValueError(f"unknown benchmark {bench!r}: use pope")
-    names = _names("methods", methods)
-    from iava.bench.pope import pocket
+    from iava.bench.scoring import BENCHMARKS
+
+    if bench not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {bench!r}: use one of {', '.join(BENCHMARKS)}")
+    controls = "greedy,apc,bias" if BENCHMARKS[bench].parsers else "greedy,apc"
+    names = _names("methods", methods if methods is not None else controls + ",iava")
     from iava.bench.report import write_report
-    from iava.bench.results import console_table, verdicts
     from iava.bench.runner import Plan
     from iava.bench.runner import evaluate as run
     from iava.bench.runs import read_runs
     from iava.bench.tune import read_tuned
-    from iava.console import progress, terminal
+    from iava.console import progress
     from iava.files import check_folder
 
-    given = read_tuned([Path(path) for path in tuned.split(",")] if tuned else [], names, split)
-    plan = Plan(model, settings_of(names, given, settings), split, limit, seed, max_new_tokens, parser, tune_images)
-    pocket(split, limit)
+    if data is None and model != "pocket":
+        raise ValueError(
+            f"--data is missing: name the folder that holds {bench} (iava data check says what is there), or pocket "
+            "for the pocket scenes"
+        )
+    given = read_tuned([Path(path) for path in tuned.split(",")] if tuned else [], names, split or "test")
+    plan = Plan(
+        model,
+        settings_of(names, given, settings),
+        split,
+        limit,
+        seed,
+        max_new_tokens,
+        parser,
+        tune_images,
+        bench,
+        None if data is None or str(data) == "pocket" else data,
+        None if shard is None else _shard(shard),
+    )
+    plan.task  # noqa: B018 - what is missing or broken is said before a model is loaded
     check_folder(out)
     lvlm = _load(model)
     with progress() as advance:
         results = run(lvlm, plan, out, advance)
-    page, _, _ = write_report(out / "report.html", read_runs([out]))
-    console = terminal()
-    console.print(console_table(results["rows"]))
-    for sentence in verdicts(results["rows"]):
-        console.print(sentence, style="bold", markup=False)
-    console.print(f"Records and results: {out}, report: {page}", markup=False)
+    page, _, _ = write_report(out / "report.html", read_runs([out]), open_image=plan.task.open_image)
+    cli_data.print_results(results, out)
+    print(f"report: {page}")
 
 
 @app.command()
@@ -195,6 +237,7 @@ def demo(
 app.command()(_one_line(cli_methods.methods))
 app.command()(_one_line(cli_tune.tune))
 app.command()(_one_line(cli_data.score))
+app.command()(_one_line(cli_data.merge))
 app.command()(_one_line(cli_report.report))
 data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")
 data.command("check")(_one_line(cli_data.check))
@@ -220,12 +263,24 @@ def _check(option: str, value: int) -> None:
         raise ValueError(f"{option} is {value}: it must be at least 1")
 
 
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise ValueError(f"shard is {text!r}: it must be a number and how many there are, such as 1/4")
+    return int(number), int(count)
+
+
 def _load(model: str) -> Any:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     from iava.lvlm import load
 
+    if model == "pocket":
+        import torch
+
+        # A model this small gains nothing from more threads, and loses much where something else wants the cores.
+        torch.set_num_threads(1)
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()

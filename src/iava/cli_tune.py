@@ -70,7 +70,7 @@ def _table(found: dict[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from iava.bench.results import limits, percent
+    from iava.bench.results import number, pair
 
     tried = found["tried"]
     varied = [name for name in tried[0]["settings"] if len({str(one["settings"][name]) for one in tried}) > 1]
@@ -81,8 +81,8 @@ def _table(found: dict[str, Any]) -> Any:
         metrics = one["metrics"]
         table.add_row(
             *(escape(str(one["settings"][name])) for name in varied),
-            f"{percent(metrics['accuracy'])} {limits(one['intervals']['accuracy'])}",
-            *(percent(metrics[name]) for name in ("f1", "yes_ratio", "auc")),
+            f"{number('accuracy', metrics['accuracy'])} {pair('accuracy', one['intervals']['accuracy'])}",
+            *(number(name, metrics[name]) for name in ("f1", "yes_ratio", "auc")),
             f"best {found['maximise']}" if one["settings"] == found["best"] else "",
         )
     return table

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from iava.bench.pope import Question, pocket
+from iava.bench.pocket import CAPTION_PROMPT, pocket
 from iava.bench.records import Record, Records
 from iava.bench.report import Example, write_report
 from iava.bench.results import console_table, title, verdicts
 from iava.bench.runner import Plan, evaluate
 from iava.bench.runs import read_runs
+from iava.bench.task import Question
 from iava.console import progress, side_by_side, terminal
 from iava.lvlm import LVLM
 
@@ -19,7 +19,6 @@ SPLIT = "test"
 FIRST = 3  # images that are shown as they come
 CHOSEN = 3  # images that are shown because answers differ
 METHODS = ("greedy", "apc", "bias", "iava")
-CAPTION = "Describe this image."
 
 
 def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
@@ -34,12 +33,10 @@ def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
     Raises:
         ValueError: if the folder holds another run or cannot be written.
     """
-    # A model this small gains nothing from more threads, and loses much where something else wants the cores.
-    torch.set_num_threads(1)
     console = terminal()
     plain = console.color_system is None
-    task = pocket(SPLIT, limit)
-    images = list(dict.fromkeys(question.image for question in task.questions))
+    task = pocket("pope", SPLIT, limit)
+    images = task.images
 
     def example(image: str) -> Example:
         return _asked(lvlm, task.open_image(image), [q for q in task.questions if q.image == image], image)
@@ -77,10 +74,10 @@ def _asked(lvlm: LVLM, picture: Image.Image, questions: Sequence[Question], imag
     wordings = [question.question for question in adversarial]
     truths: list[str | None] = [question.truth for question in adversarial]
     greedy, ours = (
-        lvlm.ask_many(picture, [*wordings, CAPTION], method=method, explain=True, max_new_tokens=48)
+        lvlm.ask_many(picture, [*wordings, CAPTION_PROMPT], method=method, explain=True, max_new_tokens=48)
         for method in ("greedy", "iava")
     )
-    return Example(image, picture, list(zip([*wordings, CAPTION], [*truths, None], greedy, ours, strict=True)))
+    return Example(image, picture, list(zip([*wordings, CAPTION_PROMPT], [*truths, None], greedy, ours, strict=True)))
 
 
 def _where_they_differ(records: Sequence[Record], images: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """A vision-language model that can be asked questions about images, by any of the decoding methods."""
 
 import inspect
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import ResolvedRevision
 from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers.utils.hub import resolve_revision
 
 from iava.boxes import look_boxes, token_boxes
 from iava.engine.probe import unchanged
@@ -100,11 +103,14 @@ class LVLM:
     Args:
         model: a Hugging Face image-text-to-text model with a causal decoder.
         processor: its processor, with a chat template.
+        revision: the commit on the Hub that both are from, if they are.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, revision: str | None = None) -> None:
         self.model = model.eval()
         self.processor = processor
+        self.revision = revision
+        self._told = False  # that memory did not suffice for a whole batch
 
     def method(self, name: str, **settings: Any) -> Method:
         """Builds a method for this model.
@@ -160,6 +166,9 @@ class LVLM:
     ) -> list[Answer]:
         """Asks several questions about one image, each on its own, in one batch.
 
+        Where the memory does not hold the batch, it is halved, as often as needed, and that is said once on standard
+        error. Best tokens stay the same; what is drawn depends on the batch.
+
         Args:
             image: a path, the bytes of an image file, a PIL image or a uint8 array.
             questions: without any template around them.
@@ -189,6 +198,36 @@ class LVLM:
         return Reading(self, read_image(image), Memory())
 
     def _answers(
+        self,
+        reading: "Reading",
+        questions: Sequence[str],
+        method: str | Method,
+        max_new_tokens: int,
+        explain: bool,
+        seed: int | None,
+        settings: dict[str, Any],
+        start: float,
+    ) -> list[Answer]:
+        """The answers of one batch or, where the memory does not hold it, of its halves."""
+        try:
+            return self._batch(reading, questions, method, max_new_tokens, explain, seed, settings, start)
+        except RuntimeError as error:
+            if len(questions) < 2 or not out_of_memory(error):
+                raise
+        # Out of the handler, whose traceback would keep what filled the memory.
+        if not self._told:
+            print("iava: out of memory: the questions of an image are asked in smaller batches", file=sys.stderr)
+            self._told = True
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = len(questions) // 2
+        # Another seed, or both halves would draw alike.
+        later = None if seed is None else seed + half
+        first = self._answers(reading, questions[:half], method, max_new_tokens, explain, seed, settings, start)
+        now = time.perf_counter()
+        return first + self._answers(reading, questions[half:], method, max_new_tokens, explain, later, settings, now)
+
+    def _batch(
         self,
         reading: "Reading",
         questions: Sequence[str],
@@ -390,6 +429,11 @@ class Reading:
         return self._features
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that a GPU's memory or the machine's is full."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def _repeated(features: Any, times: int) -> Any:
     """One image's features as those of several equal images."""
 
@@ -431,16 +475,18 @@ def load(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("auto" if torch.device(device).type != "cpu" else torch.float32)
     source = str(resources.files("iava.pocket") / "weights") if model == "pocket" else str(model)
+    revision = resolve_revision(source)
     try:
-        loaded = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
-        loaded_processor = AutoProcessor.from_pretrained(source)
+        loaded = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=dtype)
+        loaded_processor = AutoProcessor.from_pretrained(source, revision=revision)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"unknown model {str(model)!r}: use 'pocket', a folder with a model, or the id of an image-text-to-text "
             f"model on the Hugging Face Hub ({reason})"
         ) from None
-    return LVLM(_moved(loaded, device), loaded_processor)
+    commit = revision.resolved if isinstance(revision, ResolvedRevision) else None
+    return LVLM(_moved(loaded, device), loaded_processor, commit)
 
 
 def _moved(model: nn.Module, device: str | torch.device | None, dtype: str | torch.dtype | None = None) -> Any:

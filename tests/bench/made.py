@@ -56,6 +56,6 @@ def write_run(folder, some, methods=METHODS, results=True, **settings):
     (folder / "manifest.json").write_text(json.dumps({"settings": told, **about}))
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in some))
     if results:
-        rows = rows_of(some, settings=methods, seed=told["seed"])
+        rows = rows_of(some, benchmark="pope", settings=methods, seed=told["seed"])
         (folder / "results.json").write_text(json.dumps({"rows": rows}))
     return folder

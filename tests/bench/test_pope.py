@@ -6,16 +6,15 @@ from itertools import product
 import numpy as np
 import pytest
 
+from iava.bench.pocket import fair_region, pocket
 from iava.bench.pope import (
     CATEGORIES,
     COUNTS,
     auc,
     build,
-    fair_region,
     parse_exact,
     parse_substring,
     parse_word,
-    pocket,
     rates,
     tally,
     wording,
@@ -88,11 +87,11 @@ def test_an_image_that_shows_everything_is_refused():
 
 
 def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
-    few, more = pocket("tune", 3), pocket("tune", 5)
+    few, more = pocket("pope", "tune", 3), pocket("pope", "tune", 5)
     assert more.questions[: len(few.questions)] == few.questions
     assert len({q.image for q in few.questions}) == 3
     assert few.questions[0].id == "tune-00000-random-1"
-    ids = [q.id for q in pocket("tune").questions]
+    ids = [q.id for q in pocket("pope", "tune").questions]
     assert len(set(ids)) == len(ids)
     kind_of = {wording(kind): kind for kind in THINGS}
     for question in more.questions:
@@ -104,7 +103,7 @@ def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
 def test_the_region_of_what_is_absent_is_that_of_a_random_present_thing():
     kind_of = {wording(kind): kind for kind in THINGS}
     shown = set()
-    for question in pocket("tune", 40).questions:
+    for question in pocket("pope", "tune", 40).questions:
         scene, kind = load_scene("tune", int(question.image[-5:])), kind_of[question.question]
         assert question.region == fair_region(scene, kind)
         if question.truth == "yes":
@@ -118,9 +117,9 @@ def test_the_region_of_what_is_absent_is_that_of_a_random_present_thing():
 
 def test_pocket_refuses_what_it_does_not_have():
     with pytest.raises(ValueError, match="unknown split 'val': use one of tune, tune-heldout, test, test-heldout"):
-        pocket("val")
+        pocket("pope", "val")
     with pytest.raises(ValueError, match="limit is 0"):
-        pocket("tune", 0)
+        pocket("pope", "tune", 0)
 
 
 @pytest.mark.parametrize(

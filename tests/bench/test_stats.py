@@ -64,11 +64,16 @@ def test_bootstrap_of_auc_equals_resampling_question_by_question():
 
 def test_paired_difference_draws_the_same_images_for_both():
     clusters, ours, theirs = some_answers()
-    difference, limits = paired_difference(ours, theirs, clusters, seed=5, resamples=300)
+
+    def share(sums):
+        return sums[:, 0] / sums[:, 1]
+
+    a, b = (np.stack([right, np.ones_like(right)], axis=1).astype(float) for right in (ours, theirs))
+    difference, limits = paired_difference(a, b, clusters, share, seed=5, resamples=300)
     assert difference == pytest.approx(ours.mean() - theirs.mean())
     expected = [ours[q].mean() - theirs[q].mean() for q in naive_draws(clusters, 5, 300)]
     assert limits == pytest.approx(np.quantile(expected, [0.025, 0.975]))
-    assert paired_difference(ours, ours, clusters, seed=5) == (0.0, (0.0, 0.0))
+    assert paired_difference(a, a, clusters, share, seed=5) == (0.0, (0.0, 0.0))
 
 
 def test_the_interval_of_a_mean_agrees_with_its_standard_error():
@@ -120,7 +125,9 @@ def test_the_interval_of_a_paired_difference_agrees_with_scipys():
     _, ours, theirs = some_answers(seed=2, images=150, each=1)
     gain = ours.astype(float) - theirs
     expected = scipy_bootstrap((gain,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(0))
-    _, limits = paired_difference(ours, theirs, [str(i) for i in range(150)], seed=1, resamples=4000)
+    a, b = (right.astype(float)[:, None] for right in (ours, theirs))
+    clusters = [str(i) for i in range(150)]
+    _, limits = paired_difference(a, b, clusters, lambda sums: sums[:, 0] / 150, seed=1, resamples=4000)
     assert limits == pytest.approx(expected.confidence_interval, abs=0.2 * expected.standard_error)
 
 

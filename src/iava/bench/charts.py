@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from iava.bench.results import Row, is_control, title
+from iava.bench.scoring import POINTS
 from iava.bench.shift import Curve
-from iava.bench.tables import POINTS, axis, estimate, heading, main_metric
+from iava.bench.tables import axis, estimate, heading, main_metric
 
 WIDTH, HEIGHT = 560, 372
 LEFT, RIGHT, TOP, BOTTOM = 46, 412, 14, 322

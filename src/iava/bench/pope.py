@@ -5,23 +5,20 @@ things that are there; the other half about things that are not, chosen at rando
 how often they appear together with what is there.
 """
 
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from iava.bench.task import Question, Task
-from iava.pocket.scenes import IMAGES, Scene, load_scene
+from iava.bench.stats import share
+from iava.bench.task import Question
 
 CATEGORIES = ("random", "popular", "adversarial")
 COUNTS = ("n", "correct", "true_yes", "said_yes", "is_yes", "unparsed")
-_POCKET_SEED = 0
 
 
 Region = tuple[tuple[float, float, float, float], ...]
@@ -90,44 +87,6 @@ def wording(kind: str) -> str:
     return f"Is there {'an' if kind[0].lower() in 'aeiou' else 'a'} {kind} in the image?"
 
 
-def pocket(split: str, limit: int | None = None) -> Task:
-    """POPE on the pocket scenes: no download, pictures drawn when they are needed.
-
-    Args:
-        split: "tune", "tune-heldout", "test" or "test-heldout".
-        limit: only the first so many images, with the questions they have without a limit. None: all.
-
-    Raises:
-        ValueError: if the split is unknown or the limit below 1.
-    """
-    if split not in IMAGES:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(IMAGES)}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}: it must be at least 1")
-    questions, number = _pocket_questions(split)
-    wanted = set(list(number)[:limit])
-    chosen = [question for question in questions if question.image in wanted]
-    return Task("pope", split, chosen, lambda image: load_scene(split, number[image]).render())
-
-
-@cache
-def _pocket_questions(split: str) -> tuple[list[Question], dict[str, int]]:
-    scenes = [load_scene(split, index) for index in range(IMAGES[split])]
-    by_id = {scene.id: scene for scene in scenes}
-    names = {scene.id: scene.names for scene in scenes}
-    questions = build(names, seed=_POCKET_SEED, region=lambda image, kind: fair_region(by_id[image], kind))
-    return questions, {scene.id: scene.index for scene in scenes}
-
-
-def fair_region(scene: Scene, kind: str) -> Region:
-    """The boxes of a kind; where it is absent, those of a present one, drawn at random but always the same.
-
-    No box for what is absent would tell the answer.
-    """
-    drawn = random.Random(f"{scene.id} {kind}").choice(sorted(scene.names))
-    return tuple(scene.boxes(kind if kind in scene.names else drawn))
-
-
 def parse_word(text: str) -> str | None:
     """Word-level: "yes" or "no" if exactly one of the two words occurs, else None (as VLMEvalKit reads answers)."""
     words = set(re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower()))
@@ -172,17 +131,13 @@ def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
     """
     n, correct, true_yes, said_yes, is_yes, unparsed = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
     return {
-        "accuracy": _share(correct, n),
-        "precision": _share(true_yes, said_yes),
-        "recall": _share(true_yes, is_yes),
-        "f1": _share(2 * true_yes, said_yes + is_yes),
-        "yes_ratio": _share(said_yes, n),
-        "unparsed": _share(unparsed, n),
+        "accuracy": share(correct, n),
+        "precision": share(true_yes, said_yes),
+        "recall": share(true_yes, is_yes),
+        "f1": share(2 * true_yes, said_yes + is_yes),
+        "yes_ratio": share(said_yes, n),
+        "unparsed": share(unparsed, n),
     }
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def score(categories: Sequence[str], truths: Sequence[str], parsed: Sequence[str | None]) -> dict[str, Any]:

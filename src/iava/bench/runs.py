@@ -115,4 +115,4 @@ def _rows(folders: Sequence[Path], settings: Mapping[str, Any], records: Sequenc
         return written
     # What was fitted stands in the rows only.
     described = dict(settings["methods"]) | {row["method"]: row["settings"] for row in written}
-    return rows_of(records, settings=described, seed=settings["seed"])
+    return rows_of(records, benchmark=settings["benchmark"], settings=described, seed=settings["seed"])

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from iava.bench.results import Row, is_control, p_value, title
+from iava.bench.results import Row, is_control, number, p_value, pair, title
+from iava.bench.scoring import POINTS
 
 HEADINGS = {
     "accuracy": "Accuracy",
@@ -18,8 +19,6 @@ HEADINGS = {
     "chair": "CHAIR",
 }
 """Of metrics whose name alone, with a capital, would not do."""
-POINTS = ("score",)
-"""Metrics on a scale of their own; all others are fractions of 1, shown in percent."""
 MAIN = ("accuracy", "score")
 """In which methods are compared unless a row names its own; without these the first metric there is."""
 
@@ -84,18 +83,6 @@ def main_metric(row: Row) -> str:
 
 def heading(metric: str) -> str:
     return HEADINGS.get(metric, metric.replace("_", " ").capitalize())
-
-
-def number(metric: str, value: float | None, *, sign: bool = False) -> str:
-    """A metric's value as it is shown: fractions in percent, with one decimal."""
-    if value is None:
-        return "–"
-    shown = value if metric in POINTS else 100 * value
-    return f"{shown:+.1f}" if sign else f"{shown:.1f}"
-
-
-def pair(metric: str, limits: Sequence[float], *, sign: bool = False) -> str:
-    return f"[{number(metric, limits[0], sign=sign)}, {number(metric, limits[1], sign=sign)}]"
 
 
 def estimate(row: Row, metric: str) -> Cell:

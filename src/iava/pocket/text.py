@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from iava.pocket.scenes import COLOURS, CONTEXTS, SIZE, THINGS, Scene
+from iava.pocket.scenes import COLOURS, CONTEXTS, SIZE, THINGS, Scene, Thing
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -120,9 +120,12 @@ def positions(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[E
         a, b = pairs[index]
         side = str(rng.choice(["left", "right"]))
         true = (middle[a] < middle[b]) == (side == "left")
-        question = f"Is the {a} to the {side} of the {b}?"
-        talk.append(Exchange("position", question, "Yes." if true else "No.", (a, b)))
+        talk.append(Exchange("position", position_question(a, side, b), "Yes." if true else "No.", (a, b)))
     return talk
+
+
+def position_question(a: str, side: str, b: str) -> str:
+    return f"Is the {a} to the {side} of the {b}?"
 
 
 def halves_of(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[Exchange]:
@@ -146,21 +149,34 @@ def _counts(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[Exc
             Exchange("count", f"How many {plural(name)} are there in the image?", f"{NUMBERS[number].capitalize()}.")
         ]
     guess = number if rng.random() < 0.5 else int(rng.choice([n for n in (1, 2, 3) if n != number]))
-    phrase = f"is there one {name}" if guess == 1 else f"are there {NUMBERS[guess]} {plural(name)}"
-    question = f"{phrase.capitalize()} in the image?"
-    return [Exchange("count", question, "Yes." if guess == number else "No.")]
+    return [Exchange("count", count_question(name, guess), "Yes." if guess == number else "No.")]
+
+
+def count_question(name: str, number: int) -> str:
+    phrase = f"is there one {name}" if number == 1 else f"are there {NUMBERS[number]} {plural(name)}"
+    return f"{phrase.capitalize()} in the image?"
+
+
+def painted(scene: Scene, shown: set[str]) -> list[Thing]:
+    """Things whose colour can be asked for: those that may have any, and are there once."""
+    return [t for t in scene.things if t.name in shown and THINGS[t.name].paintable and scene.counts[t.name] == 1]
+
+
+def colour_question(name: str, colour: str) -> str:
+    return f"Is the {name} {colour}?"
 
 
 def _colours(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[Exchange]:
-    painted = [t for t in scene.things if t.name in shown and THINGS[t.name].paintable and scene.counts[t.name] == 1]
-    if not painted:
+    coloured = painted(scene, shown)
+    if not coloured:
         return []
-    thing = painted[int(rng.integers(len(painted)))]
+    thing = coloured[int(rng.integers(len(coloured)))]
     if rng.random() < 0.5:
         return [Exchange("colour", f"What colour is the {thing.name}?", f"{thing.colour.capitalize()}.")]
     others = [colour for colour in COLOURS if colour != thing.colour]
     colour = thing.colour if rng.random() < 0.5 else str(rng.choice(others))
-    return [Exchange("colour", f"Is the {thing.name} {colour}?", "Yes." if colour == thing.colour else "No.")]
+    question = colour_question(thing.name, colour)
+    return [Exchange("colour", question, "Yes." if colour == thing.colour else "No.")]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
