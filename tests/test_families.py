@@ -17,7 +17,7 @@ from tests import families, naive, tiny
 from tests.families import FAMILIES
 
 GENERAL = "Describe this image."
-SETTINGS = {"top_i": 0.4, "lam": -0.5, "alpha": 1.0, "beta": 0.05}
+SETTINGS = {"top_i": 0.4, "lam": -0.5, "alpha": 1.0, "beta": 0.05, "negative": "zeros"}
 PICTURES = [tiny.image(1, (40, 32)), tiny.image(2, (60, 25)), tiny.image(3, (31, 64))]
 ASKED = [
     ("Is there a dog ?", [PICTURES[0]]),
