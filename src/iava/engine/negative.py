@@ -7,6 +7,7 @@ Each gives the inputs that `boundary.run` takes. Two things may differ from the 
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 from iava.engine.boundary import Prompt, pack
 from iava.engine.columns import at_columns, right_aligned
@@ -36,10 +37,19 @@ def zeros(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
 
 
 def drop(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
-    """The sequence without the image's other tokens; all that remains keeps its position. See `zeros`."""
+    """The sequence without the image's other tokens; all that remains keeps its position. See `zeros`.
+
+    What stands before the image is not read again where nothing there depends on the image.
+    """
     remains = prompt.attention_mask.bool() & ~_others(prompt, keep)
+    before = _before_images(prompt)
+    start = before.get_seq_length() if before else 0
+    seen = remains[:, :start].clone()
+    remains[:, :start] = False
     index, valid = right_aligned(remains)
     inputs = at_columns(prompt.inputs, index, valid)
+    if before:
+        inputs |= {"attention_mask": torch.cat([seen, valid], dim=1).long(), "past_key_values": before}
     if inputs.get("deepstack_visual_embeds") is not None:
         kept = remains[prompt.is_image]
         inputs["deepstack_visual_embeds"] = [features[kept] for features in inputs["deepstack_visual_embeds"]]
@@ -84,6 +94,15 @@ def pixels(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
     kept = torch.zeros_like(prompt.is_image).scatter(1, index, valid & keep)
     rows = first_of_each(prompt)
     return with_pixels(prompt, painted(prompt, kept[rows][prompt.is_image[rows]]))
+
+
+def _before_images(prompt: Prompt) -> DynamicCache | None:
+    """The keys and values of the columns before the first image of any prompt, if there are such, and they stand."""
+    width = int(prompt.is_image.long().argmax(dim=1).min())
+    # Masks made of token types are not made for a part of the prompt.
+    if width == 0 or prompt.inputs.get("token_type_ids") is not None:
+        return None
+    return prefix_cache(prompt, prompt.input_ids.shape[1], width=width)
 
 
 def _others(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:

@@ -27,12 +27,32 @@ def features_under(prompt: Prompt, instruction: Instruction) -> torch.Tensor | N
         return None
     pixels, outer = given["pixel_values"], cast(Any, prompt.outer)
     text = instruction.inputs
-    features = outer.get_image_features(
-        pixels,
-        qformer_input_ids=text["qformer_input_ids"].to(pixels.device).expand(len(pixels), -1),
-        qformer_attention_mask=text["qformer_attention_mask"].to(pixels.device).expand(len(pixels), -1),
-        interpolate_pos_encoding=given.get("interpolate_pos_encoding", False),
-        return_dict=True,
-    ).pooler_output
+    # Bound to an object of ours, the model's own function goes on from what its vision tower saw for the question.
+    features = (
+        type(outer)
+        .get_image_features(
+            _Seen(outer, given["image_features"].vision_outputs),
+            pixels,
+            qformer_input_ids=text["qformer_input_ids"].to(pixels.device).expand(len(pixels), -1),
+            qformer_attention_mask=text["qformer_attention_mask"].to(pixels.device).expand(len(pixels), -1),
+            interpolate_pos_encoding=given.get("interpolate_pos_encoding", False),
+            return_dict=True,
+        )
+        .pooler_output
+    )
     # Beams and several answers repeat each prompt.
     return features.repeat_interleave(len(prompt.input_ids) // len(features), dim=0)
+
+
+class _Seen:
+    """The model, with a vision tower that has seen the image already."""
+
+    def __init__(self, model: Any, vision_outputs: Any) -> None:
+        self._model = model
+        self._vision_outputs = vision_outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def vision_model(self, **_pixels: Any) -> Any:
+        return self._vision_outputs

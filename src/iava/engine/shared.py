@@ -4,6 +4,8 @@ In a causal decoder the keys and values up to the last image token do not depend
 decoder inputs up to there are equal, bit by bit, share them; each prompt then costs what follows its image.
 """
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from iava.engine.boundary import Prompt, run
+from iava.engine.cache import cache_of, put
 from iava.engine.columns import at_columns, right_aligned
 from iava.engine.probe import last_row
 
@@ -42,12 +45,13 @@ class Memory:
         self.beginnings: list[Beginning] = []
 
 
-def read_together(prompt: Prompt, memory: Memory | None) -> Any:
-    """Reads prompts of which some begin alike; fills the prompt's rows, its cache and its `beginnings`.
+def read_together(prompt: Prompt, memory: Memory | None, *, probe: bool) -> Any:
+    """Reads prompts of which some begin alike; fills the prompt's cache, its `beginnings` and, probing, its rows.
 
     Args:
         prompt: with an empty cache, and no rows.
         memory: what was read before; what is read now is added. None keeps nothing.
+        probe: whether the attention of the last prompt tokens is wanted.
 
     Returns:
         The model's outputs for the last tokens, or None if nothing can be shared.
@@ -69,7 +73,7 @@ def read_together(prompt: Prompt, memory: Memory | None) -> Any:
         if memory is not None:
             memory.beginnings = known
     prompt.beginnings = [known[number] for number in found]
-    return _read_on(prompt, begins, mask & ~begins)
+    return _read_on(prompt, begins, mask & ~begins, probe)
 
 
 def _matched(prompt: Prompt, begins: torch.Tensor, known: list[Beginning]) -> tuple[list[int], list[int]]:
@@ -117,19 +121,20 @@ def _read(prompt: Prompt, begins: torch.Tensor, rows: list[int]) -> list[Beginni
     ]
 
 
-def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor) -> Any:
+def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor, probe: bool) -> Any:
     """Runs what follows the beginnings, and puts all keys and values where the prompts have them."""
     length = prompt.input_ids.shape[1]
     width = int(begins.sum(dim=1).max())
-    cache = DynamicCache()
-    for number in range(len(prompt.beginnings[0].layers)):
-        parts = [beginning.layers[number] for beginning in prompt.beginnings]
-        keys, values = (torch.stack([_aligned(part[kind], width) for part in parts]) for kind in (0, 1))
-        cache.update(keys, values, number)
+    cache = cache_of(
+        (_side_by_side(keys, width), _side_by_side(values, width))
+        for keys, values in (
+            zip(*layer, strict=True) for layer in zip(*(b.layers for b in prompt.beginnings), strict=True)
+        )
+    )
     index, valid = right_aligned(follows)
     inputs = at_columns(prompt.inputs, index, valid)
     seen = torch.arange(width, device=index.device) >= width - begins.sum(dim=1, keepdim=True)
-    with last_row(prompt.model) as rows:
+    with last_row(prompt.model) if probe else nullcontext([]) as rows:
         outputs = run(
             prompt.model,
             {
@@ -139,28 +144,49 @@ def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor) -> Any
             },
             cache,
         )
-    # Columns of the run for the prompts' columns; both parts end at the right.
-    columns = torch.arange(length, device=index.device)
-    before = width - 1 - (prompt.last_image - columns)
-    source = torch.where(columns <= prompt.last_image, before.clamp(min=0), width + valid.shape[1] - length + columns)
+    ends = [last + 1 for last in prompt.last_image[:, 0].tolist()]
     layers: list[Any] = cache.layers
     for number, layer in enumerate(layers):
-        place = source[:, None, :, None].to(layer.keys.device)
-        keys, values = (
-            part.gather(2, place.expand(-1, part.shape[1], -1, part.shape[3])) for part in (layer.keys, layer.values)
-        )
-        prompt.cache.update(keys, values, number)
+        keys, values = (_placed(part, ends, width, length) for part in (layer.keys, layer.values))
+        layer.reset()
+        put(prompt.cache, number, keys, values)
     prompt.rows = [
-        row.gather(-1, source[:, None].expand(-1, row.shape[1], -1)) * prompt.attention_mask[:, None]
-        for row in (row.to(source.device) for row in rows)
+        _placed(row[..., None], ends, width, length)[..., 0] * prompt.attention_mask[:, None].to(row.device)
+        for row in rows
     ]
     outputs.past_key_values = prompt.cache
     return outputs
 
 
-def _aligned(part: torch.Tensor, width: int) -> torch.Tensor:
-    """(heads, P, d) -> (heads, width, d), at the right."""
-    return torch.nn.functional.pad(part, (0, 0, width - part.shape[1], 0))
+def _side_by_side(parts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
+    """(heads, P, d) each -> (B, heads, width, d), at the right; one and the same part is not copied."""
+    if all(part is parts[0] for part in parts) and parts[0].shape[1] == width:
+        return parts[0].expand(len(parts), -1, -1, -1)
+    return torch.stack([torch.nn.functional.pad(part, (0, 0, width - part.shape[1], 0)) for part in parts])
+
+
+def _placed(part: torch.Tensor, ends: list[int], width: int, length: int) -> torch.Tensor:
+    """Columns of a run for the prompts' columns.
+
+    Args:
+        part: (B, heads, R, d), of each row first `width` columns of a beginning, then what follows, both at the right.
+        ends: for each row the prompt's column that follows its beginning.
+        width: of the beginnings.
+        length: S.
+
+    Returns:
+        (B, heads, S, d); what stands at a prompt's padding has no meaning, but is finite.
+    """
+    if part.shape[2] == length and set(ends) == {width}:
+        return part
+    placed = part.new_zeros(*part.shape[:2], length, part.shape[3])
+    for end in set(ends):
+        same = [row for row, other in enumerate(ends) if other == end]
+        rows = slice(same[0], same[-1] + 1) if len(same) == same[-1] - same[0] + 1 else same
+        begin, after = min(end, width), min(length - end, part.shape[2] - width)
+        placed[rows, :, end - begin : end] = part[rows, :, width - begin : width]
+        placed[rows, :, length - after :] = part[rows, :, part.shape[2] - after :]
+    return placed
 
 
 def may_begin_alike(input_ids: torch.Tensor, is_image: torch.Tensor) -> bool:

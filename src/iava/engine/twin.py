@@ -7,6 +7,7 @@ criteria and logits processors therefore work as they do in `generate`.
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,6 +56,7 @@ class Twin:
         self._memory = memory
         self._step = 0
         self._mask: torch.Tensor | None = None
+        self._join: Callable[[], torch.Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -87,8 +89,22 @@ class Twin:
         other = inputs.pop("past_key_values", None) or DynamicCache()
         shared = other.get_seq_length()
         negative = run(self.model, inputs, other)
-        self._mask = _append_rows(outputs.past_key_values, other, inputs["attention_mask"], shared, prompt)
+        # Whoever wants one token only, as many benchmarks do, need not pay for it.
+        self._join = partial(
+            _append_rows, outputs.past_key_values, other, inputs["attention_mask"], shared, prompt.input_ids
+        )
         return self._combined(outputs, negative.logits[:, -1])
+
+    @property
+    def joined(self) -> bool:
+        """Whether the second branch's rows are in the cache behind the first's."""
+        return self._mask is not None
+
+    def _joined_mask(self) -> torch.Tensor:
+        if self._join is not None:
+            self._mask, self._join = self._join(), None
+        assert self._mask is not None
+        return self._mask
 
     def _read_together(
         self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], Outputs]
@@ -101,7 +117,7 @@ class Twin:
         with capture(self.model, stop=True) as captured:
             read()
         prompt = self._prompt(input_ids, model_kwargs, captured)
-        return prompt, read_together(prompt, self._memory)
+        return prompt, read_together(prompt, self._memory, probe=self._second is not None)
 
     def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
         mask, types = model_kwargs.get("attention_mask"), model_kwargs.get("token_type_ids")
@@ -112,12 +128,11 @@ class Twin:
         """Both branches get the same new tokens at the same positions; what they may look at is each one's own."""
         if self._second is None:
             return self.model.prepare_inputs_for_generation(input_ids, **kwargs)
-        batch = len(input_ids)
-        assert self._mask is not None
+        batch, seen = len(input_ids), self._joined_mask()
         mask = kwargs.get("attention_mask")
         first = torch.ones_like(input_ids) if mask is None else mask
-        new = first[:, self._mask.shape[1] :]
-        kwargs["attention_mask"] = torch.cat([first, torch.cat([self._mask.to(first), new], dim=1)])
+        new = first[:, seen.shape[1] :]
+        kwargs["attention_mask"] = torch.cat([first, torch.cat([seen.to(first), new], dim=1)])
         for key in _OF_ROWS[1:]:
             if kwargs.get(key) is not None:
                 kwargs[key] = torch.cat([kwargs[key], kwargs[key]])
@@ -141,13 +156,18 @@ class Twin:
         return outputs
 
     def _reorder_cache(self, cache: Any, beams: torch.Tensor) -> Any:
-        # The second branch's rows lie behind the first's and follow the same beams.
-        rows = beams if self._second is None else torch.cat([beams, beams + len(beams)])
+        rows = beams
+        if self._second is not None:
+            # The second branch's rows lie behind the first's and follow the same beams.
+            self._joined_mask()
+            rows = torch.cat([beams, beams + len(beams)])
         cache.reorder_cache(rows.long())
         return cache
 
 
-def _append_rows(cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, prompt: Prompt) -> torch.Tensor:
+def _append_rows(
+    cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, input_ids: torch.Tensor
+) -> torch.Tensor:
     """Puts the second branch's rows behind the first's, layer by layer, freeing the second's as it goes.
 
     Args:
@@ -155,29 +175,31 @@ def _append_rows(cache: Any, other: DynamicCache, mask: torch.Tensor, shared: in
         other: the second branch's; its last columns belong to the prompts' last ones.
         mask: (B, K) 1 where a column of `other` may be seen.
         shared: how many of `other`'s first columns are the first branch's own.
+        input_ids: (B, S), the prompts.
 
     Returns:
         (B, S) 1 where the second branch's rows may be seen.
     """
-    length = prompt.input_ids.shape[1]
+    length = input_ids.shape[1]
     new = mask.shape[1] - shared
-    seen = torch.zeros_like(prompt.input_ids)
+    seen = torch.zeros_like(input_ids)
     seen[:, :shared] = mask[:, :shared]
     fresh = mask[:, shared:].bool()
+    whole = bool(fresh.all())
     seen[:, length - new :] = torch.where(fresh, mask[:, shared:], seen[:, length - new :])
     for layer, other_layer in zip(cache.layers, other.layers, strict=True):
         for name in ("keys", "values"):
             ours, theirs = getattr(layer, name), getattr(other_layer, name)
-            rows = torch.zeros_like(ours)
-            if shared:
-                rows.copy_(ours)
+            # What they do not share, and nothing fresh replaces, is not seen.
+            both = torch.cat([ours, ours])
+            rows = both[len(ours) :]
             # A static layer is filled from its start, a sliding one may have lost its first columns.
             end = min(length, ours.shape[-2])
             begin = max(end - new, 0)
             tail = theirs[:, :, -(end - begin) :]
             keep = fresh[:, None, -(end - begin) :, None].to(ours.device)
-            rows[:, :, begin:end] = torch.where(keep, tail, rows[:, :, begin:end])
-            setattr(layer, name, torch.cat([ours, rows]))
+            rows[:, :, begin:end] = tail if whole else torch.where(keep, tail, rows[:, :, begin:end])
+            setattr(layer, name, both)
         other_layer.reset()
     return seen
 
@@ -233,8 +255,9 @@ def decode(
         model_kwargs["streamer"].put(input_ids.cpu())
     mixin: Any = type(model)
     loop = mixin._beam_search if generation_config.num_beams > 1 else mixin._sample
+    twin = Twin(model, second, combine, outer, memory)
     result = loop(
-        Twin(model, second, combine, outer, memory),
+        twin,
         input_ids,
         logits_processor=LogitsProcessorList([*logits_processor, *warpers]),
         stopping_criteria=stopping_criteria,
@@ -242,7 +265,7 @@ def decode(
         **model_kwargs,
     )
     kept = getattr(result, "past_key_values", None)
-    if second is not None and kept is not None:
+    if twin.joined and kept is not None:
         # The second branch's rows are of no use to who goes on from here.
         for layer in kept.layers:
             layer.keys, layer.values = layer.keys.chunk(2)[0], layer.values.chunk(2)[0]
