@@ -1,4 +1,4 @@
-"""The command line: `iava demo`, `iava ask`, `iava eval`, `iava score`, `iava data`."""
+"""The command line: `iava demo`, `iava ask`, `iava eval`, `iava bench`, `iava score`, `iava data`."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_data
+from iava import cli_bench, cli_data
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
@@ -226,6 +226,7 @@ def demo(
 
 
 app.command()(_one_line(cli_data.score))
+app.command()(_one_line(cli_bench.bench))
 data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")
 data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))
