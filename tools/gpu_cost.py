@@ -1,7 +1,7 @@
 """Measure the 7B shapes on a GPU, unattended: `python tools/gpu_cost.py OUT [options of iava bench]`.
 
-Writes OUT/<shape>/cost.json and cost.png, and the table as OUT/<shape>/table.md. A shape that ends badly does not keep the
-next from being measured. VCD of the package mitigv takes part where it is installed.
+Writes OUT/<shape>/cost.json and cost.png, and the table as OUT/<shape>/table.md. A shape that ends badly does not keep
+the next from being measured. VCD of the package mitigv takes part where it is installed.
 """
 
 import subprocess

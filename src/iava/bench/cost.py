@@ -155,13 +155,14 @@ class Bench:
         if contender in self.methods:
             ask = partial(self.lvlm.ask_many, method=self.methods[contender], max_new_tokens=load.tokens)
             return lambda: [ask(one, questions) for one in pictures]
-        return lambda: [self._from_pictures(contender, load, question) for question in questions]
+        return partial(self._from_pictures, contender, load, questions)
 
-    def _from_pictures(self, contender: str, load: Load, question: str) -> None:
-        general = self.inputs(load.batch, "Describe this image.") if contender == "naive" else {}
-        tokens = self._once(contender, self.inputs(load.batch, question), general, load.tokens)
-        if tokens is not None:
-            self.lvlm.processor.batch_decode(tokens[:, -load.tokens :], skip_special_tokens=True)
+    def _from_pictures(self, contender: str, load: Load, questions: Sequence[str]) -> None:
+        for question in questions:
+            general = self.inputs(load.batch, "Describe this image.") if contender == "naive" else {}
+            tokens = self._once(contender, self.inputs(load.batch, question), general, load.tokens)
+            if tokens is not None:
+                self.lvlm.processor.batch_decode(tokens[:, -load.tokens :], skip_special_tokens=True)
 
     def _once(
         self, contender: str, inputs: Inputs, general: Inputs, tokens: int, trace: Trace | None = None
@@ -255,9 +256,14 @@ def measure(plan: Plan, out: Path, advance: Advance = lambda *_: None) -> dict[s
         done += 1
         advance(str(load), done, total)
 
-    for load in loads:
-        results["cells"] += cells(bench, load, plan.repeats, partial(ran, load))
-        write_json(out / RESULTS, results)
+    # What is there now need not be looked through for garbage before each run.
+    gc.freeze()
+    try:
+        for load in loads:
+            results["cells"] += cells(bench, load, plan.repeats, partial(ran, load))
+            write_json(out / RESULTS, results)
+    finally:
+        gc.unfreeze()
     results["machine"]["load_after"] = os.getloadavg()[0]
     results["finished"] = True
     write_json(out / RESULTS, results)
@@ -268,12 +274,11 @@ def cells(bench: Bench, load: Load, repeats: int, ran: Callable[[], None]) -> li
     """Measures one configuration: each contender once for memory and work, which also warms it up, then in turns for
     time, every second round backwards.
     """
-    device = bench.model.device
     found: dict[str, Cell] = {}
     for contender in bench.contenders:
         trace = Trace()
         with counted(bench.model) as counts:
-            error, most = _tried(lambda c=contender, t=trace: peak(bench.work(c, load, t), device)[0])
+            error, most = _tried(partial(_peak, bench, contender, load, trace))
         found[contender] = {"error": error, "peak": most, "seconds": [], **counts}
         if "selected" in trace.reading:
             found[contender]["kept"] = float(trace.reading["selected"].float().mean())
@@ -287,6 +292,10 @@ def cells(bench: Bench, load: Load, repeats: int, ran: Callable[[], None]) -> li
             ran()
     base = weights(bench.model)
     return [{**asdict(load), **_cell(name, cell, found[BASELINE], base)} for name, cell in found.items()]
+
+
+def _peak(bench: Bench, contender: str, load: Load, trace: Trace) -> int:
+    return peak(bench.work(contender, load, trace), bench.model.device)[0]
 
 
 def _timed(bench: Bench, contender: str, load: Load) -> float:

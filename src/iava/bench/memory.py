@@ -33,7 +33,7 @@ def peak(work: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         result = work()
-    events: Any = watched.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events: Any = watched.profiler.kineto_results.events()
     changes = sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns())
     held = most = 0
     for event in changes:

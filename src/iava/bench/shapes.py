@@ -14,6 +14,9 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from iava.lvlm import LVLM, load
 
+Sizes = dict[str, Any]
+"""Numbers of layers and heads, widths, by the names that configurations know."""
+
 THINGS = ("dog", "fork", "boat", "traffic light", "chair", "person")
 QUESTIONS = [f"Is there a {thing} in the image? Answer the question with yes or no." for thing in THINGS]
 """Of the length that benchmarks ask."""
@@ -66,9 +69,7 @@ def _random(kind: type, config: Any, device: torch.device, dtype: torch.dtype) -
         torch.set_default_dtype(before)
 
 
-def llava(
-    vision: dict[str, int], text: dict[str, int], *, image_size: int, device: torch.device, dtype: torch.dtype
-) -> LVLM:
+def llava(vision: Sizes, text: Sizes, *, image_size: int, device: torch.device, dtype: torch.dtype) -> LVLM:
     """A LLaVA with CLIP and Llama of these shapes, patches of 14 pixels."""
     config = hf.LlavaConfig(
         vision_config=hf.CLIPVisionConfig(image_size=image_size, patch_size=14, **vision),
@@ -89,9 +90,9 @@ def llava(
 
 
 def instructblip(
-    vision: dict[str, int],
-    qformer: dict[str, int],
-    text: dict[str, int],
+    vision: Sizes,
+    qformer: Sizes,
+    text: Sizes,
     *,
     image_size: int,
     device: torch.device,
@@ -114,7 +115,7 @@ def instructblip(
     return LVLM(_random(hf.InstructBlipForConditionalGeneration, config, device, dtype), processor)
 
 
-_SEVEN_BILLION = {
+_SEVEN_BILLION: Sizes = {
     "hidden_size": 4096,
     "intermediate_size": 11008,
     "num_hidden_layers": 32,
@@ -124,19 +125,19 @@ _SEVEN_BILLION = {
 
 
 def _llava_7b(device: torch.device, dtype: torch.dtype) -> LVLM:
-    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    vision: Sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
     return llava(vision, {**_SEVEN_BILLION, "vocab_size": 32064}, image_size=336, device=device, dtype=dtype)
 
 
 def _instructblip_7b(device: torch.device, dtype: torch.dtype) -> LVLM:
-    vision = {"hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39, "num_attention_heads": 16}
-    text = {**_SEVEN_BILLION, "vocab_size": 32001}
+    vision: Sizes = {"hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39, "num_attention_heads": 16}
+    text: Sizes = {**_SEVEN_BILLION, "vocab_size": 32001}
     return instructblip(vision, {"vocab_size": 30523}, text, image_size=224, device=device, dtype=dtype)
 
 
 def _small(device: torch.device, dtype: torch.dtype) -> LVLM:
-    vision = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4}
-    text = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 12, "num_attention_heads": 8}
+    vision: Sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4}
+    text: Sizes = {"hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 12, "num_attention_heads": 8}
     return llava(vision, {**text, "vocab_size": 4096}, image_size=336, device=device, dtype=dtype)
 
 

@@ -5,7 +5,7 @@ decoder inputs up to there are equal, bit by bit, share them; each prompt then c
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,7 +134,8 @@ def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor, probe:
     index, valid = right_aligned(follows)
     inputs = at_columns(prompt.inputs, index, valid)
     seen = torch.arange(width, device=index.device) >= width - begins.sum(dim=1, keepdim=True)
-    with last_row(prompt.model) if probe else nullcontext([]) as rows:
+    watch: AbstractContextManager[list[torch.Tensor]] = last_row(prompt.model) if probe else nullcontext([])
+    with watch as rows:
         outputs = run(
             prompt.model,
             {
