@@ -57,12 +57,17 @@ def bench(
         dtype=dtype,
     )
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    told = ""
     with progress() as advance:
 
         def report(load: str, done: int, total: int) -> None:
+            nonlocal told
             advance("runs", done, total)
-            if not sys.stderr.isatty():
-                print(f"iava: {done} of {total}: {load}", file=sys.stderr, flush=True)
+            # Where there is no terminal the bar is silent until the end.
+            if load != told and not sys.stderr.isatty():
+                print(f"iava: {load}, from run {done} of {total}", file=sys.stderr, flush=True)
+            told = load
 
         results = measure(plan, out, report)
     plot(results, out / "cost.png")

@@ -7,7 +7,7 @@ from typing import Any
 from iava.jsonfiles import read_json
 
 _CONFIGURATION = ("tokens", "questions", "batch")
-_HEAD = ("new tokens", "questions", "images", "contender", "seconds", "over `generate`", "peak GB", "over `generate`")
+_HEAD = ("new tokens", "questions", "images", "contender", "seconds", "over `generate`", "peak MB", "over `generate`")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def _line(cell: dict[str, Any]) -> str:
     measured = [
         _with_quartiles(cell["time"], 3),
         _with_quartiles(cell["time_ratio"], 2) if "time_ratio" in cell else "",
-        f"{cell['peak'] / 1e9:.2f}",
+        f"{cell['peak'] / 1e6:,.1f}",
         f"{cell['peak_ratio']:.2f}" if "peak_ratio" in cell else "",
         f"{cell['decoder_columns']:,}",
         str(cell["images_read"]),

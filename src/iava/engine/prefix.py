@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import DynamicCache, ProcessorMixin
 
 from iava.engine.boundary import Prompt, pack, run
-from iava.engine.cache import cache_of
+from iava.engine.cache import cache_behind
 from iava.engine.probe import last_row, over_images
 
 # What processors made of texts around a blank image: every method of every question asks for the same few.
@@ -182,7 +182,7 @@ def prefix_cache(
         return None
     everyone = rows is None or rows == list(range(len(prompt.input_ids)))
     columns = (slice(None) if everyone else rows, slice(None), slice(width))
-    return cache_of((layer.keys[columns], layer.values[columns]) for layer in layers)
+    return cache_behind((layer.keys[columns], layer.values[columns]) for layer in layers)
 
 
 def _once_a_beginning(prompt: Prompt, tail: list[int]) -> torch.Tensor | None:

@@ -13,7 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from iava.engine.boundary import Prompt, run
-from iava.engine.cache import cache_of, put
+from iava.engine.cache import cache_behind, put
 from iava.engine.columns import at_columns, right_aligned
 from iava.engine.probe import last_row
 
@@ -125,12 +125,11 @@ def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor, probe:
     """Runs what follows the beginnings, and puts all keys and values where the prompts have them."""
     length = prompt.input_ids.shape[1]
     width = int(begins.sum(dim=1).max())
-    cache = cache_of(
-        (_side_by_side(keys, width), _side_by_side(values, width))
-        for keys, values in (
-            zip(*layer, strict=True) for layer in zip(*(b.layers for b in prompt.beginnings), strict=True)
-        )
-    )
+    before = [
+        tuple(_side_by_side(parts, width) for parts in zip(*layer, strict=True))
+        for layer in zip(*(beginning.layers for beginning in prompt.beginnings), strict=True)
+    ]
+    cache = cache_behind((keys, values) for keys, values in before)
     index, valid = right_aligned(follows)
     inputs = at_columns(prompt.inputs, index, valid)
     seen = torch.arange(width, device=index.device) >= width - begins.sum(dim=1, keepdim=True)
@@ -147,12 +146,16 @@ def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor, probe:
         )
     ends = [last + 1 for last in prompt.last_image[:, 0].tolist()]
     layers: list[Any] = cache.layers
-    for number, layer in enumerate(layers):
-        keys, values = (_placed(part, ends, width, length) for part in (layer.keys, layer.values))
-        layer.reset()
-        put(prompt.cache, number, keys, values)
+    for number, ((keys, values), layer) in enumerate(zip(before, layers, strict=True)):
+        put(
+            prompt.cache,
+            number,
+            _placed(keys, layer.keys, ends, length),
+            _placed(values, layer.values, ends, length),
+        )
+    there = prompt.attention_mask[:, None]
     prompt.rows = [
-        _placed(row[..., None], ends, width, length)[..., 0] * prompt.attention_mask[:, None].to(row.device)
+        _placed(row[:, :, :width, None], row[:, :, width:, None], ends, length)[..., 0] * there.to(row.device)
         for row in rows
     ]
     outputs.past_key_values = prompt.cache
@@ -166,27 +169,26 @@ def _side_by_side(parts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
     return torch.stack([torch.nn.functional.pad(part, (0, 0, width - part.shape[1], 0)) for part in parts])
 
 
-def _placed(part: torch.Tensor, ends: list[int], width: int, length: int) -> torch.Tensor:
-    """Columns of a run for the prompts' columns.
+def _placed(before: torch.Tensor, after: torch.Tensor, ends: list[int], length: int) -> torch.Tensor:
+    """What belongs to beginnings and to what follows them, where the prompts have it.
 
     Args:
-        part: (B, heads, R, d), of each row first `width` columns of a beginning, then what follows, both at the right.
+        before: (B, heads, P, d), at the right.
+        after: (B, heads, W, d), at the right.
         ends: for each row the prompt's column that follows its beginning.
-        width: of the beginnings.
         length: S.
 
     Returns:
         (B, heads, S, d); what stands at a prompt's padding has no meaning, but is finite.
     """
-    if part.shape[2] == length and set(ends) == {width}:
-        return part
-    placed = part.new_zeros(*part.shape[:2], length, part.shape[3])
+    width = before.shape[2]
+    placed = after.new_zeros(*after.shape[:2], length, after.shape[3])
     for end in set(ends):
         same = [row for row, other in enumerate(ends) if other == end]
         rows = slice(same[0], same[-1] + 1) if len(same) == same[-1] - same[0] + 1 else same
-        begin, after = min(end, width), min(length - end, part.shape[2] - width)
-        placed[rows, :, end - begin : end] = part[rows, :, width - begin : width]
-        placed[rows, :, length - after :] = part[rows, :, part.shape[2] - after :]
+        first, rest = min(end, width), min(length - end, after.shape[2])
+        placed[rows, :, end - first : end] = before[rows, :, width - first :]
+        placed[rows, :, length - rest :] = after[rows, :, after.shape[2] - rest :]
     return placed
 
 

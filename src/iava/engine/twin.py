@@ -172,7 +172,7 @@ def _append_rows(
 
     Args:
         cache: the first branch's, of any kind of layers; its prompts have S columns.
-        other: the second branch's; its last columns belong to the prompts' last ones.
+        other: the second branch's; what it has belongs to the prompts' last columns.
         mask: (B, K) 1 where a column of `other` may be seen.
         shared: how many of `other`'s first columns are the first branch's own.
         input_ids: (B, S), the prompts.
