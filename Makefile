@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test format clean
+.PHONY: install demo test test-browser format clean
 
 install: .venv/.installed
 
@@ -19,6 +19,11 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+test-browser: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	command -v chromium || $(BIN)/playwright install chromium
+	$(BIN)/pytest -m browser tests/browser
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -11,6 +11,7 @@ from PIL import Image
 from iava import cli, lvlm
 from tests import tiny
 from tests.bench.fakes import FakeLVLM
+from tests.bench.folders import written
 from tests.commands import refused, run
 
 QUESTION = "Is there a dog in the image ?"
@@ -68,7 +69,7 @@ def test_compare_prints_a_table_and_explain_writes_a_page(picture, tmp_path):
     result = run("ask", picture, QUESTION, "--compare", "greedy,iava", "--explain", page, "--layers", "0,-1")
     assert result.exit_code == 0
     assert re.search(r"question +greedy +iava", result.stdout)
-    assert "What the second branch sees" in page.read_text()
+    assert "iava explorer" in page.read_text()
 
 
 def test_eval_prints_the_table_and_resumes(with_fake, tmp_path):
@@ -77,12 +78,43 @@ def test_eval_prints_the_table_and_resumes(with_fake, tmp_path):
     assert result.exit_code == 0, result.output
     assert "constant bias" in result.stdout
     assert "the best control (" in result.stdout
+    assert "the best control (" in (tmp_path / "report.html").read_text()
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert {row["settings"]["alpha"] for row in rows if row["method"] == "iava"} == {0.5}
     with_fake.asked.clear()
     assert run(*arguments, "--alpha", "0.5").exit_code == 0
     assert with_fake.asked == []
     assert "methods.iava.alpha is 0.5 there, 1.0 here" in refused(*arguments)
+
+
+def test_eval_of_every_benchmark_in_a_folder(with_fake, tmp_path):
+    data = written(tmp_path / "data")
+    for name, category, metric, errors in (
+        ("pope-gqa", "random", "accuracy", 2),
+        ("mme", "count", "score", 2),
+        ("textvqa", "overall", "accuracy", 1),
+        ("chair", "overall", "chair_s", 1),
+        ("amber", "overall", "score", 2),
+    ):
+        out = tmp_path / name
+        arguments = ("eval", name, "--model", "fake", "--data", data, "--out", out)
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output + str(result.exception)
+        assert "the best control (" in result.stdout
+        written_results = json.loads((out / "results.json").read_text())
+        (row,) = [r for r in written_results["rows"] if (r["category"], r["method"]) == (category, "iava")]
+        assert (row["benchmark"], row["main"], row["errors"]) == (name, metric, errors)
+        records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+        assert len({(r["id"], r["method"]) for r in records}) == len(records)
+        # The broken picture is an error of its questions, by every method, and only of them.
+        assert {r["image"] for r in records if "error" in r} == {r["image"] for r in records if "bad" in r["image"]}
+        assert any("bad" in r["image"] for r in records)
+        assert "got no answer and are left out" in result.stderr
+        assert written_results["manifest"]["data"] == str(data)
+        with_fake.asked.clear()
+        assert run(*arguments).exit_code == 0
+        assert with_fake.asked == []
+        assert "unknown split 'train'" in refused(*arguments, "--split", "train")
 
 
 @pytest.mark.usefixtures("with_none")
@@ -137,6 +169,11 @@ def test_blank_questions(picture):
     ("options", "words"),
     [
         (["--split", "val"], "unknown split 'val'"),
+        (["--shard", "2"], "shard is '2': it must be a number and how many there are, such as 1/4"),
+        (["--shard", "3/2"], "shard is 3/2: it must be from 1/2 to 2/2"),
+        (["--limit", "1", "--shard", "2/2"], "shard 2/2 is empty: there are 1 images"),
+        (["--model", "some/model"], "--data is missing: name the folder that holds pope"),
+        (["--data", "nowhere"], "there is no pope in nowhere: put into nowhere/pope: the data set lmms-lab/POPE"),
         (["--limit", "0"], "limit is 0"),
         (["--methods", "greedy,"], "methods is 'greedy,'"),
         (["--methods", ""], "methods is ''"),
@@ -157,7 +194,9 @@ def test_bad_options_of_eval(tmp_path, options, words):
 
 @pytest.mark.usefixtures("with_none")
 def test_unknown_benchmark_and_bad_demo(tmp_path):
-    assert "unknown benchmark 'mme': use pope" in refused("eval", "mme", "--out", tmp_path)
+    assert "unknown benchmark 'vqa': use one of pope" in refused("eval", "vqa", "--out", tmp_path)
+    assert "textvqa has no pocket version" in refused("eval", "textvqa", "--out", tmp_path)
+    assert "bias moves yes against no" in refused("eval", "chair", "--methods", "greedy,bias", "--out", tmp_path)
     assert "limit is 0" in refused("demo", "--limit", "0", "--out", tmp_path)
     (tmp_path / "file").touch()
     assert "cannot write to" in refused("demo", "--out", tmp_path / "file" / "demo")

@@ -65,6 +65,37 @@ def test_many_questions_get_what_each_gets_alone(lvlm, method):
     assert lvlm.ask_many(PICTURE, [], method=method) == []
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+@pytest.mark.parametrize("method", ["greedy", "iava"])
+def test_what_memory_does_not_hold_is_asked_in_halves(monkeypatch, capsys, method, failure):
+    small = iava.load(tiny.model(4), tiny.processor())
+    questions = [*QUESTIONS, "Is there a boat ?", "where ?"]
+    expected = small.ask_many(PICTURE, questions, method=method, max_new_tokens=6)
+    generate, sizes = small.model.generate, []
+
+    def fails(**inputs):
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 2:
+            raise failure
+        return generate(**inputs)
+
+    monkeypatch.setattr(small.model, "generate", fails)
+    for _ in range(2):
+        for answer, other in zip(
+            small.ask_many(PICTURE, questions, method=method, max_new_tokens=6), expected, strict=True
+        ):
+            assert (answer.text, answer.tokens) == (other.text, other.tokens)
+            torch.testing.assert_close(answer.logits, other.logits, atol=1e-4, rtol=1e-4)
+    assert sizes == [5, 2, 3, 1, 2] * 2
+    assert capsys.readouterr().err == "iava: out of memory: the questions of an image are asked in smaller batches\n"
+    monkeypatch.setattr(small.model, "generate", lambda **_: (_ for _ in ()).throw(failure))
+    with pytest.raises(RuntimeError, match="memory"):
+        small.ask_many(PICTURE, questions, method=method)
+
+
 def test_an_answer_ends_before_the_end_token(lvlm):
     first = plain(lvlm, QUESTIONS[0], 4)
     config = lvlm.model.generation_config
@@ -147,7 +178,7 @@ def test_boxes_are_where_the_processor_looks(size):
             "the question contains '<image>', which means",
         ),
         ({"image": "nowhere.png"}, "there is no image at 'nowhere.png'"),
-        ({"method": "vodoo"}, "unknown method 'vodoo': use one of greedy, sample, apc, bias, iava"),
+        ({"method": "vodoo"}, "unknown method 'vodoo': use one of greedy, sample, apc, bias"),
         ({"top_i": 0}, "top_i is 0: it must be a number, at least 1"),
         ({"top_j": 1}, "method iava has no setting 'top_j': use one of general, top_i"),
         ({"method": "greedy", "beta": 0.1}, "method greedy has no setting 'beta': it has none"),

@@ -6,19 +6,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iava.engine.probe import probe
     from iava.lvlm import LVLM, Answer, load
+    from iava.methods.avisc import AvisC
     from iava.methods.base import contrast
     from iava.methods.controls import APC, ConstantBias, Greedy, Sample
+    from iava.methods.controls_prompt import PromptBias
     from iava.methods.iava import IAVA
+    from iava.methods.icd import ICD
+    from iava.methods.m3id import M3ID
+    from iava.methods.only import ONLY
+    from iava.methods.pai import PAI
     from iava.methods.select import select_irrelevant
+    from iava.methods.sid import SID
+    from iava.methods.vcd import VCD
 
 # Loaded when they are asked for, so that `iava --help` need not wait for torch.
 _HOMES = {
     "APC": "iava.methods.controls",
     "IAVA": "iava.methods.iava",
+    "ICD": "iava.methods.icd",
     "LVLM": "iava.lvlm",
+    "M3ID": "iava.methods.m3id",
+    "VCD": "iava.methods.vcd",
+    "ONLY": "iava.methods.only",
+    "PAI": "iava.methods.pai",
+    "SID": "iava.methods.sid",
     "Answer": "iava.lvlm",
+    "AvisC": "iava.methods.avisc",
     "ConstantBias": "iava.methods.controls",
     "Greedy": "iava.methods.controls",
+    "PromptBias": "iava.methods.controls_prompt",
     "Sample": "iava.methods.controls",
     "contrast": "iava.methods.base",
     "load": "iava.lvlm",
@@ -29,10 +45,18 @@ _HOMES = {
 __all__ = [
     "APC",
     "IAVA",
+    "ICD",
     "LVLM",
+    "M3ID",
+    "ONLY",
+    "PAI",
+    "SID",
+    "VCD",
     "Answer",
+    "AvisC",
     "ConstantBias",
     "Greedy",
+    "PromptBias",
     "Sample",
     "contrast",
     "load",

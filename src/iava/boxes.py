@@ -40,6 +40,16 @@ def token_boxes(
     return boxes if boxes is not None and len(boxes) == count else None
 
 
+def look_boxes(model: PreTrainedModel, processor: ProcessorMixin, picture: Image.Image) -> np.ndarray:
+    """The rectangles of the patches that a Q-Former's queries look at: (P, 4) like `token_boxes`.
+
+    BLIP-2, InstructBLIP: the picture squeezed into the processor's size.
+    """
+    size = processor.image_processor.size
+    patch = model.config.vision_config.patch_size
+    return _grid(picture.size, size["height"] // patch, size["width"] // patch)
+
+
 def _grid(size: Size, rows: int, columns: int) -> np.ndarray:
     """The picture cut into equal rectangles, row by row."""
     return patch_boxes((columns, rows), resized=(columns, rows), crop=(columns, rows), patch=1) * np.array(

@@ -1,4 +1,4 @@
-"""The command line: `iava demo`, `iava ask`, `iava eval`, `iava bench`, `iava score`, `iava data`."""
+"""The command line: ask, demo, methods, eval, tune, bench, merge, report, score, data."""
 
 import json
 import sys
@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_bench, cli_data
+from iava import cli_bench, cli_data, cli_methods, cli_report, cli_tune
+from iava.cli_settings import method_names, settings_of, with_settings
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Instruction-aligned visual attention: fewer hallucinations, measured honestly.",
@@ -22,19 +23,9 @@ app = typer.Typer(
 # The base of typer's complaints about options; which click it comes from depends on typer's version.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 
+METHOD_NAMES = method_names()
+
 Model = Annotated[str, typer.Option(help="pocket, a folder, or a model id on the Hugging Face Hub.")]
-TopI = Annotated[str | None, typer.Option(help="Tokens that may be selected: a count (40) or a share (0.2).")]
-Lam = Annotated[float | None, typer.Option(help="Attention must lie above mean + lam * std.")]
-Alpha = Annotated[float | None, typer.Option(help="Strength of the contrast, at least 0.")]
-Beta = Annotated[float | None, typer.Option(help="Plausibility, 0 to 1.")]
-General = Annotated[str | None, typer.Option(help="The general instruction.")]
-Negative = Annotated[
-    str | None, typer.Option(help="How the other image tokens are masked: zeros, drop, hide or pixels.")
-]
-Qformer = Annotated[
-    str | None, typer.Option(help="What InstructBLIP's Q-Former reads in the general pass: own or query.")
-]
-Layers = Annotated[str | None, typer.Option(help="Whose attention counts: all, or indices such as 0,1,-1.")]
 Seed = Annotated[int, typer.Option(help="Of methods that draw tokens, and of the intervals.")]
 
 
@@ -71,20 +62,15 @@ def main() -> None:
 
 @app.command()
 @_one_line
+@with_settings
 def ask(
     image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
     questions: Annotated[list[str], typer.Argument(help="One or more questions about it.", show_default=False)],
     model: Model = "pocket",
-    method: Annotated[str, typer.Option(help="How to answer: greedy, sample, apc, bias or iava.")] = "iava",
+    method: Annotated[str, typer.Option(help=f"How to answer: {', '.join(METHOD_NAMES)}.")] = "iava",
     compare: Annotated[str | None, typer.Option(help="Several methods side by side, such as greedy,iava.")] = None,
-    top_i: TopI = None,
-    lam: Lam = None,
-    alpha: Alpha = None,
-    beta: Beta = None,
-    general: General = None,
-    negative: Negative = None,
-    qformer: Qformer = None,
-    layers: Layers = None,
+    *,
+    settings: dict[str, Any],
     max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 32,
     seed: Seed = 42,
     explain: Annotated[Path | None, typer.Option(help="Write a page here that shows why.")] = None,
@@ -93,19 +79,7 @@ def ask(
     """Asks questions about an image."""
     names = _names("compare", compare) if compare is not None else [method]
     _check("max_new_tokens", max_new_tokens)
-    for question in questions:
-        if not question.strip():
-            raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
-    settings = _settings(
-        top_i=top_i,
-        lam=lam,
-        alpha=alpha,
-        beta=beta,
-        general=general,
-        negative=negative,
-        qformer=qformer,
-        layers=layers,
-    )
+    _check_questions(questions)
     if explain is not None:
         from iava.files import check_file
 
@@ -113,7 +87,7 @@ def ask(
     from iava.images import read_image
 
     picture = read_image(image)
-    methods = _methods(names, settings)
+    methods = settings_of(names, settings)
     lvlm = _load(model)
     answers = [
         lvlm.ask_many(
@@ -155,58 +129,93 @@ def ask(
 
 @app.command("eval")
 @_one_line
+@with_settings
 def evaluate(
-    bench: Annotated[str, typer.Argument(help="What to measure: pope.", show_default=False)],
+    bench: Annotated[
+        str,
+        typer.Argument(help="pope, pope-aokvqa, pope-gqa, mme, textvqa, chair or amber.", show_default=False),
+    ],
     out: Annotated[Path, typer.Option(help="The run's folder; the same again goes on with it.", show_default=False)],
     model: Model = "pocket",
-    methods: Annotated[str, typer.Option(help="A list of methods.")] = "greedy,apc,bias,iava",
-    split: Annotated[str, typer.Option(help="tune, tune-heldout, test or test-heldout.")] = "test",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Holds a folder for each benchmark (iava data check says which), or pocket: the scenes that the "
+            "model pocket is asked about by default (pope, mme, chair)."
+        ),
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help=f"A list of {', '.join(METHOD_NAMES)}; by default greedy,apc,bias,iava, for textvqa and chair no bias."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of the pocket scenes: tune, tune-heldout, test (default) or test-heldout.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="Only a part of the images, such as 1/4; iava merge joins the parts.")
+    ] = None,
     seed: Seed = 42,
-    max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 16,
-    parser: Annotated[str, typer.Option(help="How answers are read: word, substring or exact.")] = "word",
-    tune_images: Annotated[int, typer.Option(help="Images of tune on which the constant bias is fitted.")] = 100,
-    top_i: TopI = None,
-    lam: Lam = None,
-    alpha: Alpha = None,
-    beta: Beta = None,
-    general: General = None,
-    negative: Negative = None,
-    qformer: Qformer = None,
-    layers: Layers = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="The longest answer; 16 by default, for chair 64, for amber 512.")
+    ] = None,
+    parser: Annotated[
+        str | None,
+        typer.Option(help="How yes and no are read: word (default), substring or exact; mme: official (default) too."),
+    ] = None,
+    tune_images: Annotated[
+        int, typer.Option(help="Images on which the constant bias is fitted: of pocket's tune, or the data's first.")
+    ] = 100,
+    tuned: Annotated[
+        str | None, typer.Option("--settings", help="What `iava tune` found best: one or more of its tune.json.")
+    ] = None,
+    *,
+    settings: dict[str, Any],
 ) -> None:
     """Measures methods against their controls; can be stopped and called again."""
-    if bench != "pope":
-        raise ValueError(f"unknown benchmark {bench!r}: use pope")
-    names = _names("methods", methods)
-    settings = _settings(
-        top_i=top_i,
-        lam=lam,
-        alpha=alpha,
-        beta=beta,
-        general=general,
-        negative=negative,
-        qformer=qformer,
-        layers=layers,
-    )
-    from iava.bench.pope import pocket
-    from iava.bench.results import console_table, verdicts
+    from iava.bench.scoring import BENCHMARKS
+
+    if bench not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {bench!r}: use one of {', '.join(BENCHMARKS)}")
+    controls = "greedy,apc,bias" if BENCHMARKS[bench].parsers else "greedy,apc"
+    names = _names("methods", methods if methods is not None else controls + ",iava")
+    from iava.bench.report import write_report
     from iava.bench.runner import Plan
     from iava.bench.runner import evaluate as run
-    from iava.console import progress, terminal
+    from iava.bench.runs import read_runs
+    from iava.bench.tune import read_tuned
+    from iava.console import progress
     from iava.files import check_folder
 
-    plan = Plan(model, _methods(names, settings), split, limit, seed, max_new_tokens, parser, tune_images)
-    pocket(split, limit)
+    if data is None and model != "pocket":
+        raise ValueError(
+            f"--data is missing: name the folder that holds {bench} (iava data check says what is there), or pocket "
+            "for the pocket scenes"
+        )
+    given = read_tuned([Path(path) for path in tuned.split(",")] if tuned else [], names, split or "test")
+    plan = Plan(
+        model,
+        settings_of(names, given, settings),
+        split,
+        limit,
+        seed,
+        max_new_tokens,
+        parser,
+        tune_images,
+        bench,
+        None if data is None or str(data) == "pocket" else data,
+        None if shard is None else _shard(shard),
+    )
+    plan.task  # noqa: B018 - what is missing or broken is said before a model is loaded
     check_folder(out)
     lvlm = _load(model)
     with progress() as advance:
         results = run(lvlm, plan, out, advance)
-    console = terminal()
-    console.print(console_table(results["rows"]))
-    for sentence in verdicts(results["rows"]):
-        console.print(sentence, style="bold", markup=False)
-    console.print(f"records and results: {out}", markup=False)
+    page, _, _ = write_report(out / "report.html", read_runs([out]), open_image=plan.task.open_image)
+    cli_data.print_results(results, out)
+    print(f"report: {page}")
 
 
 @app.command()
@@ -225,8 +234,12 @@ def demo(
     run(_load("pocket"), out, limit)
 
 
+app.command()(_one_line(cli_methods.methods))
+app.command()(_one_line(cli_tune.tune))
 app.command()(_one_line(cli_data.score))
 app.command()(_one_line(cli_bench.bench))
+app.command()(_one_line(cli_data.merge))
+app.command()(_one_line(cli_report.report))
 data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")
 data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))
@@ -240,53 +253,22 @@ def _names(option: str, text: str) -> list[str]:
     return names
 
 
+def _check_questions(questions: Sequence[str]) -> None:
+    for question in questions:
+        if not question.strip():
+            raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+
+
 def _check(option: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{option} is {value}: it must be at least 1")
 
 
-def _settings(*, top_i: str | None, layers: str | None, **others: Any) -> dict[str, Any]:
-    """What was given on the command line, as the methods take it."""
-    given = {"top_i": _top_i(top_i), "layers": _layers(layers), **others}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _top_i(text: str | None) -> int | float | None:
-    if text is None:
-        return None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    raise ValueError(f"top_i is {text!r}: it must be a count such as 40 or a share such as 0.2")
-
-
-def _layers(text: str | None) -> str | list[int] | None:
-    if text is None or text == "all":
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"layers is {text!r}: it must be all, or layer indices such as 0,1,-1") from None
-
-
-def _methods(names: Sequence[str], settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """For each method those of the settings that it has; bad ones are refused before a model is loaded."""
-    from iava.methods import METHODS
-
-    for name in names:
-        if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}: use one of {', '.join(METHODS)}")
-    known = {name: METHODS[name]().settings() for name in names}
-    for setting in settings:
-        if not any(setting in known[name] for name in names):
-            option = "--" + setting.replace("_", "-")
-            raise ValueError(f"{option} was given, but {', '.join(names)} has no such setting")
-    chosen = {name: {key: value for key, value in settings.items() if key in known[name]} for name in names}
-    for name in names:
-        METHODS[name](**chosen[name])
-    return chosen
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise ValueError(f"shard is {text!r}: it must be a number and how many there are, such as 1/4")
+    return int(number), int(count)
 
 
 def _load(model: str) -> Any:
@@ -295,7 +277,16 @@ def _load(model: str) -> Any:
 
     from iava.lvlm import load
 
+    if model == "pocket":
+        import torch
+
+        # A model this small gains nothing from more threads, and loses much where something else wants the cores.
+        torch.set_num_threads(1)
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     return load(model)
+
+
+# At the end, because they take their options from here.
+from iava import cli_app, cli_explain  # noqa: E402, F401

@@ -1,4 +1,4 @@
-"""The commands that need no model: `iava score`, `iava data check`, `iava data build-pope`."""
+"""The commands that need no model: `iava score`, `iava merge`, `iava data check`, `iava data build-pope`."""
 
 import json
 import sys
@@ -37,6 +37,31 @@ def score(
         print(json.dumps(result, indent=2, ensure_ascii=False))
     else:
         _print_table(result)
+
+
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="The folders of all shards of a run.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="A new folder for the whole run.", show_default=False)],
+) -> None:
+    """Joins the shards of a run that `iava eval --shard` made."""
+    from iava.bench.merge import merge as join
+
+    print_results(join(shards, out), out)
+
+
+def print_results(results: dict[str, Any], folder: Path) -> None:
+    """Tells what was measured; what must be known beside the table goes to standard error."""
+    from iava.bench.records import Records
+    from iava.bench.results import console_table, remarks, verdicts
+    from iava.console import terminal
+
+    console = terminal()
+    console.print(console_table(results["rows"]))
+    for sentence in verdicts(results["rows"]):
+        console.print(sentence, style="bold", markup=False)
+    console.print(f"records and results: {folder}", markup=False)
+    for remark in remarks(Records(folder / "records.jsonl").rows):
+        print(f"iava: {remark}", file=sys.stderr)
 
 
 def check(

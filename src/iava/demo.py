@@ -2,25 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from PIL import Image
 
-from iava.bench.pope import Question, pocket
+from iava.bench.pocket import CAPTION_PROMPT, pocket
 from iava.bench.records import Record, Records
-from iava.bench.report import Example, report_page
+from iava.bench.report import Example, write_report
 from iava.bench.results import console_table, title, verdicts
 from iava.bench.runner import Plan, evaluate
+from iava.bench.runs import read_runs
+from iava.bench.task import Question
 from iava.console import progress, side_by_side, terminal
-from iava.files import write_text
 from iava.lvlm import LVLM
 
 SPLIT = "test"
 FIRST = 3  # images that are shown as they come
 CHOSEN = 3  # images that are shown because answers differ
 METHODS = ("greedy", "apc", "bias", "iava")
-CAPTION = "Describe this image."
 
 
 def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
@@ -35,12 +33,10 @@ def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
     Raises:
         ValueError: if the folder holds another run or cannot be written.
     """
-    # A model this small gains nothing from more threads, and loses much where something else wants the cores.
-    torch.set_num_threads(1)
     console = terminal()
     plain = console.color_system is None
-    task = pocket(SPLIT, limit)
-    images = list(dict.fromkeys(question.image for question in task.questions))
+    task = pocket("pope", SPLIT, limit)
+    images = task.images
 
     def example(image: str) -> Example:
         return _asked(lvlm, task.open_image(image), [q for q in task.questions if q.image == image], image)
@@ -65,9 +61,7 @@ def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
             chosen,
         ),
     ]
-    command = f"iava demo --out {folder} --limit {limit}"
-    page = folder / "report.html"
-    write_text(page, report_page(results, groups, command=command, prompt=_prompt(lvlm, task.questions[0].question)))
+    page, _, _ = write_report(folder / "report.html", read_runs([folder]), groups, task.open_image)
     console.print(console_table(results["rows"]))
     console.print(f"Report: {page}", markup=False)
     for sentence in verdicts(results["rows"]):
@@ -80,10 +74,10 @@ def _asked(lvlm: LVLM, picture: Image.Image, questions: Sequence[Question], imag
     wordings = [question.question for question in adversarial]
     truths: list[str | None] = [question.truth for question in adversarial]
     greedy, ours = (
-        lvlm.ask_many(picture, [*wordings, CAPTION], method=method, explain=True, max_new_tokens=48)
+        lvlm.ask_many(picture, [*wordings, CAPTION_PROMPT], method=method, explain=True, max_new_tokens=48)
         for method in ("greedy", "iava")
     )
-    return Example(image, picture, list(zip([*wordings, CAPTION], [*truths, None], greedy, ours, strict=True)))
+    return Example(image, picture, list(zip([*wordings, CAPTION_PROMPT], [*truths, None], greedy, ours, strict=True)))
 
 
 def _where_they_differ(records: Sequence[Record], images: Sequence[str]) -> list[str]:
@@ -95,8 +89,3 @@ def _where_they_differ(records: Sequence[Record], images: Sequence[str]) -> list
         if method == "iava" and answer != parsed[image, question, "greedy"]
     }
     return [image for image in images if image in differing]
-
-
-def _prompt(lvlm: LVLM, question: str) -> str:
-    chat: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
-    return lvlm.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)

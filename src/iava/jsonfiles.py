@@ -91,6 +91,18 @@ def text_of(where: str, row: dict[str, Any], key: str) -> str:
     return value
 
 
+def words_of(where: str, row: dict[str, Any], key: str) -> str:
+    """A row's string that is not blank.
+
+    Raises:
+        ValueError: if it is missing, blank or no string.
+    """
+    text = text_of(where, row, key)
+    if not text.strip():
+        raise ValueError(f"{where}: {key!r} is {_short(text)}: it must say something")
+    return text
+
+
 def id_of(where: str, row: dict[str, Any], key: str) -> str:
     """A row's id, a string or an integer, as a string.
 

@@ -2,8 +2,10 @@
 
 import copy
 import inspect
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -12,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import ResolvedRevision
 from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers.utils.hub import resolve_revision
 
-from iava.boxes import token_boxes
+from iava.boxes import look_boxes, token_boxes
 from iava.engine.probe import unchanged
+from iava.engine.qformer import looks
 from iava.engine.shared import Memory
 from iava.images import ImageSource, read_image
 from iava.methods import METHODS
@@ -25,6 +30,21 @@ from iava.methods.base import Method, Trace
 
 CANDIDATES = 10
 """How many candidate tokens of a step an explanation keeps."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a Q-Former's N queries look at: their cross-attention over the P patches of the vision tower.
+
+    Args:
+        general: (N, P) under the general instruction, mean over heads and layers; a row's sum is at most 1.
+        query: (N, P) under the question; the same where the Q-Former does not read the instruction.
+        boxes: (P, 4) float (x0, y0, x1, y1), each patch's rectangle in pixels of the original image.
+    """
+
+    general: torch.Tensor
+    query: torch.Tensor
+    boxes: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,7 @@ class Explanation:
         steps: a dict for each generated token with "full", "combined" and, given a second branch, "negative": the
             ten most probable tokens, each {"id", "text", "probability"}; "combined" leaves out what the method rules
             out.
+        looks: what the image tokens look at in models whose tokens are a Q-Former's queries.
     """
 
     att_general: torch.Tensor | None
@@ -51,6 +72,7 @@ class Explanation:
     selected: torch.Tensor | None
     boxes: np.ndarray | None
     steps: list[dict[str, list[dict[str, Any]]]]
+    looks: Looks | None = None
 
 
 @dataclass(frozen=True)
@@ -82,11 +104,14 @@ class LVLM:
     Args:
         model: a Hugging Face image-text-to-text model with a causal decoder.
         processor: its processor, with a chat template.
+        revision: the commit on the Hub that both are from, if they are.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, revision: str | None = None) -> None:
         self.model = model.eval()
         self.processor = processor
+        self.revision = revision
+        self._told = False  # that memory did not suffice for a whole batch
 
     def method(self, name: str, **settings: Any) -> Method:
         """Builds a method for this model.
@@ -142,6 +167,9 @@ class LVLM:
     ) -> list[Answer]:
         """Asks several questions about one image, each on its own, in one batch.
 
+        Where the memory does not hold the batch, it is halved, as often as needed, and that is said once on standard
+        error. Best tokens stay the same; what is drawn depends on the batch.
+
         Args:
             image: a path, the bytes of an image file, a PIL image or a uint8 array.
             questions: without any template around them.
@@ -181,6 +209,36 @@ class LVLM:
         settings: dict[str, Any],
         start: float,
     ) -> list[Answer]:
+        """The answers of one batch or, where the memory does not hold it, of its halves."""
+        try:
+            return self._batch(reading, questions, method, max_new_tokens, explain, seed, settings, start)
+        except RuntimeError as error:
+            if len(questions) < 2 or not out_of_memory(error):
+                raise
+        # Out of the handler, whose traceback would keep what filled the memory.
+        if not self._told:
+            print("iava: out of memory: the questions of an image are asked in smaller batches", file=sys.stderr)
+            self._told = True
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = len(questions) // 2
+        # Another seed, or both halves would draw alike.
+        later = None if seed is None else seed + half
+        first = self._answers(reading, questions[:half], method, max_new_tokens, explain, seed, settings, start)
+        now = time.perf_counter()
+        return first + self._answers(reading, questions[half:], method, max_new_tokens, explain, later, settings, now)
+
+    def _batch(
+        self,
+        reading: "Reading",
+        questions: Sequence[str],
+        method: str | Method,
+        max_new_tokens: int,
+        explain: bool,
+        seed: int | None,
+        settings: dict[str, Any],
+        start: float,
+    ) -> list[Answer]:
         self._check(questions)
         if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {max_new_tokens!r}: it must be a whole number, at least 1")
@@ -192,9 +250,12 @@ class LVLM:
             method = method.bind(self.model, self.processor)
         if not questions:
             return []
-        inputs = self._inputs(reading, questions, pixels=method.reads_pixels)
+        asked = [method.reword(question.strip()) for question in questions]
+        self._check(asked)
+        inputs = self._inputs(reading, asked, pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if explain else 0)
-        with unchanged(self.model), torch.random.fork_rng(enabled=seed is not None):
+        watched: AbstractContextManager[list[torch.Tensor]] = looks(self.model) if explain else nullcontext([])
+        with unchanged(self.model), watched as runs, torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
             sequences = self.model.generate(
@@ -209,7 +270,9 @@ class LVLM:
         logits = trace.logits.cpu()
         tokens = [self._until_end(row) for row in new.tolist()]
         explanations = [
-            self._explanation(trace, row, reading.picture, steps=min(len(ids) + 1, new.shape[1])) if explain else None
+            self._explanation(trace, runs, row, reading.picture, steps=min(len(ids) + 1, new.shape[1]))
+            if explain
+            else None
             for row, ids in enumerate(tokens)
         ]
         texts = [self.processor.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
@@ -233,7 +296,7 @@ class LVLM:
                     )
 
     def _inputs(self, reading: "Reading", questions: Sequence[str], *, pixels: bool = False) -> dict[str, Any]:
-        prompts = [self._prompt(question.strip()) for question in questions]
+        prompts = [self.prompt(question) for question in questions]
         features = None if pixels else reading.features(prompts[0])
         inputs = reading.processor(
             text=prompts,
@@ -257,7 +320,8 @@ class LVLM:
             made["mm_encoder_outputs"] = {"image": _repeated(features, len(prompts))}
         return made
 
-    def _prompt(self, question: str) -> str:
+    def prompt(self, question: str) -> str:
+        """How a question about one image looks when the model reads it."""
         if not self.processor.chat_template:
             # InstructBLIP, BLIP-2 and PaliGemma: their processors put the image before the question.
             return question
@@ -270,7 +334,9 @@ class LVLM:
         stop = next((position for position, token in enumerate(ids) if token in ends), len(ids))
         return ids[:stop]
 
-    def _explanation(self, trace: Trace, row: int, picture: Image.Image, steps: int) -> Explanation:
+    def _explanation(
+        self, trace: Trace, runs: list[torch.Tensor], row: int, picture: Image.Image, steps: int
+    ) -> Explanation:
         reading = {key: value[row].cpu() for key, value in trace.reading.items()}
         valid = reading.pop("valid", None)
         kept = {key: value[..., valid] for key, value in reading.items()}
@@ -285,6 +351,10 @@ class LVLM:
                 {kind: self._candidates(ids[row], p[row]) for kind, (ids, p) in step.items()}
                 for step in trace.steps[:steps]
             ],
+            # The Q-Former reads the question first, and the general instruction if it is given its own.
+            looks=Looks(runs[-1][row].cpu(), runs[0][row].cpu(), look_boxes(self.model, self.processor, picture))
+            if runs
+            else None,
         )
 
     def _candidates(self, ids: torch.Tensor, probabilities: torch.Tensor) -> list[dict[str, Any]]:
@@ -363,6 +433,11 @@ class Reading:
         return self._features
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that a GPU's memory or the machine's is full."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 class _Once:
     """An image processor that is given one picture, once or several times, and looks at it once."""
 
@@ -424,16 +499,18 @@ def load(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("auto" if torch.device(device).type != "cpu" else torch.float32)
     source = str(resources.files("iava.pocket") / "weights") if model == "pocket" else str(model)
+    revision = resolve_revision(source)
     try:
-        loaded = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
-        loaded_processor = AutoProcessor.from_pretrained(source)
+        loaded = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=dtype)
+        loaded_processor = AutoProcessor.from_pretrained(source, revision=revision)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"unknown model {str(model)!r}: use 'pocket', a folder with a model, or the id of an image-text-to-text "
             f"model on the Hugging Face Hub ({reason})"
         ) from None
-    return LVLM(_moved(loaded, device), loaded_processor)
+    commit = revision.resolved if isinstance(revision, ResolvedRevision) else None
+    return LVLM(_moved(loaded, device), loaded_processor, commit)
 
 
 def _moved(model: nn.Module, device: str | torch.device | None, dtype: str | torch.dtype | None = None) -> Any:

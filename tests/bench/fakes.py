@@ -15,10 +15,14 @@ from tests import tiny
 
 @dataclass
 class FakeLVLM:
-    """Says yes or no by chance, but always the same; `asked` lists (method, question), `stop_after` many then dies."""
+    """Says yes or no (or names two things) by chance, but always the same.
+
+    `asked` lists (method, question); after `stop_after` many it dies.
+    """
 
     stop_after: int | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)
+    revision: str | None = None
 
     def __post_init__(self):
         self.processor = tiny.processor()
@@ -28,6 +32,9 @@ class FakeLVLM:
 
     def method(self, name, **settings):
         return METHODS[name](**settings)
+
+    def prompt(self, question):
+        return f"USER: <image> {question}"
 
     def ask_many(self, image, questions, *, method, max_new_tokens, seed):
         if self.stop_after is not None and len(self.asked) >= self.stop_after:
@@ -40,6 +47,8 @@ class FakeLVLM:
         luck = random.Random(f"{zlib.crc32(image.tobytes())} {question} {drawn}")
         margin = luck.gauss(0.3, 2) + method.settings().get("bias", 0.0)
         text = "maybe" if luck.random() < 0.05 else "Yes." if margin > 0 else "No."
+        if not question.endswith("?"):
+            text = "A {} and a {}.".format(*luck.sample(["dog", "cow", "cup", "tree", "car"], 2))
         logits = torch.zeros(len(self.processor.tokenizer))
         for word, logit in (("Yes", margin), ("No", 0.0)):
             logits[self.processor.tokenizer.convert_tokens_to_ids([word, word.lower(), word.upper()])] = logit

@@ -180,7 +180,7 @@ def test_shapes_are_those_of_the_models(name, millions, image_tokens):
     low, high = millions
     assert low < sum(weight.numel() for weight in lvlm.model.parameters()) / 1e6 < high
     for question in shapes.QUESTIONS:
-        made = lvlm.processor(text=[lvlm._prompt(question)], images=[shapes.picture(0)], return_tensors="pt")
+        made = lvlm.processor(text=[lvlm.prompt(question)], images=[shapes.picture(0)], return_tensors="pt")
         ids = made["input_ids"][0].tolist()
         image = [place for place, token in enumerate(ids) if token == lvlm.model.config.image_token_id]
         assert len(image) == image_tokens

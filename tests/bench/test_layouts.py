@@ -55,6 +55,7 @@ def test_pope(tmp_path, images):
         (pope_line(1, "a.jpg") + pope_line(2, "x.jpg"), "line 2: the image x.jpg is missing from .*images$"),
         (pope_line(1, "x.jpg") + pope_line(2, "y.jpg"), r"line 1: the image x.jpg is missing .*\(2 of 2 images are\)"),
         (pope_line(1, "a.jpg") + '{"question_id"', "line 2: this is no JSON"),
+        (pope_line(1, "a.jpg", text=" "), "line 1: 'text' is ' ': it must say something"),
         ("", "is empty"),
     ],
 )
@@ -119,6 +120,8 @@ def test_textvqa(tmp_path, images):
     ]
     task = read_textvqa(write(tmp_path / "val.json", {"data": rows}), images)
     assert [(q.id, q.image) for q in task.questions] == [("1", "a.jpg"), ("3", "a.jpg"), ("2", "b.jpg")]
+    assert task.questions[0].question == "What?\nAnswer the question using a single word or phrase."
+    assert task.read(task.questions[0], "The Stop!") == "stop"
     assert task.questions[0].truth == ["x"] * 10
     rows[1]["answers"] = ["x"] * 9
     with pytest.raises(ValueError, match="data entry 2: there are 9 answers"):

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from iava.bench.pocket import fair_region, pocket
 from iava.bench.pope import (
     CATEGORIES,
     COUNTS,
@@ -14,7 +15,6 @@ from iava.bench.pope import (
     parse_exact,
     parse_substring,
     parse_word,
-    pocket,
     rates,
     tally,
     wording,
@@ -87,11 +87,11 @@ def test_an_image_that_shows_everything_is_refused():
 
 
 def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
-    few, more = pocket("tune", 3), pocket("tune", 5)
+    few, more = pocket("pope", "tune", 3), pocket("pope", "tune", 5)
     assert more.questions[: len(few.questions)] == few.questions
     assert len({q.image for q in few.questions}) == 3
     assert few.questions[0].id == "tune-00000-random-1"
-    ids = [q.id for q in pocket("tune").questions]
+    ids = [q.id for q in pocket("pope", "tune").questions]
     assert len(set(ids)) == len(ids)
     kind_of = {wording(kind): kind for kind in THINGS}
     for question in more.questions:
@@ -100,11 +100,26 @@ def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
     assert more.open_image("tune-00001").tobytes() == load_scene("tune", 1).render().tobytes()
 
 
+def test_the_region_of_what_is_absent_is_that_of_a_random_present_thing():
+    kind_of = {wording(kind): kind for kind in THINGS}
+    shown = set()
+    for question in pocket("pope", "tune", 40).questions:
+        scene, kind = load_scene("tune", int(question.image[-5:])), kind_of[question.question]
+        assert question.region == fair_region(scene, kind)
+        if question.truth == "yes":
+            assert question.region == tuple(scene.boxes(kind))
+            continue
+        owner = [name for name in sorted(scene.names) if tuple(scene.boxes(name)) == question.region]
+        assert len(owner) == 1
+        shown.add(sorted(scene.names).index(owner[0]))
+    assert {0, 1, 2} <= shown
+
+
 def test_pocket_refuses_what_it_does_not_have():
     with pytest.raises(ValueError, match="unknown split 'val': use one of tune, tune-heldout, test, test-heldout"):
-        pocket("val")
+        pocket("pope", "val")
     with pytest.raises(ValueError, match="limit is 0"):
-        pocket("tune", 0)
+        pocket("pope", "tune", 0)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from iava.bench.pope import PARSERS, pocket
+from iava.bench import runner
+from iava.bench.pocket import pocket
+from iava.bench.pope import PARSERS
 from iava.bench.records import Records
 from iava.bench.runner import Plan, ask_all, evaluate, fit_bias
 from iava.lvlm import LVLM
@@ -34,7 +36,7 @@ def undisturbed(tmp_path_factory):
 
 def test_every_question_is_recorded_for_every_method(undisturbed):
     folder, _ = undisturbed
-    questions = {q.id: q for q in pocket("tune-heldout", 4).questions}
+    questions = {q.id: q for q in pocket("pope", "tune-heldout", 4).questions}
     records = lines(folder)
     assert {(r["id"], r["method"]) for r in records} == {(id, method) for id in questions for method in METHODS}
     assert len(records) == len(questions) * len(METHODS)
@@ -52,7 +54,7 @@ def test_every_question_is_recorded_for_every_method(undisturbed):
 
 
 def test_a_question_that_stands_in_three_categories_is_asked_once(tmp_path):
-    lvlm, task = FakeLVLM(), pocket("tune-heldout", 4)
+    lvlm, task = FakeLVLM(), pocket("pope", "tune-heldout", 4)
     ask_all(lvlm, task, [lvlm.method("greedy")], Records(tmp_path / "r"), PLAN)
     assert len(lvlm.asked) == len({(q.image, q.question) for q in task.questions}) < len(task.questions)
 
@@ -104,6 +106,8 @@ def test_a_finished_run_is_not_asked_again(undisturbed):
         ({"limit": 5}, "limit is 4 there, 5 here"),
         ({"seed": 1}, "seed is 42 there, 1 here"),
         ({"split": "tune"}, "split is tune-heldout there, tune here"),
+        ({"shard": (1, 2)}, "shard is None there, 1/2 here"),
+        ({"benchmark": "mme"}, "benchmark is pope there, mme here"),
         ({"model": "other"}, "model is fake there, other here"),
         ({"methods": {"greedy": {}}}, "methods is greedy,sample,bias,iava there, greedy here"),
         ({"methods": {**METHODS, "iava": {"alpha": 2.0}}}, "methods.iava.alpha is 0.5 there, 2.0 here"),
@@ -146,7 +150,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
 
 
 def test_an_image_that_cannot_be_read_is_an_error_of_its_questions_only(tmp_path):
-    task = pocket("tune-heldout", 3)
+    task = pocket("pope", "tune-heldout", 3)
 
     def open_image(image):
         if image.endswith("1"):
@@ -161,6 +165,40 @@ def test_an_image_that_cannot_be_read_is_an_error_of_its_questions_only(tmp_path
     assert {r["error"] for r in broken} == {"image file is truncated"}
     assert all(r["parsed"] is None and r["yes"] is None for r in broken)
     assert len(records.rows) == len(task.questions)
+
+
+@pytest.mark.parametrize(
+    "failure", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("CPU: can't allocate memory")]
+)
+def test_a_question_that_memory_does_not_hold_is_an_error_and_the_run_goes_on(tmp_path, failure):
+    task = pocket("pope", "tune-heldout", 3)
+    lvlm = FakeLVLM()
+    ask, full = lvlm.ask_many, task.open_image(task.images[1]).tobytes()
+
+    def ask_many(image, questions, **more):
+        if image.tobytes() == full:
+            raise failure
+        return ask(image, questions, **more)
+
+    lvlm.ask_many = ask_many
+    records = Records(tmp_path / "r")
+    ask_all(lvlm, task, [lvlm.method("greedy")], records, PLAN)
+    assert {r["id"] for r in records.rows if "error" in r} == {
+        q.id for q in task.questions if q.image == task.images[1]
+    }
+    assert {r["error"] for r in records.rows if "error" in r} == {"out of memory, even for one question alone"}
+    assert len(records.rows) == len(task.questions)
+
+
+def test_other_errors_of_torch_are_not_hidden(tmp_path):
+    lvlm = FakeLVLM()
+
+    def ask_many(*_, **__):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    lvlm.ask_many = ask_many
+    with pytest.raises(RuntimeError, match="mat1"):
+        ask_all(lvlm, pocket("pope", "tune-heldout", 1), [lvlm.method("greedy")], Records(tmp_path / "r"), PLAN)
 
 
 def test_the_bias_gives_greedy_the_wanted_rate_of_yes():
@@ -190,6 +228,10 @@ def test_the_manifest_says_what_made_the_records(undisturbed):
     folder, _ = undisturbed
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["settings"]["methods"]["iava"]["alpha"] == 0.5
+    assert manifest["settings"]["questions"] == PLAN.questions.digest
+    assert (manifest["settings"]["seed"], manifest["settings"]["max_new_tokens"]) == (42, 16)
+    assert (manifest["data"], manifest["revision"]) == ("pocket", None)
+    assert {"git", "started"} <= set(manifest)
     assert set(manifest["versions"]) == {"iava", "torch", "transformers", "python"}
     assert manifest["machine"]["dtype"] == "float32"
 
@@ -201,7 +243,13 @@ def test_the_manifest_says_what_made_the_records(undisturbed):
         ({"methods": {"bias": {}}}, "bias is fitted to the yes-rate of another method"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"tune_images": 0}, "tune_images is 0"),
-        ({"parser": "vague"}, "unknown parser 'vague': use one of word, substring, exact"),
+        ({"parser": "vague"}, "unknown parser 'vague' for pope: use one of word, substring, exact"),
+        ({"benchmark": "vqa"}, "unknown benchmark 'vqa': use one of pope, pope-aokvqa, pope-gqa, mme"),
+        ({"benchmark": "chair"}, "bias moves yes against no, and chair asks for neither"),
+        (
+            {"benchmark": "textvqa", "methods": {"greedy": {}}, "parser": "word"},
+            "textvqa is not answered with yes or no",
+        ),
     ],
 )
 def test_plans_that_cannot_be_run(change, words):
@@ -209,10 +257,60 @@ def test_plans_that_cannot_be_run(change, words):
         replace(PLAN, **change)
 
 
+@pytest.mark.parametrize(("benchmark", "length"), [("mme", 16), ("chair", 64)])
+def test_the_other_pocket_benchmarks_run_and_resume(tmp_path, benchmark, length):
+    methods = {"greedy": {}, "iava": {}} if benchmark == "chair" else METHODS
+    plan = Plan("fake", methods, split="tune-heldout", limit=5, tune_images=3, benchmark=benchmark)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(FakeLVLM(stop_after=8), plan, tmp_path)
+    results = evaluate(FakeLVLM(), plan, tmp_path)
+    records = lines(tmp_path)
+    assert len(by_key(records)) == len(records) == len(plan.task.questions) * len(methods)
+    assert {(row["benchmark"], row["split"]) for row in results["rows"]} == {(benchmark, "tune-heldout")}
+    assert results["manifest"]["settings"]["max_new_tokens"] == length
+    with pytest.raises(ValueError, match="limit is 5 there, 6 here"):
+        evaluate(FakeLVLM(), replace(plan, limit=6), tmp_path)
+    if benchmark == "chair":
+        assert all(set(r) & {"yes", "no"} == set() for r in records)
+        assert all(word in r["text"] for r in records for word in r["parsed"])
+    else:
+        assert results["manifest"]["settings"]["parser"] == "official"
+
+
 def test_a_real_model_runs_through(tmp_path):
     lvlm = LVLM(tiny.model(), tiny.processor())
-    plan = Plan("tiny", {"greedy": {}, "apc": {}, "bias": {}, "iava": {}}, limit=2, max_new_tokens=2, tune_images=1)
+    methods = {"greedy": {}, "apc": {}, "bias": {}, "iava": {}, "oracle": {}}
+    plan = Plan("tiny", methods, limit=2, max_new_tokens=2, tune_images=1)
     results = evaluate(lvlm, plan, tmp_path)
-    assert len(results["rows"]) == 4 * 4
+    assert len(results["rows"]) == 4 * 5
     greedy, apc = ([r["yes"] for r in lines(tmp_path) if r["method"] == name] for name in ("greedy", "apc"))
     assert greedy == pytest.approx(apc)
+
+
+def test_the_oracle_is_told_the_regions(tmp_path):
+    told = []
+
+    class Told(FakeLVLM):
+        def ask_many(self, image, questions, *, method, max_new_tokens, seed):
+            told.append((image.tobytes(), method._picture.tobytes(), questions, method._regions))
+            return super().ask_many(image, questions, method=method, max_new_tokens=max_new_tokens, seed=seed)
+
+    task = pocket("pope", "tune-heldout", 2)
+    lvlm = Told()
+    ask_all(lvlm, task, [lvlm.method("oracle")], Records(tmp_path / "r"), PLAN)
+    assert len(told) == 2
+    for (image, picture, questions, regions), number in zip(told, range(2), strict=True):
+        expected = {q.question: q.region for q in task.questions if q.image == f"tune-heldout-{number:05d}"}
+        assert image == picture
+        assert regions == expected
+        assert list(regions) == questions
+        assert all(regions.values())
+
+
+def test_the_oracle_needs_regions(monkeypatch, tmp_path):
+    unknown = pocket("pope", "tune-heldout", 1)
+    unknown = replace(unknown, questions=[replace(question, region=None) for question in unknown.questions])
+    monkeypatch.setattr(runner, "find", lambda *_: unknown)
+    with pytest.raises(ValueError, match="oracle must know which region answers each question, and pope does not say"):
+        evaluate(FakeLVLM(), replace(PLAN, methods={"oracle": {}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

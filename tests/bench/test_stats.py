@@ -1,9 +1,11 @@
 """Intervals against naive loops over questions, p-values against counted ones."""
 
+from itertools import product
 from math import comb
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap as scipy_bootstrap
 
 from iava.bench.pope import auc
 from iava.bench.stats import (
@@ -62,11 +64,16 @@ def test_bootstrap_of_auc_equals_resampling_question_by_question():
 
 def test_paired_difference_draws_the_same_images_for_both():
     clusters, ours, theirs = some_answers()
-    difference, limits = paired_difference(ours, theirs, clusters, seed=5, resamples=300)
+
+    def share(sums):
+        return sums[:, 0] / sums[:, 1]
+
+    a, b = (np.stack([right, np.ones_like(right)], axis=1).astype(float) for right in (ours, theirs))
+    difference, limits = paired_difference(a, b, clusters, share, seed=5, resamples=300)
     assert difference == pytest.approx(ours.mean() - theirs.mean())
     expected = [ours[q].mean() - theirs[q].mean() for q in naive_draws(clusters, 5, 300)]
     assert limits == pytest.approx(np.quantile(expected, [0.025, 0.975]))
-    assert paired_difference(ours, ours, clusters, seed=5) == (0.0, (0.0, 0.0))
+    assert paired_difference(a, a, clusters, share, seed=5) == (0.0, (0.0, 0.0))
 
 
 def test_the_interval_of_a_mean_agrees_with_its_standard_error():
@@ -112,3 +119,34 @@ def test_holm_by_hand():
     assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_the_interval_of_a_paired_difference_agrees_with_scipys():
+    _, ours, theirs = some_answers(seed=2, images=150, each=1)
+    gain = ours.astype(float) - theirs
+    expected = scipy_bootstrap((gain,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(0))
+    a, b = (right.astype(float)[:, None] for right in (ours, theirs))
+    clusters = [str(i) for i in range(150)]
+    _, limits = paired_difference(a, b, clusters, lambda sums: sums[:, 0] / 150, seed=1, resamples=4000)
+    assert limits == pytest.approx(expected.confidence_interval, abs=0.2 * expected.standard_error)
+
+
+def test_mcnemar_agrees_with_swapping_the_methods_at_random():
+    _, ours, theirs = some_answers(seed=3, images=14, each=1)
+    gains = [int(a) - int(b) for a, b in zip(ours, theirs, strict=True) if a != b]
+    sums = [
+        abs(sum(sign * gain for sign, gain in zip(signs, gains, strict=True)))
+        for signs in product((1, -1), repeat=len(gains))
+    ]
+    assert mcnemar(ours, theirs) == pytest.approx(np.mean([value >= abs(sum(gains)) for value in sums]))
+
+
+@pytest.mark.parametrize("level", [0.01, 0.05, 0.2])
+def test_holm_rejects_what_stepping_down_rejects(level):
+    values = np.random.default_rng(0).random(9) ** 4
+    rejected = set()
+    for rank, index in enumerate(np.argsort(values)):
+        if values[index] > level / (len(values) - rank):
+            break
+        rejected.add(int(index))
+    assert {i for i, p in enumerate(holm(values.tolist())) if p <= level} == rejected

@@ -1,74 +1,94 @@
-"""Overlays cover the pixels that the tokens' boxes name, and get brighter with attention."""
+"""What the page computes with is what Python had; sheets part what lies over each other."""
 
 import base64
 import io
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from iava.explain.overlay import SIDE, data_uri, heat, kept, layers, shrunk
-from iava.lvlm import Explanation
-
-BOXES = np.array([[x, y, x + 10, y + 10] for y in (0, 10) for x in (5, 15, 25)], dtype=float)
-
-
-def pixels(picture):
-    return np.asarray(picture).astype(int)
+from iava.explain.overlay import SIDE, data_uri, reading, sheets, shrunk
+from iava.lvlm import LVLM, Answer, Explanation
+from tests import families, tiny
 
 
-def test_heat_fills_each_box_and_nothing_else():
-    values = np.array([0.0, 0.5, 1.0, 2.0, 0.1, 0.2])
-    shown = pixels(heat(values, BOXES, (40, 20), top=1.0))
-    assert shown.shape == (20, 40, 4)
-    assert (shown[:, :5, 3] == 0).all()
-    assert (shown[:, 35:, 3] == 0).all()
-    for box in BOXES.astype(int):
-        patch = shown[box[1] : box[3], box[0] : box[2]].reshape(-1, 4)
-        assert (patch == patch[0]).all()
-    brightness = [shown[int(y0) + 1, int(x0) + 1, :3].sum() for x0, y0, _, _ in BOXES]
-    assert brightness[0] < brightness[4] < brightness[5] < brightness[1] < brightness[2] == brightness[3]
+def floats(text):
+    return np.frombuffer(base64.b64decode(text), dtype="<f4")
 
 
-def test_what_is_kept_stays_in_sight():
-    shown = pixels(kept(np.array([True, False, False, False, False, True]), BOXES, (40, 20)))
-    assert (shown[1:9, 6:14, 3] == 0).all()
-    assert (shown[11:19, 26:34, 3] == 0).all()
-    assert (shown[1:9, 16:24, 3] > 200).all()
-    assert (shown[:, :5, 3] > 200).all()
+@pytest.fixture(scope="module")
+def answer():
+    lvlm = LVLM(tiny.model(), tiny.processor())
+    return lvlm.ask(tiny.image(), "Is there a dog ?", explain=True, max_new_tokens=2, top_i=0.5, lam=-0.5)
 
 
-def explanation(boxes):
-    return Explanation(
-        att_general=torch.rand(6),
-        att_query=torch.rand(6),
-        layers_general=None,
-        layers_query=None,
-        selected=torch.tensor([True, False, True, False, False, False]),
-        boxes=boxes,
-        steps=[],
+def test_attention_travels_unchanged(answer):
+    found = reading(answer, tiny.image().size)
+    explanation = answer.explanation
+    assert (found["tokens"], found["top_i"], found["lam"], found["negative"]) == (9, 4, -0.5, "zeros")
+    assert found["selected"] == np.flatnonzero(explanation.selected.numpy()).tolist()
+    assert len(found["maps"]) == 1 + len(explanation.layers_general)
+    pairs = [(explanation.att_general, explanation.att_query)]
+    pairs += zip(explanation.layers_general, explanation.layers_query, strict=True)
+    for sent, (general, query) in zip(found["maps"], pairs, strict=True):
+        assert (floats(sent["general"]) == general.numpy()).all()
+        assert (floats(sent["query"]) == query.numpy()).all()
+        assert sent["mean"] == pytest.approx(general.double().mean().item(), rel=1e-6)
+        assert sent["std"] == pytest.approx(general.double().std().item(), rel=1e-5)
+    width, height = tiny.image().size
+    assert floats(found["boxes"]).reshape(-1, 4) * np.tile([width, height], 2) == pytest.approx(
+        explanation.boxes, abs=1e-4
+    )
+    assert len(reading(answer, tiny.image().size, each_layer=False)["maps"]) == 1
+
+
+def test_without_attention_there_is_no_reading():
+    blank = Explanation(None, None, None, None, None, None, [])
+    for explanation in (blank, None):
+        assert reading(Answer("", [], "greedy", {}, 0.0, torch.zeros(1), explanation), (40, 32)) is None
+
+
+@pytest.mark.parametrize("name", ["instructblip", "blip-2"])
+def test_queries_bring_what_they_look_at(name):
+    lvlm = LVLM(*families.build(name))
+    answer = lvlm.ask(tiny.image(), "Is there a dog ?", explain=True, max_new_tokens=1, general="Describe this image .")
+    found = reading(answer, tiny.image().size)
+    assert found["boxes"] is None
+    assert found["sheets"] == []
+    assert (floats(found["looks"]["query"]).reshape(32, 9) == answer.explanation.looks.query.numpy()).all()
+    whole = floats(found["looks"]["boxes"]).reshape(9, 4)
+    assert (whole[0].tolist(), whole[-1].tolist()) == (
+        pytest.approx([0, 0, 1 / 3, 1 / 3]),
+        pytest.approx([2 / 3, 2 / 3, 1, 1]),
     )
 
 
-def test_layers_follow_the_picture_when_it_is_made_smaller():
-    found = layers(explanation(BOXES), (40, 20), (20, 10))
-    assert (found["tokens"], found["kept"]) == (6, 2)
-    shown = Image.open(io.BytesIO(base64.b64decode(found["selected"].split(",")[1])))
-    assert shown.size == (20, 10)
-    assert shown.getpixel((5, 2))[3] == 0
-    assert shown.getpixel((10, 2))[3] > 200
+def test_sheets_part_the_overview_from_the_tiles():
+    tiles = np.array([[x, y, x + 10, y + 10] for y in (0, 10) for x in (0, 10)], dtype=float)
+    ends = np.array([[20, 0, 20, 10]], dtype=float)
+    whole = np.array([[0, 0, 20, 20]], dtype=float)
+    assert sheets(np.concatenate([tiles, ends, whole])) == [[0, 1, 2, 3, 4], [5]]
+    assert sheets(np.concatenate([whole, tiles[:2], ends, tiles[2:], ends])) == [[0], [1, 2, 3, 4, 5, 6]]
+    # Rounding makes neighbours overlap a little.
+    assert sheets(tiles + np.array([0, 0, 0.2, 0.2])) == [[0, 1, 2, 3]]
 
 
-def test_without_attention_or_places_there_is_nothing_to_lay_over():
-    blank = Explanation(None, None, None, None, None, None, [])
-    assert layers(blank, (40, 20), (40, 20)) is None
-    assert layers(None, (40, 20), (40, 20)) is None
-    assert set(layers(explanation(None), (40, 20), (40, 20))) == {"tokens", "kept", "top"}
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision", "internvl", "idefics3"])
+def test_families_with_tiles_have_two_sheets(name):
+    lvlm = LVLM(*families.build(name))
+    picture = tiny.image(size=(96, 48))
+    boxes = lvlm.ask(picture, "What ?", explain=True, max_new_tokens=1).explanation.boxes
+    parted = sheets(boxes)
+    assert [n for sheet in parted for n in sheet] == list(range(len(boxes)))
+    areas = [(boxes[sheet][:, 2:] - boxes[sheet][:, :2]).prod(axis=1).sum() for sheet in parted]
+    assert areas == pytest.approx([96 * 48] * 2, rel=0.02)
 
 
 def test_pictures_travel_inside_the_page():
     picture = Image.new("RGB", (2 * SIDE, SIDE), "red")
     small = shrunk(picture)
     assert small.size == (SIDE, SIDE // 2)
-    assert data_uri(small).startswith("data:image/jpeg;base64,")
-    assert data_uri(small.convert("RGBA")).startswith("data:image/png;base64,")
+    uri = data_uri(small)
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == small.size

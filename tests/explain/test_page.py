@@ -1,62 +1,73 @@
 """The page holds what was asked, answered and weighed, and needs nothing from outside."""
 
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from iava.explain.page import explain_page
+from iava.explain.page import compare, explain_page
 from iava.lvlm import LVLM
 from tests import tiny
 
 QUESTION = "Is there a dog in the <b>picture</b> ?"
+METHODS = {"greedy": {}, "sample": {}, "iava": {"top_i": 5, "general": "See this picture ."}}
 
 
 class Reader(HTMLParser):
+    """A page's visible text, links, panes, and JSON."""
+
     def __init__(self, html):
         super().__init__()
-        self.tags, self.links, self.panes, self.text = [], [], [], ""
+        self.links, self.panes, self.text, self.data = [], [], "", []
+        self._inside = None
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
-        self.tags.append(tag)
         self.links += [attributes[name] for name in ("src", "href") if name in attributes]
+        self._inside = attributes.get("type", tag) if tag in ("script", "style") else None
         if attributes.get("class") == "pane":
             self.panes.append(attributes["aria-label"])
 
+    def handle_endtag(self, tag):
+        self._inside = None
+
     def handle_data(self, data):
-        self.text += data
+        if self._inside == "application/json":
+            self.data.append(json.loads(data))
+        elif self._inside is None:
+            self.text += data
 
 
 @pytest.fixture(scope="module")
 def asked():
     lvlm = LVLM(tiny.model(), tiny.processor())
-    methods = {"greedy": {}, "iava": {"top_i": 5, "general": "See this picture ."}}
-    return QUESTION, [
-        lvlm.ask(tiny.image(), QUESTION, method=name, explain=True, max_new_tokens=3, **settings)
-        for name, settings in methods.items()
-    ]
+    return compare(lvlm, tiny.image(), [QUESTION, "Where ?"], METHODS, max_new_tokens=3, seed=1)
 
 
 def test_the_page_is_self_contained_and_complete(asked):
-    html = explain_page(tiny.image(), [asked], model="tiny <model>")
+    html = explain_page(tiny.image(), asked, model="tiny <model>", about={"Seed": "one & only"})
     page = Reader(html)
-    assert page.links == []
+    assert [link[:22] for link in page.links] == ["data:image/jpeg;base64"]
     assert not re.search(r"https?://|@import|url\((?!data:)", html)
-    assert len(page.panes) == 4
-    assert QUESTION in page.text
-    assert "tiny <model>" in page.text
-    assert "under “See this picture .”" in page.text
-    for answer in asked[1]:
-        assert all(word in page.text for word in answer.text.split())
-    steps = sum(len(answer.explanation.steps) for answer in asked[1])
-    assert html.count("data-step>") == steps
-    assert page.text.count("whole image") >= steps
+    for words in (QUESTION, "tiny <model>", "one & only", "top_i=5", "differs from the first"):
+        assert words in page.text
+    (data,) = page.data
+    assert [one["question"] for one in data["questions"]] == [QUESTION, "Where ?"]
+    for sent, (_, answers) in zip(data["questions"], asked, strict=True):
+        assert sent["reading"]["instruction"] == "See this picture ."
+        assert [one["method"] for one in sent["answers"]] == list(METHODS)
+        for one, answer in zip(sent["answers"], answers, strict=True):
+            assert " ".join(word for word, _ in one["words"]) == answer.text
+            assert [step["chosen"] for step in one["steps"]][: len(answer.tokens)] == answer.tokens
+            for step, kept in zip(one["steps"], answer.explanation.steps, strict=True):
+                assert {kind: step.get(kind) for kind in kept} == kept
+                taken = [c["probability"] for c in kept["combined"] if c["id"] == step["chosen"]]
+                assert [step["probability"]] == (taken or [None])
 
 
-def test_a_method_without_attention_shows_the_picture_alone(asked):
-    question, (greedy, _) = asked
-    page = Reader(explain_page(tiny.image(), [(question, [greedy]), (question, [greedy])], model="tiny"))
-    assert page.panes == ["The picture", "The picture"]
-    assert "2 questions about one picture" in page.text
+def test_a_method_without_attention_brings_no_reading(asked):
+    page = Reader(explain_page(tiny.image(), [(asked[0][0], asked[0][1][:1])], model="tiny"))
+    assert page.data[0]["questions"][0]["reading"] is None
+    assert "differs from" not in page.text

@@ -226,7 +226,7 @@ class TestContrast:
         ("top_i", 1.5, "above 0 and at most 1"),
         ("top_i", math.nan, "above 0 and at most 1"),
         ("top_i", True, "at least 1"),
-        ("top_i", "3", "at least 1"),
+        ("top_i", "3", "a count such as 40"),
         ("lam", math.inf, "finite"),
         ("lam", "0", "finite"),
         ("alpha", -1, "at least 0"),

@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 import iava
-from iava.bench.pope import pocket
+from iava.bench.pocket import pocket
 from iava.pocket.scenes import ART, CELL, STYLES, THINGS, load_scene
 
 WEIGHTS = resources.files("iava.pocket") / "weights"
@@ -35,7 +35,7 @@ def test_art_holds_every_thing_in_every_style() -> None:
 
 
 def test_it_sees_what_is_there(lvlm: iava.LVLM) -> None:
-    task = pocket("tune", 12)
+    task = pocket("pope", "tune", 12)
     asked = [question for question in task.questions if question.category == "random"]
     right = []
     for image in dict.fromkeys(question.image for question in asked):

@@ -8,12 +8,14 @@ CHAIR and Hal come out somewhat higher, Cover and Cog somewhat lower.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from iava.bench.pope import rates, tally
+from iava.bench import pope
+from iava.bench.stats import share
 from iava.bench.words import singular, tokens
 from iava.jsonfiles import Unique, id_of, read_json, read_text, text_of, texts_of, yes_or_no
 
@@ -26,8 +28,9 @@ DIMENSIONS = {
     "discriminative-relation": ("relation",),
     "relation": ("relation",),
 }
-_NAMES = ("existence", "attribute", "state", "number", "action", "relation")
+NAMES = ("existence", "attribute", "state", "number", "action", "relation")
 _FLIPPED = {"yes": "no", "no": "yes"}
+_DESCRIBED = ("named", "wrong", "objects", "covered", "imaginable", "imagined")
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Annotations:
     associated: Mapping[str, Sequence[str]]
     safe: frozenset[str]
 
-    @property
+    @cached_property
     def words(self) -> frozenset[str]:
         """All object words; other words of a description do not count."""
         if self.associated:
@@ -104,6 +107,75 @@ def _annotation(where: str, row: dict[str, Any]) -> Annotation:
     return Annotation(kind, yes_or_no(where, row, "truth"))
 
 
+def read(text: str, one: Annotation, annotations: Annotations) -> dict[str, int]:
+    """What a description says, counted.
+
+    Returns:
+        named: object words; wrong: those that are neither there nor safe; objects: in the image; covered: those that
+        were named; imaginable: what people would imagine; imagined: what of it was named.
+    """
+    words = annotations.words
+    named = [word for token in tokens(text) if (word := singular(token, words)) in words]
+    right, imagined = (_stand_for(names, annotations) for names in (one.truth, one.hallucinations))
+    wrong = [word for word in named if word not in right and word not in annotations.safe]
+    covered = {right[word] for word in named if word in right and word not in annotations.safe}
+    dreamt = {imagined[word] for word in wrong if word in imagined}
+    counts = (len(named), len(wrong), len(one.truth), len(covered), len(one.hallucinations), len(dreamt))
+    return dict(zip(_DESCRIBED, counts, strict=True))
+
+
+def _stand_for(names: Sequence[str], annotations: Annotations) -> dict[str, int]:
+    """Word -> number of the object it stands for: the first that it is associated with, else the one it is."""
+    found: dict[str, int] = {}
+    for number, name in enumerate(names):
+        for word in annotations.associated.get(name, ()):
+            found.setdefault(word, number)
+    for number, name in enumerate(names):
+        found.setdefault(name, number)
+    return found
+
+
+def tally(truths: Sequence[Any], parsed: Sequence[Any]) -> np.ndarray:
+    """What each question adds to the sums from which the metrics are computed.
+
+    Args:
+        truths: "yes", "no", or anything else for a description.
+        parsed: "yes", "no" or None; of descriptions what `read` returned.
+
+    Returns:
+        (Q, 14) float: 8 sums for `described` and 6 for `answered`.
+    """
+    rows = np.zeros((len(truths), 8 + len(pope.COUNTS)))
+    for row, truth, said in zip(rows, truths, parsed, strict=True):
+        if truth in ("yes", "no"):
+            row[8:] = pope.tally([_FLIPPED[truth]], [_FLIPPED.get(said)])[0]
+        else:
+            row[:8] = 1, said["wrong"] > 0, *(said[name] for name in _DESCRIBED)
+    return rows
+
+
+def described(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """(..., 14) sums of `tally` -> metrics of descriptions: chair, cover, hal, cog, fractions of 1."""
+    n, guilty, named, wrong, objects, covered, imaginable, imagined = np.moveaxis(sums[..., :8], -1, 0)
+    return {
+        "chair": share(wrong, named),
+        "cover": share(covered, objects),
+        "hal": share(guilty, n),
+        "cog": share(imagined, imaginable),
+    }
+
+
+def answered(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """(..., 14) sums of `tally` -> metrics of yes-no questions as `pope.rates` has them, but "no" being positive."""
+    return {name.replace("yes_ratio", "no_ratio"): value for name, value in pope.rates(sums[..., 8:]).items()}
+
+
+def joined(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """(..., 14) sums of `tally` -> AMBER's score, (100 - 100 chair + 100 f1) / 2, from 0 to 100, and its two parts."""
+    chair, f1 = described(sums)["chair"], answered(sums)["f1"]
+    return {"score": (100 - 100 * chair + 100 * f1) / 2, "chair": chair, "f1": f1}
+
+
 def score(responses: Mapping[str, str], annotations: Annotations, parse: Callable[[str], str | None]) -> dict[str, Any]:
     """AMBER's numbers for the questions that were answered.
 
@@ -117,63 +189,27 @@ def score(responses: Mapping[str, str], annotations: Annotations, parse: Callabl
         f1 with "no" as the positive class, no_ratio, unparsed; dimensions: the same for each. All are fractions of 1;
         a part that was not answered is None. score: (100 - 100 chair + 100 f1) / 2, from 0 to 100, or None.
     """
-    by_id = annotations.by_id
-    told = [(by_id[name], text) for name, text in responses.items() if by_id[name].type == GENERATIVE]
-    asked = [(by_id[name], parse(text)) for name, text in responses.items() if by_id[name].type != GENERATIVE]
-    generative = _generative(told, annotations) if told else None
-    discriminative = _yes_no(asked) if asked else None
+    ones = [annotations.by_id[name] for name in responses]
+    told = np.array([one.type == GENERATIVE for one in ones], dtype=bool)
+    parsed = [
+        read(text, one, annotations) if one.type == GENERATIVE else parse(text)
+        for one, text in zip(ones, responses.values(), strict=True)
+    ]
+    counts = tally([one.truth for one in ones], parsed)
+
+    def metrics(chosen: np.ndarray, rates: Callable[[np.ndarray], dict[str, np.ndarray]]) -> dict[str, float] | None:
+        if not chosen.any():
+            return None
+        values = rates(counts[chosen].sum(axis=0))
+        return {"n": int(chosen.sum())} | {name: float(value) for name, value in values.items()}
+
     dimensions = {
-        name: _yes_no(some)
-        for name in _NAMES
-        if (some := [(one, answer) for one, answer in asked if name in DIMENSIONS[one.type]])
+        name: metrics(np.array([name in DIMENSIONS.get(one.type, ()) for one in ones], dtype=bool), answered)
+        for name in NAMES
     }
-    total = None
-    if generative and discriminative:
-        total = (100 - 100 * generative["chair"] + 100 * discriminative["f1"]) / 2
-    return {"score": total, "generative": generative, "discriminative": discriminative, "dimensions": dimensions}
-
-
-def _yes_no(asked: Sequence[tuple[Annotation, str | None]]) -> dict[str, float]:
-    truths = [_FLIPPED[one.truth] for one, _ in asked]
-    parsed = [None if answer is None else _FLIPPED[answer] for _, answer in asked]
-    metrics = {name: float(value) for name, value in rates(tally(truths, parsed).sum(axis=0)).items()}
-    return {"n": len(asked)} | {name.replace("yes_ratio", "no_ratio"): value for name, value in metrics.items()}
-
-
-def _generative(told: Sequence[tuple[Annotation, str]], annotations: Annotations) -> dict[str, float]:
-    words, totals = annotations.words, np.zeros(7)
-    for one, text in told:
-        named = [word for token in tokens(text) if (word := singular(token, words)) in words]
-        right, imagined = (_stand_for(names, annotations) for names in (one.truth, one.hallucinations))
-        wrong = [word for word in named if word not in right and word not in annotations.safe]
-        counted = [word for word in named if word not in annotations.safe]
-        covered = {right[word] for word in counted if word in right}
-        dreamt = {imagined[word] for word in wrong if word in imagined}
-        totals += (
-            len(wrong),
-            len(named),
-            len(covered),
-            len(one.truth),
-            len(dreamt),
-            len(one.hallucinations),
-            bool(wrong),
-        )
-    wrong_words, all_words, covers, objects, dreams, dreamable, guilty = totals.tolist()
     return {
-        "n": len(told),
-        "chair": wrong_words / all_words if all_words else 0.0,
-        "cover": covers / objects if objects else 0.0,
-        "hal": guilty / len(told),
-        "cog": dreams / dreamable if dreamable else 0.0,
+        "score": float(joined(counts.sum(axis=0))["score"]) if 0 < told.sum() < len(told) else None,
+        "generative": metrics(told, described),
+        "discriminative": metrics(~told, answered),
+        "dimensions": {name: found for name, found in dimensions.items() if found},
     }
-
-
-def _stand_for(names: Sequence[str], annotations: Annotations) -> dict[str, int]:
-    """Word -> number of the object it stands for: the first that it is associated with, else the one it is."""
-    found: dict[str, int] = {}
-    for number, name in enumerate(names):
-        for word in annotations.associated.get(name, ()):
-            found.setdefault(word, number)
-    for number, name in enumerate(names):
-        found.setdefault(name, number)
-    return found

@@ -8,9 +8,12 @@ singulars: a score may differ from the paper's script by what captions make of t
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 
+import numpy as np
+
+from iava.bench.stats import share
 from iava.bench.words import singular, tokens
 
 _CLASSES = """
@@ -159,6 +162,37 @@ def mentions(caption: str) -> list[str]:
     return [classes[word] for word in words if word in classes]
 
 
+def tally(said: Sequence[Sequence[str]], objects: Sequence[Collection[str]]) -> np.ndarray:
+    """What each caption adds to the sums from which `rates` computes the metrics.
+
+    Args:
+        said: what each caption names (see `mentions`), as often as it does.
+        objects: what is in its image, each once.
+
+    Returns:
+        (N, 6) float: captions, captions with a wrong mention, mentions, wrong mentions, objects, objects named.
+    """
+    rows = []
+    for names, there in zip(said, objects, strict=True):
+        wrong = sum(name not in there for name in names)
+        rows.append((1, wrong > 0, len(names), wrong, len(there), len(set(there) & set(names))))
+    return np.array(rows, dtype=float).reshape(-1, 6)
+
+
+def rates(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """CHAIR's metrics as fractions of 1.
+
+    Args:
+        sums: (..., 6) sums of `tally`.
+
+    Returns:
+        chair_i: hallucinated mentions over all mentions. chair_s: captions with one or more over all captions. recall:
+        objects that were named over all objects, over all images. Each (...); 0 where there is nothing to divide by.
+    """
+    captions, guilty, mentioned, wrong, objects, named = np.moveaxis(sums, -1, 0)
+    return {"chair_i": share(wrong, mentioned), "chair_s": share(guilty, captions), "recall": share(named, objects)}
+
+
 def score(captions: Iterable[tuple[str, str]], objects: Mapping[str, set[str]]) -> dict[str, float]:
     """CHAIR of captions.
 
@@ -168,23 +202,8 @@ def score(captions: Iterable[tuple[str, str]], objects: Mapping[str, set[str]]) 
             people's reference captions name.
 
     Returns:
-        n: captions. chair_i: hallucinated mentions over all mentions. chair_s: captions with one or more over all
-        captions. recall: objects that were named over all objects, over all images. Fractions of 1; 0 where there
-        is nothing to divide by.
+        n: captions; and the metrics of `rates`.
     """
-    n = named = hallucinated = guilty = found = there = 0
-    for image, caption in captions:
-        said = mentions(caption)
-        wrong = sum(name not in objects[image] for name in said)
-        n += 1
-        named += len(said)
-        hallucinated += wrong
-        guilty += wrong > 0
-        found += len(objects[image] & set(said))
-        there += len(objects[image])
-    return {
-        "n": n,
-        "chair_i": hallucinated / named if named else 0.0,
-        "chair_s": guilty / n if n else 0.0,
-        "recall": found / there if there else 0.0,
-    }
+    told = list(captions)
+    sums = tally([mentions(caption) for _, caption in told], [objects[image] for image, _ in told]).sum(axis=0)
+    return {"n": len(told)} | {name: float(value) for name, value in rates(sums).items()}

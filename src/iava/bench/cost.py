@@ -19,7 +19,7 @@ from iava.bench.peers import Inputs, MitigV, naive
 from iava.bench.records import circumstances, write_json
 from iava.bench.shapes import QUESTIONS, SHAPES, picture
 from iava.files import check_folder
-from iava.lvlm import LVLM
+from iava.lvlm import LVLM, out_of_memory
 from iava.methods.base import Method, Trace
 
 BASELINE = "generate"
@@ -135,7 +135,7 @@ class Bench:
 
     def inputs(self, batch: int, question: str) -> Inputs:
         """One question about each of some images, ready for `generate`."""
-        processor, prompt = self.lvlm.processor, self.lvlm._prompt(question)
+        processor, prompt = self.lvlm.processor, self.lvlm.prompt(question)
         made = processor(
             text=[prompt] * batch, images=[[picture(seed)] for seed in range(batch)], padding=True, return_tensors="pt"
         )
@@ -238,10 +238,10 @@ def measure(plan: Plan, out: Path, advance: Advance = lambda *_: None) -> dict[s
         about["machine"] |= {"memory": torch.cuda.get_device_properties(device).total_memory}
         about["versions"] |= {"cuda": torch.version.cuda}
     results: dict[str, Any] = {
+        **about,
         "command": plan.command,
         "settings": asdict(plan) | {"methods": {name: made.settings() for name, made in bench.methods.items()}},
         "model": {"parameters": sum(p.numel() for p in lvlm.model.parameters()), "bytes": weights(lvlm.model)},
-        **about,
         "finished": False,
         "cells": [],
     }
@@ -339,8 +339,7 @@ def _tried(work: Callable[[], Any]) -> tuple[str | None, Any]:
         return None, work()
     except Exception as error:
         torch.cuda.empty_cache()
-        # The second is what torch says on a CPU.
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error):
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
             return "out of memory", None
         return " ".join(f"{type(error).__name__}: {error}".split()), None
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iava.bench import hub, layouts
+from iava.bench.pocket import pocket
 from iava.bench.task import Task
 
 _POPE = "the JSON lines of github.com/RUCAIBox/POPE and images/ with {}"
@@ -61,17 +62,35 @@ def load(name: str, folder: Path) -> Task:
     return _ORIGINAL[benchmark](folder)
 
 
+def find(name: str, folder: Path | None, split: str | None) -> Task:
+    """Reads a data set from the subfolder of its name, or takes its pocket version.
+
+    Args:
+        name: of `SOURCES`.
+        folder: holds a folder for each data set; None: the pocket scenes.
+        split: None: the one that is in the folder, or "test".
+
+    Raises:
+        ValueError: if the name or the split is unknown, or the data set is missing or broken.
+    """
+    if folder is None:
+        return pocket(name, split or "test")
+    if _lacks(folder / name):
+        raise ValueError(f"there is no {name} in {folder}: {_where_to_get(name, folder / name)}")
+    task = load(name, folder / name)
+    if split not in (None, task.split):
+        raise ValueError(f"unknown split {split!r}: {folder / name} has {task.split!r} only")
+    return task
+
+
 def check(folder: Path) -> list[Found]:
     """Looks for every data set in the subfolder of its name."""
     return [_found(name, folder / name) for name in SOURCES]
 
 
 def _found(name: str, folder: Path) -> Found:
-    if not folder.is_dir() or not any(folder.iterdir()):
-        places = [SOURCES[name][1]]
-        if name in hub.NAMES:
-            places.insert(0, f"the data set {hub.NAMES[name]} of the Hugging Face Hub")
-        return Found(name, "missing", f"put into {folder}: {', or '.join(places)}")
+    if _lacks(folder):
+        return Found(name, "missing", _where_to_get(name, folder))
     try:
         task = load(name, folder)
     except ValueError as error:
@@ -82,6 +101,17 @@ def _found(name: str, folder: Path) -> Found:
     if len(kinds) > 1:
         detail += f" ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
     return Found(name, "ready", detail, len(task.questions), images)
+
+
+def _lacks(folder: Path) -> bool:
+    return not folder.is_dir() or not any(folder.iterdir())
+
+
+def _where_to_get(name: str, folder: Path) -> str:
+    places = [SOURCES[name][1]]
+    if name in hub.NAMES:
+        places.insert(0, f"the data set {hub.NAMES[name]} of the Hugging Face Hub")
+    return f"put into {folder}: {', or '.join(places)}"
 
 
 def _pope(folder: Path) -> Task:

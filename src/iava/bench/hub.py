@@ -11,7 +11,7 @@ from PIL import Image
 from iava.bench import mme, textvqa
 from iava.bench.task import Located, Question, Task, by_image
 from iava.images import read_image
-from iava.jsonfiles import Unique, id_of, text_of, texts_of, yes_or_no
+from iava.jsonfiles import Unique, id_of, text_of, texts_of, words_of, yes_or_no
 
 NAMES = {"pope": "lmms-lab/POPE", "mme": "lmms-lab/MME", "textvqa": "lmms-lab/textvqa"}
 """Benchmark -> data set."""
@@ -64,25 +64,27 @@ def read_hub(benchmark: str, folder: Path) -> Task:
     questions = by_image([question for _, question in located])
     # Neighbours in a row group are mostly asked about one after the other.
     column = lru_cache(maxsize=2)(_image_column)
-    return Task(benchmark, _SPLITS[benchmark], questions, lambda image: _open(column, *places[image]))
+    read = (lambda _, text: textvqa.normalize(text)) if benchmark == "textvqa" else None
+    return Task(benchmark, _SPLITS[benchmark], questions, lambda image: _open(column, *places[image]), read)
 
 
 def _pope(where: str, row: dict[str, Any]) -> Question:
     image, category = text_of(where, row, "image_source"), text_of(where, row, "category")
     # The questions of each category are numbered from one.
     name = f"{category}-{id_of(where, row, 'question_id')}"
-    return Question(name, image, category, text_of(where, row, "question"), yes_or_no(where, row, "answer"))
+    return Question(name, image, category, words_of(where, row, "question"), yes_or_no(where, row, "answer"))
 
 
 def _mme(where: str, row: dict[str, Any]) -> Question:
     image, subtask = id_of(where, row, "question_id"), mme.check_subtask(where, text_of(where, row, "category"))
-    return Question(image, image, subtask, text_of(where, row, "question"), yes_or_no(where, row, "answer"))
+    return Question(image, image, subtask, words_of(where, row, "question"), yes_or_no(where, row, "answer"))
 
 
 def _textvqa(where: str, row: dict[str, Any]) -> Question:
     answers = textvqa.ten_answers(where, texts_of(where, row, "answers"))
     image = id_of(where, row, "image_id")
-    return Question(id_of(where, row, "question_id"), image, "textvqa", text_of(where, row, "question"), answers)
+    asked = textvqa.PROMPT.format(words_of(where, row, "question"))
+    return Question(id_of(where, row, "question_id"), image, "textvqa", asked, answers)
 
 
 _QUESTIONS: dict[str, Callable[[str, dict[str, Any]], Question]] = {"pope": _pope, "mme": _mme, "textvqa": _textvqa}

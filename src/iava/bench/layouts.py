@@ -1,17 +1,30 @@
 """Benchmarks in the layouts in which their authors publish them."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from iava.bench import amber, mme, textvqa
+from iava.bench.chair import mentions
 from iava.bench.coco import chair_objects, read_instances
 from iava.bench.pope import CATEGORIES, build
 from iava.bench.task import Located, Question, Task, by_image
 from iava.images import read_image
-from iava.jsonfiles import Unique, entries, id_of, read_json, read_lines, read_text, text_of, texts_of, yes_or_no
+from iava.jsonfiles import (
+    Unique,
+    entries,
+    id_of,
+    read_json,
+    read_lines,
+    read_text,
+    text_of,
+    texts_of,
+    words_of,
+    yes_or_no,
+)
 
 CAPTION_PROMPT = "Please describe this image in detail."
 _IMAGE_ENDINGS = (".jpg", ".png", ".jpeg")
@@ -39,7 +52,7 @@ def read_pope(files: Sequence[Path], images: Path) -> Task:
             name, image = f"{category}-{id_of(where, row, 'question_id')}", text_of(where, row, "image")
             ids.add(where, name)
             truth = yes_or_no(where, row, "label")
-            located.append((where, Question(name, image, category, text_of(where, row, "text"), truth)))
+            located.append((where, Question(name, image, category, words_of(where, row, "text"), truth)))
     return _task("pope", "test", located, images)
 
 
@@ -112,7 +125,8 @@ def _mme_pair(text: Path, images: Path, subtask: str, folder: Path) -> Located:
             if not tab:
                 raise ValueError(f"{where}: a line must be a question, a tab, and yes or no")
             truth = yes_or_no(where, {"answer": answer}, "answer")
-            located.append((where, Question(name, name, subtask, question.strip(), truth)))
+            asked = words_of(where, {"question": question.strip()}, "question")
+            located.append((where, Question(name, name, subtask, asked, truth)))
     if not located:
         raise ValueError(f"{text} is empty: MME asks two questions about each image")
     return located
@@ -131,8 +145,9 @@ def read_textvqa(file: Path, images: Path) -> Task:
         name, image = id_of(where, row, "question_id"), id_of(where, row, "image_id") + ".jpg"
         ids.add(where, name)
         answers = textvqa.ten_answers(where, texts_of(where, row, "answers"))
-        located.append((where, Question(name, image, "textvqa", text_of(where, row, "question"), answers)))
-    return _task("textvqa", "validation", located, images)
+        asked = textvqa.PROMPT.format(words_of(where, row, "question"))
+        located.append((where, Question(name, image, "textvqa", asked, answers)))
+    return _task("textvqa", "validation", located, images, lambda _, text: textvqa.normalize(text))
 
 
 def read_chair(instances: Path, images: Path, captions: Path | None = None) -> Task:
@@ -151,7 +166,7 @@ def read_chair(instances: Path, images: Path, captions: Path | None = None) -> T
     ]
     if not located:
         raise ValueError(f"{images} has none of the {len(annotated.files)} images of {instances}")
-    return _task("chair", "val", located, images)
+    return _task("chair", "val", located, images, lambda _, text: mentions(text))
 
 
 def read_amber(queries: Path, annotations: Path, images: Path) -> Task:
@@ -170,9 +185,9 @@ def read_amber(queries: Path, annotations: Path, images: Path) -> Task:
             raise ValueError(f"{where}: {annotations} has no question {name}")
         one = known.by_id[name]
         truth = list(one.truth) if one.type == amber.GENERATIVE else one.truth
-        image, asked = text_of(where, row, "image"), text_of(where, row, "query")
+        image, asked = text_of(where, row, "image"), words_of(where, row, "query")
         located.append((where, Question(name, image, one.type, asked, truth)))
-    return _task("amber", "test", located, images)
+    return _task("amber", "test", located, images, lambda q, text: amber.read(text, known.by_id[q.id], known))
 
 
 def check_images(located: Iterable[tuple[str, str]], folder: Path) -> None:
@@ -202,9 +217,15 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-def _task(benchmark: str, split: str, located: Located, images: Path) -> Task:
+def _task(
+    benchmark: str,
+    split: str,
+    located: Located,
+    images: Path,
+    read: Callable[[Question, str], Any] | None = None,
+) -> Task:
     if not located:
         raise ValueError(f"there are no questions of {benchmark} in it")
     check_images(((where, question.image) for where, question in located), images)
     questions = by_image([question for _, question in located])
-    return Task(benchmark, split, questions, lambda image: read_image(images / image))
+    return Task(benchmark, split, questions, lambda image: read_image(images / image), read)

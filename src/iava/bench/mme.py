@@ -3,9 +3,11 @@
 MME: A Comprehensive Evaluation Benchmark for Multimodal Large Language Models (arXiv 2306.13394).
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from iava.bench.task import Located, Question
 
@@ -76,7 +78,52 @@ def paired(located: Located) -> Located:
     return numbered
 
 
-def score(questions: Iterable[Question], parsed: Iterable[str | None]) -> dict[str, Any]:
+def tally(
+    subtasks: Sequence[str], images: Sequence[str], right: Sequence[bool], *, of: Sequence[str] = SUBTASKS
+) -> np.ndarray:
+    """What each question adds to the sums from which `rates` computes the metrics.
+
+    Args:
+        subtasks, images, right: of each question: its subtask, its image, and whether the answer is right.
+        of: the subtasks that count; every question must belong to one.
+
+    Returns:
+        (Q, 4 * len(of)) float: of each subtask questions, right ones, images, and images with two right ones. An image
+        counts with the first of its two questions; one that has lost a question does not count.
+    """
+    counts = np.zeros((len(right), len(of), 4))
+    pairs: dict[tuple[int, str], list[int]] = {}
+    for question, (subtask, image) in enumerate(zip(subtasks, images, strict=True)):
+        number = of.index(subtask)
+        counts[question, number, :2] = 1, right[question]
+        pairs.setdefault((number, image), []).append(question)
+    for (number, _), asked in pairs.items():
+        if len(asked) == 2:
+            counts[asked[0], number, 2:] = 1, all(right[question] for question in asked)
+    return counts.reshape(len(right), -1)
+
+
+def rates(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """MME's metrics of one subtask or of several together.
+
+    Args:
+        sums: (..., 4 * subtasks) sums of `tally`.
+
+    Returns:
+        acc (right questions) and acc_plus (images with both right), fractions of 1, over all the subtasks; score, at
+        most 200 for each subtask: the sum of 100 * (acc + acc_plus). Each (...); NaN where a subtask has no questions.
+    """
+    subtasks = sums.reshape(*sums.shape[:-1], -1, 4)
+    questions, right, images, both = np.moveaxis(subtasks, -1, 0)
+    with np.errstate(invalid="ignore"):
+        return {
+            "acc": right.sum(axis=-1) / questions.sum(axis=-1),
+            "acc_plus": both.sum(axis=-1) / images.sum(axis=-1),
+            "score": 100 * (right / questions + both / images).sum(axis=-1),
+        }
+
+
+def score(questions: Sequence[Question], parsed: Sequence[str | None]) -> dict[str, Any]:
     """MME's numbers.
 
     Args:
@@ -84,30 +131,22 @@ def score(questions: Iterable[Question], parsed: Iterable[str | None]) -> dict[s
         parsed: "yes", "no" or None for each.
 
     Returns:
-        n: questions. unparsed: share of 1. subtasks: for each that was asked n, acc (right questions), acc_plus
-        (images with both right), fractions of 1, and score = 100 * (acc + acc_plus), at most 200. perception (at most
-        2000), cognition (800), hallucination (800): sums of scores. missing: subtasks that were not asked, which the
-        sums lack.
+        n: questions. unparsed: share of 1. subtasks: for each that was asked n, and the metrics of `rates`. perception
+        (at most 2000), cognition (800), hallucination (800): sums of scores. missing: subtasks that were not asked,
+        which the sums lack.
     """
-    right: dict[str, dict[str, list[bool]]] = {}
-    unparsed = total = 0
-    for question, answer in zip(questions, parsed, strict=True):
-        images = right.setdefault(question.category, {})
-        images.setdefault(question.image, []).append(answer == question.truth)
-        unparsed += answer is None
-        total += 1
-    subtasks = {name: _subtask(list(right[name].values())) for name in SUBTASKS if name in right}
-    sums = {
+    asked = [question.category for question in questions]
+    right = [answer == question.truth for question, answer in zip(questions, parsed, strict=True)]
+    sums = tally(asked, [question.image for question in questions], right).sum(axis=0).reshape(-1, 4)
+    subtasks = {
+        name: {"n": int(sums[number, 0])} | {key: float(value) for key, value in rates(sums[number]).items()}
+        for number, name in enumerate(SUBTASKS)
+        if name in asked
+    }
+    totals = {
         name: sum((subtasks[part]["score"] for part in parts if part in subtasks), 0.0)
         for name, parts in TOTALS.items()
     }
     missing = [name for name in SUBTASKS if name not in subtasks]
-    share = unparsed / total if total else 0.0
-    return {"n": total, "unparsed": share, "subtasks": subtasks, **sums, "missing": missing}
-
-
-def _subtask(images: list[list[bool]]) -> dict[str, float]:
-    answers = [right for pair in images for right in pair]
-    acc = sum(answers) / len(answers)
-    acc_plus = sum(all(pair) for pair in images) / len(images)
-    return {"n": len(answers), "acc": acc, "acc_plus": acc_plus, "score": 100 * (acc + acc_plus)}
+    unparsed = sum(answer is None for answer in parsed) / max(1, len(right))
+    return {"n": len(right), "unparsed": unparsed, "subtasks": subtasks, **totals, "missing": missing}

@@ -8,22 +8,29 @@ how often they appear together with what is there.
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from iava.bench.task import Question, Task
-from iava.pocket.scenes import IMAGES, load_scene
+from iava.bench.stats import share
+from iava.bench.task import Question
 
 CATEGORIES = ("random", "popular", "adversarial")
 COUNTS = ("n", "correct", "true_yes", "said_yes", "is_yes", "unparsed")
-_POCKET_SEED = 0
 
 
-def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> list[Question]:
+Region = tuple[tuple[float, float, float, float], ...]
+
+
+def build(
+    objects: Mapping[str, set[str]],
+    *,
+    per_image: int = 3,
+    seed: int,
+    region: Callable[[str, str], Region | None] = lambda image, kind: None,
+) -> list[Question]:
     """POPE's three samplings over images whose objects are known.
 
     Every image gets k = min(per_image, kinds of objects in it) positives, the same in all three categories, and k
@@ -34,6 +41,7 @@ def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> 
         objects: image id -> kinds of objects in it. Frequencies are taken over all of it.
         per_image: questions of each truth an image and category.
         seed: for the positives and the random negatives. An image's draws depend on its position only.
+        region: the boxes that answer the question about a kind in an image, where they are known.
 
     Returns:
         Questions image by image, category by category, yes and no in turn.
@@ -64,7 +72,7 @@ def build(objects: Mapping[str, set[str]], *, per_image: int = 3, seed: int) -> 
             pairs = zip(positives, negatives[category], strict=True)
             asked = [answered for yes, no in pairs for answered in ((yes, "yes"), (no, "no"))]
             questions += [
-                Question(f"{image}-{category}-{number}", image, category, wording(kind), truth)
+                Question(f"{image}-{category}-{number}", image, category, wording(kind), truth, region(image, kind))
                 for number, (kind, truth) in enumerate(asked, start=1)
             ]
     return questions
@@ -77,32 +85,6 @@ def _drawn(rng: np.random.Generator, kinds: Sequence[str], k: int) -> list[str]:
 def wording(kind: str) -> str:
     """POPE's question about a kind of object: "Is there an apple in the image?"."""
     return f"Is there {'an' if kind[0].lower() in 'aeiou' else 'a'} {kind} in the image?"
-
-
-def pocket(split: str, limit: int | None = None) -> Task:
-    """POPE on the pocket scenes: no download, pictures drawn when they are needed.
-
-    Args:
-        split: "tune", "tune-heldout", "test" or "test-heldout".
-        limit: only the first so many images, with the questions they have without a limit. None: all.
-
-    Raises:
-        ValueError: if the split is unknown or the limit below 1.
-    """
-    if split not in IMAGES:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(IMAGES)}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}: it must be at least 1")
-    questions, number = _pocket_questions(split)
-    wanted = set(list(number)[:limit])
-    chosen = [question for question in questions if question.image in wanted]
-    return Task("pope", split, chosen, lambda image: load_scene(split, number[image]).render())
-
-
-@cache
-def _pocket_questions(split: str) -> tuple[list[Question], dict[str, int]]:
-    scenes = [load_scene(split, index) for index in range(IMAGES[split])]
-    return build({scene.id: scene.names for scene in scenes}, seed=_POCKET_SEED), {s.id: s.index for s in scenes}
 
 
 def parse_word(text: str) -> str | None:
@@ -149,17 +131,13 @@ def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
     """
     n, correct, true_yes, said_yes, is_yes, unparsed = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
     return {
-        "accuracy": _share(correct, n),
-        "precision": _share(true_yes, said_yes),
-        "recall": _share(true_yes, is_yes),
-        "f1": _share(2 * true_yes, said_yes + is_yes),
-        "yes_ratio": _share(said_yes, n),
-        "unparsed": _share(unparsed, n),
+        "accuracy": share(correct, n),
+        "precision": share(true_yes, said_yes),
+        "recall": share(true_yes, is_yes),
+        "f1": share(2 * true_yes, said_yes + is_yes),
+        "yes_ratio": share(said_yes, n),
+        "unparsed": share(unparsed, n),
     }
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def score(categories: Sequence[str], truths: Sequence[str], parsed: Sequence[str | None]) -> dict[str, Any]:

@@ -1,23 +1,15 @@
 """Scores files of answers that something else may have produced: JSON lines, one answer a line."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from iava.bench import amber, chair, mme, pope, textvqa
+from iava.bench import amber, chair, mme, pope, scoring, textvqa
 from iava.bench.coco import chair_objects, read_instances
+from iava.bench.scoring import Parse
 from iava.bench.task import Question
 from iava.jsonfiles import Unique, id_of, read_lines, text_of, texts_of, yes_or_no
 
-Parse = Callable[[str], str | None]
-
 BENCHMARKS = ("pope", "mme", "textvqa", "chair", "amber")
-PARSERS: dict[str, dict[str, Parse]] = {
-    "pope": pope.PARSERS,
-    "mme": {"official": mme.parse_official, **pope.PARSERS},
-    "amber": pope.PARSERS,
-}
-"""Of benchmarks that are answered with yes or no; the first is the default."""
 
 
 def score_file(
@@ -56,7 +48,8 @@ def score_file(
     ):
         if value is not None and benchmark != wanted_by:
             raise ValueError(f"--{option} was given, but {benchmark} has no use for it: it belongs to {wanted_by}")
-    name, parse = _parser(benchmark, parser)
+    name = scoring.parser_of(benchmark, parser)
+    parse = scoring.BENCHMARKS[benchmark].parsers[name] if name else pope.parse_word
     blank: list[str] = []
     if benchmark == "pope":
         result = _pope(path, parse, blank)
@@ -78,17 +71,6 @@ def _needed(benchmark: str, option: str, value: Path | None) -> Path:
     if value is None:
         raise ValueError(f"{benchmark} needs --{option}: the file that says what is in the images")
     return value
-
-
-def _parser(benchmark: str, name: str | None) -> tuple[str | None, Parse]:
-    known = PARSERS.get(benchmark, {})
-    if name is None:
-        name = next(iter(known), None)
-    elif not known:
-        raise ValueError(f"--parser was given, but {benchmark} is not answered with yes or no")
-    elif name not in known:
-        raise ValueError(f"unknown parser {name!r} for {benchmark}: use one of {', '.join(known)}")
-    return name, known[name] if name else pope.parse_word
 
 
 def _said(where: str, row: dict[str, Any], key: str, blank: list[str]) -> str:

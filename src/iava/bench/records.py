@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -37,18 +39,12 @@ class Records:
             self._read()
 
     def _read(self) -> None:
+        self.rows, whole = read_records(self.path)
         try:
-            data = self.path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if len(whole) < len(data):
-                os.truncate(self.path, len(whole))
+            if whole < self.path.stat().st_size:
+                os.truncate(self.path, whole)
         except OSError as error:
             raise cannot("use", self.path, error) from None
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                self.rows.append(json.loads(line))
-            except ValueError:
-                raise ValueError(f"{self.path}, line {number}, is no JSON: mend it or start in a new folder") from None
 
     def append(self, rows: list[Record]) -> None:
         """Writes the rows behind the others, all in one go."""
@@ -59,6 +55,26 @@ class Records:
         except OSError as error:
             raise cannot("write", self.path, error) from None
         self.rows += rows
+
+
+def read_records(path: Path) -> tuple[list[Record], int]:
+    """The records of a file and how many bytes they take; behind them may be a line that a killed run left unfinished.
+
+    Raises:
+        ValueError: if a whole line is broken, or the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise cannot("use", path, error) from None
+    whole = data[: data.rfind(b"\n") + 1]
+    rows = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path}, line {number}, is no JSON: mend it or start in a new folder") from None
+    return rows, len(whole)
 
 
 def open_run(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
@@ -122,9 +138,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def circumstances(model: torch.nn.Module) -> dict[str, Any]:
-    """When, with which versions and on what machine something is measured; ready for JSON."""
+    """By which command, when, with which versions and on what machine something is measured; ready for JSON."""
     weight = next(model.parameters())
     return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("iava", "torch", "transformers")}
         | {"python": platform.python_version()},

@@ -1,24 +1,24 @@
-"""One self-contained page about a run: what was asked and seen, what was measured, and what made it."""
+"""Reports about runs: one self-contained page, and its tables in Markdown and LaTeX."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from iava.bench.pope import PARSERS
-from iava.bench.results import CONTROLS, limits, p_value, percent, signed, signed_limits, title, verdicts
-from iava.explain.overlay import data_uri, layers, shrunk
+from iava.bench import charts
+from iava.bench.pope import parse_word
+from iava.bench.results import title
+from iava.bench.runs import Run
+from iava.bench.section import OpenImage, Section, section
+from iava.bench.typeset import latex, latex_text, markdown, markdown_text
+from iava.explain.overlay import data_uri, reading, shrunk
 from iava.explain.page import environment
 from iava.explain.words import differing
+from iava.files import write_text
 from iava.lvlm import Answer
-
-PARSER_NOTES = {
-    "word": "word-level, yes XOR no",
-    "substring": "substring, as the papers' scripts",
-    "exact": "the whole answer is yes or no",
-}
-_NUMBERS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "yes_ratio": "Yes-ratio", "auc": "AUC"}
 
 
 @dataclass(frozen=True)
@@ -36,42 +36,78 @@ class Example:
     questions: Sequence[tuple[str, str | None, Answer, Answer]]
 
 
-def report_page(
-    results: Mapping[str, Any], groups: Sequence[tuple[str, str, Sequence[Example]]], *, command: str, prompt: str
-) -> str:
-    """The report as HTML that needs no network.
+Groups = Sequence[tuple[str, str, Sequence[Example]]]
+"""Examples under a heading, with a sentence that says how they were chosen."""
+
+
+def write_report(
+    page: Path, runs: Sequence[Run], groups: Groups = (), open_image: OpenImage | None = None
+) -> tuple[Path, Path, Path]:
+    """Writes a report as HTML, and beside it its tables as Markdown and LaTeX.
 
     Args:
-        results: what `iava.bench.runner.evaluate` returned.
-        groups: examples under a heading, with a sentence that says how they were chosen.
-        command: what the user typed.
-        prompt: how a question looks when the model reads it.
+        page: where the HTML goes; the others differ in the ending only.
+        runs: see `iava.bench.runs.read_runs`.
+        groups: examples that come before the tables.
+        open_image: gives a picture by its id; None: the pocket scenes, and no pictures of other data.
+
+    Returns:
+        The three files.
+
+    Raises:
+        ValueError: if a file cannot be written.
     """
-    rows, manifest = results["rows"], results["manifest"]
-    parse = PARSERS[manifest["settings"]["parser"]]
+    sections = [section(run, open_image) for run in runs]
+    files = page, page.with_suffix(".md"), page.with_suffix(".tex")
+    texts = report_page(sections, groups), report_markdown(sections), report_latex(sections)
+    for file, text in zip(files, texts, strict=True):
+        write_text(file, text)
+    return files
+
+
+def report_page(sections: Sequence[Section], groups: Groups = ()) -> str:
+    """The report as HTML that needs no network."""
     return (
         environment()
         .get_template("bench/report.html.j2")
         .render(
-            verdicts=verdicts(rows),
-            groups=[
-                (heading, note, [_example(e, parse) for e in examples])
-                for heading, note, examples in groups
-                if examples
-            ],
-            tables=_tables(rows),
-            made=_made(rows, manifest, command, prompt),
-            split=manifest["settings"]["split"],
-            images=manifest["settings"]["limit"],
-            model=manifest["settings"]["model"],
-            questions=max(row["n"] for row in rows),
-            version=manifest["versions"]["iava"],
+            sections=sections,
+            groups=[(heading, note, [_example(e) for e in examples]) for heading, note, examples in groups if examples],
+            canvas=charts,
+            version=version("iava"),
         )
     )
 
 
-def _example(example: Example, parse: Callable[[str], str | None]) -> dict[str, Any]:
-    small = shrunk(example.picture.convert("RGB"))
+def report_markdown(sections: Sequence[Section]) -> str:
+    """The tables as Markdown."""
+    parts = []
+    for one in sections:
+        name = markdown_text(f"{one.name} · {one.model}")
+        sentences = [markdown_text(sentence) for sentence in (*one.verdicts, *one.gaps)]
+        made = "\n".join(f"- {term}: {markdown_text('; '.join(values))}" for term, values in one.made)
+        tables = [markdown(table) for table in one.tables]
+        parts += [
+            f"## {name}\n",
+            *(sentence + "\n" for sentence in sentences),
+            *tables,
+            f"### How it was made\n\n{made}\n",
+        ]
+    return "\n".join(["# iava: report\n", *parts])
+
+
+def report_latex(sections: Sequence[Section]) -> str:
+    """The tables for \\input in a document that uses booktabs."""
+    parts = [r"% Needs \usepackage{booktabs} and UTF-8; made by iava " + version("iava") + "\n"]
+    for one in sections:
+        name = latex_text(f"{one.name}, {one.model}")
+        parts += [f"% {' '.join(f'{one.name}, {one.model}'.split())}\n"]
+        parts += [latex(table).replace(r"\caption{", rf"\caption{{{name}: ", 1) for table in one.tables]
+    return "\n".join(parts)
+
+
+def _example(example: Example) -> dict[str, Any]:
+    small = shrunk(example.picture)
     return {
         "name": example.name,
         "picture": data_uri(small),
@@ -82,90 +118,11 @@ def _example(example: Example, parse: Callable[[str], str | None]) -> dict[str, 
                 "truth": truth,
                 "greedy": differing(greedy.text, ours.text)[0],
                 "ours": differing(greedy.text, ours.text)[1],
-                "greedy_right": None if truth is None else parse(greedy.text) == truth,
-                "ours_right": None if truth is None else parse(ours.text) == truth,
+                "greedy_right": None if truth is None else parse_word(greedy.text) == truth,
+                "ours_right": None if truth is None else parse_word(ours.text) == truth,
                 "title": title(ours.method),
-                "general": ours.settings.get("general"),
-                "layers": layers(ours.explanation, example.picture.size, small.size),
+                "reading": reading(ours, example.picture.size, each_layer=False),
             }
             for question, truth, greedy, ours in example.questions
         ],
     }
-
-
-def _tables(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A table a category, each on the same accuracy axis."""
-    ends = [end for row in rows for end in row["intervals"]["accuracy"]]
-    low, high = max(0.0, min(ends) - 0.02), min(1.0, max(ends) + 0.02)
-
-    def place(share: float) -> str:
-        return f"{100 * (share - low) / (high - low):.2f}"
-
-    tables = []
-    for category in dict.fromkeys(row["category"] for row in rows):
-        chosen = [row for row in rows if row["category"] == category]
-        tables.append(
-            {
-                "category": category,
-                "n": chosen[0]["n"],
-                "axis": (percent(low), percent(high)),
-                "headings": list(_NUMBERS.values()),
-                "rows": [_cells(row, place) for row in chosen],
-            }
-        )
-    return tables
-
-
-def _cells(row: Mapping[str, Any], place: Callable[[float], str]) -> dict[str, Any]:
-    metrics, intervals, comparison = row["metrics"], row["intervals"], row["comparison"]
-    low, high = intervals["accuracy"]
-    return {
-        "title": title(row["method"]),
-        "control": row["method"] in CONTROLS,
-        "best": comparison is None and row["method"] in CONTROLS,
-        "accuracy": percent(metrics["accuracy"]),
-        "limits": limits(intervals["accuracy"]),
-        "at": place(metrics["accuracy"]),
-        "from": place(low),
-        "to": place(high),
-        "numbers": [
-            (percent(metrics[name]), limits(intervals[name]) if name in intervals else "") for name in _NUMBERS
-        ],
-        "unparsed": metrics["unparsed"],
-        "seconds": f"{row['seconds']:.3f}",
-        "difference": signed(comparison["difference"]) if comparison else None,
-        "difference_limits": signed_limits(comparison["interval"]) if comparison else None,
-        "p": p_value(comparison) if comparison else None,
-    }
-
-
-def _made(
-    rows: Sequence[Mapping[str, Any]], manifest: Mapping[str, Any], command: str, prompt: str
-) -> list[tuple[str, list[str]]]:
-    settings, machine, versions = manifest["settings"], manifest["machine"], manifest["versions"]
-    overall = [row for row in rows if row["category"] == "overall"]
-    unparsed = sum(round(row["metrics"]["unparsed"] * row["n"]) for row in overall)
-    errors = sum(row["errors"] for row in overall)
-    return [
-        ("Command", [command]),
-        ("Model", [f"{settings['model']}, weights {settings['weights']}"]),
-        ("Questions", [f"POPE-style on {settings['split']}: random, popular, adversarial; half yes, half no"]),
-        ("Decoding", [f"at most {settings['max_new_tokens']} new tokens", *(_method(row) for row in overall)]),
-        ("Prompt", [prompt]),
-        ("Parser", [f"{settings['parser']} ({PARSER_NOTES[settings['parser']]})"]),
-        ("Not counted", [f"{unparsed} answers unparsed (counted as wrong), {errors} errors (left out)"]),
-        ("Seed", [str(settings["seed"])]),
-        ("Statistics", ["95 % bootstrap over images; exact McNemar against the best control, Holm over methods"]),
-        ("Versions", [", ".join(f"{name} {number}" for name, number in versions.items())]),
-        *([("Revision", [manifest["git"]])] if manifest["git"] else []),
-        (
-            "Hardware",
-            [f"{machine['processor']}, {machine['threads']} threads, {machine['device']}, {machine['dtype']}"],
-        ),
-        ("Started", [manifest["started"]]),
-    ]
-
-
-def _method(row: Mapping[str, Any]) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in row["settings"].items() if value is not None)
-    return f"{title(row['method'])}: {settings}" if settings else title(row["method"])

@@ -1,123 +1,186 @@
 """From records to numbers: metrics with intervals, and every method against the best control."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from iava.bench.pope import CATEGORIES, COUNTS, auc, rates, tally
+from iava.bench.pope import auc
 from iava.bench.records import Record
+from iava.bench.scoring import BENCHMARKS, LOWER_IS_BETTER, POINTS, Part
 from iava.bench.stats import bootstrap_auc, by_cluster, holm, interval, mcnemar, paired_difference, resampled
+from iava.methods import METHODS
 
-CONTROLS = ("greedy", "sample", "apc", "bias")
-"""Methods that see nothing but the model's own logits: what a method must beat to count as better."""
-TITLES = {"greedy": "greedy", "sample": "sampling", "apc": "APC-only", "bias": "constant bias", "iava": "IAVA"}
+HEADINGS = {
+    "accuracy": "accuracy",
+    "precision": "prec.",
+    "recall": "recall",
+    "f1": "F1",
+    "yes_ratio": "yes",
+    "no_ratio": "no",
+    "auc": "AUC",
+    "acc": "acc",
+    "acc_plus": "acc+",
+    "score": "score",
+    "chair_i": "CHAIRi",
+    "chair_s": "CHAIRs",
+    "chair": "CHAIR",
+    "cover": "Cover",
+    "hal": "Hal",
+    "cog": "Cog",
+}
 
 Row = dict[str, Any]
 
 
-def rows_of(records: Sequence[Record], *, settings: Mapping[str, Mapping[str, Any]], seed: int) -> list[Row]:
+def rows_of(
+    records: Sequence[Record], *, benchmark: str, settings: Mapping[str, Mapping[str, Any]], seed: int
+) -> list[Row]:
     """The results table, a row for each split, category (and "overall") and method.
 
     Args:
         records: what the runner wrote; errors are counted and left out.
+        benchmark: the data set's name, of `iava.bench.scoring.BENCHMARKS`.
         settings: of each method, in the order of the rows.
         seed: of the bootstrap.
 
     Returns:
-        Rows with benchmark, split, category, method, n, errors, metrics (fractions of 1; auc is None where one truth is
-        missing), intervals (95 %, [low, high]), seconds a question, settings, and comparison: None for the best
-        control, else control, difference of accuracies, interval, p (exact McNemar) and p_holm.
+        Rows with benchmark, split, category, method, n, errors, metrics (fractions of 1 but for a score; None where
+        there is nothing to compute it from), intervals (95 %, [low, high]), main (the metric in which methods are
+        compared), seconds a question, settings, and comparison: None for the best control, else control, metric,
+        difference of the metric, interval, p (exact McNemar, or the sign test of graded answers) and p_holm.
     """
     # The order in which questions were asked must not show in a bootstrap.
     ordered = sorted(records, key=lambda record: (record["image"], record["id"]))
+    right = BENCHMARKS[benchmark].right
     rows: list[Row] = []
     for split in dict.fromkeys(record["split"] for record in ordered):
+        here = [record for record in ordered if record["split"] == split]
         control = None
-        for category in ("overall", *CATEGORIES):
-            chosen = {
-                method: [r for r in ordered if _belongs(r, split, category, method) and "error" not in r]
-                for method in settings
-            }
-            errors = {method: sum(_belongs(r, split, category, method) for r in ordered) for method in settings}
+        for part in BENCHMARKS[benchmark].parts(list(dict.fromkeys(record["category"] for record in here))):
+            held = [record for record in here if part.holds(record["category"])]
+            every = {method: [record for record in held if record["method"] == method] for method in settings}
+            chosen = {method: [r for r in some if "error" not in r] for method, some in every.items()}
             table = [
-                _row(chosen[method], seed)
-                | {"split": split, "category": category, "method": method, "settings": dict(settings[method])}
-                | {"errors": errors[method] - len(chosen[method])}
+                {"benchmark": benchmark, "split": split, "category": part.name, "method": method}
+                | _row(part, chosen[method], seed)
+                | {"settings": dict(settings[method]), "errors": len(every[method]) - len(chosen[method])}
                 for method in settings
                 if chosen[method]
             ]
-            if category == "overall":
+            if part.name == "overall":
                 control = best_control(table)
-            _compare(table, chosen, control, seed)
+            _compare(part, right, table, chosen, control, seed)
             rows += table
-    return [{"benchmark": "pope", **row} for row in rows]
+    return rows
 
 
-def _belongs(record: Record, split: str, category: str, method: str) -> bool:
-    return record["split"] == split and record["method"] == method and category in ("overall", record["category"])
-
-
-def _row(records: Sequence[Record], seed: int) -> Row:
+def _row(part: Part, records: Sequence[Record], seed: int) -> Row:
     clusters = [record["image"] for record in records]
-    truths = [record["truth"] for record in records]
-    margins = [record["yes"] - record["no"] for record in records]
-    counts = tally(truths, [record["parsed"] for record in records])
-    draws = rates(resampled(by_cluster(counts, clusters), seed=seed))
-    metrics: dict[str, float | None] = {name: float(value) for name, value in rates(counts.sum(axis=0)).items()}
-    intervals = {name: interval(values) for name, values in draws.items()}
-    metrics["auc"] = auc(margins, truths)
-    if metrics["auc"] is not None:
-        intervals["auc"] = bootstrap_auc(margins, [truth == "yes" for truth in truths], clusters, seed=seed)
+    sums = part.tally(records)
+    draws = part.rates(resampled(by_cluster(sums, clusters), seed=seed))
+    metrics = {name: _number(value) for name, value in part.rates(sums.sum(axis=0)).items()}
+    intervals = {name: interval(values) for name, values in draws.items() if np.isfinite(values).any()}
+    if all("yes" in record for record in records):
+        margins, truths = [r["yes"] - r["no"] for r in records], [r["truth"] for r in records]
+        metrics["auc"] = auc(margins, truths)
+        if metrics["auc"] is not None:
+            intervals["auc"] = bootstrap_auc(margins, [truth == "yes" for truth in truths], clusters, seed=seed)
     seconds = {(record["image"], record["question"]): record["seconds"] for record in records}
     return {
-        "n": int(counts[:, COUNTS.index("n")].sum()),
+        "n": len(records),
         "metrics": metrics,
         "intervals": {name: list(limits) for name, limits in intervals.items()},
+        "main": part.main,
         "seconds": float(np.mean(list(seconds.values()))),
         "comparison": None,
     }
 
 
+def _number(value: np.ndarray) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
 def best_control(rows: Sequence[Row]) -> str | None:
-    """The control with the highest overall accuracy (equal: the first); None if there is no control."""
-    controls = [row for row in rows if row["category"] == "overall" and row["method"] in CONTROLS]
-    return max(controls, key=lambda row: row["metrics"]["accuracy"])["method"] if controls else None
+    """The control that is best overall (equal: the first); None if there is no control."""
+    controls = [row for row in rows if row["category"] == "overall" and is_control(row["method"])]
+    return max(controls, key=_goodness)["method"] if controls else None
 
 
-def _compare(table: list[Row], records: Mapping[str, Sequence[Record]], control: str | None, seed: int) -> None:
+def _goodness(row: Row) -> float:
+    value = row["metrics"][row["main"]]
+    if value is None:
+        return -np.inf
+    return -value if row["main"] in LOWER_IS_BETTER else value
+
+
+def _compare(
+    part: Part,
+    right: Callable[[Record], float],
+    table: list[Row],
+    records: Mapping[str, Sequence[Record]],
+    control: str | None,
+    seed: int,
+) -> None:
     if control is None:
         return
-    theirs = {record["id"]: record for record in records[control]}
+    by_id = {record["id"]: record for record in records[control]}
     compared = []
     for row in table:
-        both = [record for record in records[row["method"]] if record["id"] in theirs]
-        if row["method"] == control or not both:
+        ours = [record for record in records[row["method"]] if record["id"] in by_id]
+        if row["method"] == control or not ours:
             continue
-        right = np.array([(_right(r), _right(theirs[r["id"]])) for r in both])
-        difference, limits = paired_difference(right[:, 0], right[:, 1], [r["image"] for r in both], seed=seed)
-        # A positive stands in all three categories: as evidence it counts once.
-        once = list({(r["image"], r["question"]): number for number, r in enumerate(both)}.values())
+        theirs = [by_id[record["id"]] for record in ours]
+        difference, limits = paired_difference(
+            part.tally(ours),
+            part.tally(theirs),
+            [record["image"] for record in ours],
+            lambda sums: part.rates(sums)[part.main],
+            seed=seed,
+        )
+        if math.isnan(difference):
+            continue
+        # A question may stand in several categories, as POPE's positives do: as evidence it counts once.
+        once = {(a["image"], a["question"]): (right(a), right(b)) for a, b in zip(ours, theirs, strict=True)}
+        won, lost = np.array(list(once.values())).T
         row["comparison"] = {
             "control": control,
+            "metric": part.main,
             "difference": difference,
             "interval": list(limits),
-            "p": mcnemar(right[once, 0], right[once, 1]),
+            "p": mcnemar(won, lost),
         }
         compared.append(row["comparison"])
     for comparison, p in zip(compared, holm([c["p"] for c in compared]), strict=True):
         comparison["p_holm"] = p
 
 
-def _right(record: Record) -> bool:
-    return record["parsed"] == record["truth"]
+def remarks(records: Sequence[Record]) -> list[str]:
+    """What a reader of the results must know: how many questions got no answer, an empty one, or neither yes nor no."""
+    said = []
+    for method in dict.fromkeys(record["method"] for record in records):
+        mine = [record for record in records if record["method"] == method]
+        failed = [record for record in mine if "error" in record]
+        answered = [record for record in mine if "error" not in record]
+        empty = [record for record in answered if not record["text"].strip()]
+        vague = [r for r in answered if "yes" in r and r["parsed"] is None and r["text"].strip()]
+        for some, words in (
+            (failed, "questions got no answer and are left out"),
+            (empty, "answers are empty"),
+            (vague, "answers are read as neither yes nor no, and count as wrong"),
+        ):
+            if some:
+                example = some[0].get("error", repr(some[0]["text"]))
+                said.append(f"{title(method)}: {len(some)} of {len(mine)} {words}; {some[0]['id']}: {example}")
+    return said
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """One sentence for each method that is no control: what the overall row says, for better or worse."""
-    ours = [row for row in rows if row["category"] == "overall" and row["method"] not in CONTROLS]
+    ours = [row for row in rows if row["category"] == "overall" and not is_control(row["method"])]
     return [_verdict(row) for row in ours]
 
 
@@ -125,80 +188,79 @@ def _verdict(row: Row) -> str:
     name, comparison = title(row["method"]), row["comparison"]
     if comparison is None:
         return f"{name} was run without a control, so nothing can be said about whether it helps."
-    difference = 100 * comparison["difference"]
-    low, high = (100 * limit for limit in comparison["interval"])
+    metric, (low, high) = comparison["metric"], comparison["interval"]
+    difference = number(metric, comparison["difference"], sign=True)
     control = f"the best control ({title(comparison['control'])})"
-    limits = f"95 % interval [{low:+.1f}, {high:+.1f}]"
-    if low > 0:
-        outcome = "it helps here."
-    elif high < 0:
-        outcome = "it does not help here."
-    else:
-        outcome = "no difference is shown here."
-    if f"{abs(difference):.1f}" == "0.0":
-        return f"{name} is as accurate as {control}, {limits}: {outcome}"
-    side = "above" if difference > 0 else "below"
-    return f"{name} is {abs(difference):.1f} points {side} {control}, {limits}: {outcome}"
+    limits = f"95 % interval {pair(metric, (low, high), sign=True)}"
+    better, worse = (high < 0, low > 0) if metric in LOWER_IS_BETTER else (low > 0, high < 0)
+    outcome = "it helps here." if better else "it does not help here." if worse else "no difference is shown here."
+    where = "" if metric == "accuracy" else f"In {HEADINGS[metric]}, "
+    if metric in LOWER_IS_BETTER:
+        where = f"In {HEADINGS[metric]}, of which less is better, "
+    if difference[1:] == "0.0":
+        equal = "is as accurate as" if metric == "accuracy" else "is level with"
+        return f"{where}{name} {equal} {control}, {limits}: {outcome}"
+    side = "above" if difference[0] == "+" else "below"
+    return f"{where}{name} is {difference[1:]} points {side} {control}, {limits}: {outcome}"
+
+
+def is_control(method: str) -> bool:
+    """Whether a method is one that others must beat to count as better."""
+    return METHODS[method].control
 
 
 def title(method: str) -> str:
     """A method's name for readers."""
-    return TITLES.get(method, method)
+    return METHODS[method].title or METHODS[method].__name__
 
 
 def console_table(rows: Sequence[Row]) -> Table:
     """The rows as a table for the terminal; shares in percent, seconds a question."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
     table.add_column("", no_wrap=True)
-    for heading in (
-        "accuracy [95 %]",
-        "prec.",
-        "recall",
-        "F1",
-        "yes",
-        "AUC",
-        "s/question",
-        "vs best control",
-        "p (Holm)",
-    ):
+    compared = {row["main"] for row in rows}
+    names = [name for name in dict.fromkeys(name for row in rows for name in row["metrics"]) if name != "unparsed"]
+    for name in names:
+        table.add_column(HEADINGS[name] + (" [95 %]" if name in compared else ""), justify="right", no_wrap=True)
+    for heading in ("s/question", "vs best control", "p (Holm)"):
         table.add_column(heading, justify="right", no_wrap=True)
     for category in dict.fromkeys(row["category"] for row in rows):
         chosen = [row for row in rows if row["category"] == category]
         table.add_row(f"[bold]{category}[/bold] · {chosen[0]['n']} questions")
         for row in chosen:
-            table.add_row("  " + title(row["method"]), *_cells(row))
+            table.add_row("  " + title(row["method"]), *(_cell(row, name) for name in names), *_cells(row))
         table.add_section()
     return table
 
 
+def _cell(row: Row, name: str) -> str:
+    if name not in row["metrics"]:
+        return ""
+    value, limits = number(name, row["metrics"][name]), row["intervals"].get(name)
+    return f"{value} {pair(name, limits)}" if limits and name == row["main"] else value
+
+
 def _cells(row: Row) -> list[str]:
-    metrics, comparison = row["metrics"], row["comparison"]
-    against, p = ("best control" if row["method"] in CONTROLS else "", "")
+    comparison = row["comparison"]
+    against, p = ("best control" if is_control(row["method"]) else "", "")
     if comparison is not None:
-        against, p = f"{signed(comparison['difference'])} {signed_limits(comparison['interval'])}", p_value(comparison)
-    return [
-        f"{percent(metrics['accuracy'])} {limits(row['intervals']['accuracy'])}",
-        *(percent(metrics[name]) for name in ("precision", "recall", "f1", "yes_ratio", "auc")),
-        f"{row['seconds']:.3f}",
-        against,
-        p,
-    ]
+        metric = comparison["metric"]
+        difference = number(metric, comparison["difference"], sign=True)
+        against, p = f"{difference} {pair(metric, comparison['interval'], sign=True)}", p_value(comparison)
+    return [f"{row['seconds']:.3f}", against, p]
 
 
-def percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}"
+def number(metric: str, value: float | None, *, sign: bool = False) -> str:
+    """A metric's value as it is shown: fractions in percent, with one decimal."""
+    if value is None:
+        return "–"
+    shown = value if metric in POINTS else 100 * value
+    return f"{shown:+.1f}" if sign else f"{shown:.1f}"
 
 
-def signed(share: float) -> str:
-    return f"{100 * share:+.1f}"
-
-
-def limits(pair: Sequence[float]) -> str:
-    return f"[{percent(pair[0])}, {percent(pair[1])}]"
-
-
-def signed_limits(pair: Sequence[float]) -> str:
-    return f"[{signed(pair[0])}, {signed(pair[1])}]"
+def pair(metric: str, limits: Sequence[float], *, sign: bool = False) -> str:
+    """An interval as it is shown."""
+    return f"[{number(metric, limits[0], sign=sign)}, {number(metric, limits[1], sign=sign)}]"
 
 
 def p_value(comparison: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ that nobody disturbed.
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from iava.bench.pope import PARSERS, Question, Task, pocket
+from iava.bench.data import find
 from iava.bench.records import Record, Records, circumstances, fingerprint, open_run, write_json
 from iava.bench.results import rows_of
-from iava.lvlm import LVLM
+from iava.bench.scoring import BENCHMARKS, parser_of
+from iava.bench.task import Question, Task, first_images, shard
+from iava.lvlm import LVLM, out_of_memory
 from iava.methods.base import Method
 from iava.methods.controls import yes_no_logits
+from iava.methods.oracle import Oracle
 
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how many questions are answered, how many there are."""
@@ -33,12 +37,15 @@ class Plan:
     Args:
         model: the name under which the model was loaded.
         methods: command-line name -> parameters; in this order.
-        split: of the pocket scenes.
+        split: of the pocket scenes, or that of the data; None: "test", or the one there is.
         limit: the first so many images; None: all.
         seed: of methods that draw tokens, and of the intervals.
-        max_new_tokens: the length of an answer.
-        parser: of `PARSERS`.
-        tune_images: images of the split "tune" on which the constant bias is fitted.
+        max_new_tokens: the length of an answer; None: the benchmark's.
+        parser: how yes and no are read, of the benchmark's parsers; None: its default.
+        tune_images: images on which the constant bias is fitted: of the pocket split "tune", or the data's first.
+        benchmark: a data set, of `iava.bench.scoring.BENCHMARKS`.
+        data: holds a folder for each data set; None: the pocket scenes.
+        shard: (number, count): only that part of the images, number from 1; None: all.
 
     Raises:
         ValueError: if something is out of range, or the constant bias has nothing to be fitted to.
@@ -46,21 +53,27 @@ class Plan:
 
     model: str
     methods: Mapping[str, Mapping[str, Any]]
-    split: str = "test"
+    split: str | None = None
     limit: int | None = None
     seed: int = 42
-    max_new_tokens: int = 16
-    parser: str = "word"
+    max_new_tokens: int | None = None
+    parser: str | None = None
     tune_images: int = 100
+    benchmark: str = "pope"
+    data: Path | None = None
+    shard: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.benchmark not in BENCHMARKS:
+            raise ValueError(f"unknown benchmark {self.benchmark!r}: use one of {', '.join(BENCHMARKS)}")
         if not self.methods:
             raise ValueError("no method is named: use a list such as greedy,apc,bias,iava")
         for name in ("max_new_tokens", "tune_images"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.parser not in PARSERS:
-            raise ValueError(f"unknown parser {self.parser!r}: use one of {', '.join(PARSERS)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1")
+        if parser_of(self.benchmark, self.parser) is None and "bias" in self.methods:
+            raise ValueError(f"bias moves yes against no, and {self.benchmark} asks for neither: leave it out")
         if self.fitted and set(self.methods) == {"bias"}:
             raise ValueError("bias is fitted to the yes-rate of another method: name one, such as greedy,bias,iava")
 
@@ -74,40 +87,86 @@ class Plan:
         """The method whose rate of yes the constant bias copies: IAVA, or the last one named."""
         return "iava" if "iava" in self.methods else [name for name in self.methods if name != "bias"][-1]
 
+    @property
+    def length(self) -> int:
+        """The most tokens of an answer."""
+        return self.max_new_tokens or BENCHMARKS[self.benchmark].max_new_tokens
+
+    def parse(self, text: str) -> str | None:
+        """Reads yes or no from an answer."""
+        name = parser_of(self.benchmark, self.parser)
+        assert name is not None
+        return BENCHMARKS[self.benchmark].parsers[name](text)
+
+    @cached_property
+    def questions(self) -> Task:
+        """All there are, before limit and shard.
+
+        Raises:
+            ValueError: if they cannot be found or are broken.
+        """
+        return find(self.benchmark, self.data, self.split)
+
+    @cached_property
+    def task(self) -> Task:
+        """What is asked.
+
+        Raises:
+            ValueError: as `questions`, and if limit or shard are out of range, or the oracle has no regions.
+        """
+        limited = first_images(self.questions, self.limit)
+        if "oracle" in self.methods and any(question.region is None for question in limited.questions):
+            raise ValueError(f"oracle must know which region answers each question, and {self.benchmark} does not say")
+        return shard(limited, *self.shard) if self.shard else limited
+
+    @cached_property
+    def tune(self) -> Task:
+        """What the constant bias is fitted on; the same for every shard."""
+        task = find(self.benchmark, None, "tune") if self.data is None else self.questions
+        return first_images(replace(task, questions=[q for q in task.questions if q.polar]), self.tune_images)
+
 
 def evaluate(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
     """Runs a plan, or what is left of it, and writes records, manifest and results to the folder.
 
     Returns:
-        What results.json holds: "rows" (see `iava.bench.results.rows_of`) and "manifest".
+        What results.json holds: "rows" (see `iava.bench.results.rows_of`), "methods" with their settings, and
+        "manifest".
 
     Raises:
         ValueError: if the folder cannot be used, or the plan names what does not exist.
     """
-    task = pocket(plan.split, plan.limit)
+    task = plan.task
     methods = {name: lvlm.method(name, **settings) for name, settings in plan.methods.items()}
     described = {name: method.settings() for name, method in methods.items()}
     if plan.fitted:
-        described["bias"] = {"fitted_on": "tune", "images": plan.tune_images, "yes_ratio_of": plan.like}
+        described["bias"] = {"fitted_on": plan.tune.split, "images": plan.tune_images, "yes_ratio_of": plan.like}
     settings = {
-        "benchmark": task.benchmark,
+        "benchmark": plan.benchmark,
+        "questions": plan.questions.digest,
         "model": plan.model,
         "weights": fingerprint(lvlm.model),
-        "split": plan.split,
+        "split": task.split,
         "limit": plan.limit,
+        "shard": None if plan.shard is None else f"{plan.shard[0]}/{plan.shard[1]}",
         "methods": described,
         "seed": plan.seed,
-        "max_new_tokens": plan.max_new_tokens,
-        "parser": plan.parser,
+        "max_new_tokens": plan.length,
+        "parser": parser_of(plan.benchmark, plan.parser),
     }
-    manifest = open_run(folder, settings, circumstances(lvlm.model))
+    data = "pocket" if plan.data is None else str(plan.data.absolute())
+    prompt = lvlm.prompt(task.questions[0].question)
+    about = {"data": data, "prompt": prompt, "revision": lvlm.revision, **circumstances(lvlm.model)}
+    manifest = open_run(folder, settings, about)
     if plan.fitted:
         bias = _bias_on_tune(lvlm, plan, methods, folder, advance)
         methods["bias"] = lvlm.method("bias", bias=bias)
         described["bias"] = {"bias": bias, **described["bias"]}
     records = Records(folder / "records.jsonl")
-    ask_all(lvlm, task, list(methods.values()), records, plan, lambda *n: advance(f"{task.benchmark} {plan.split}", *n))
-    results = {"rows": rows_of(records.rows, settings=described, seed=plan.seed), "manifest": manifest}
+    label = f"{plan.benchmark} {task.split}"
+    ask_all(lvlm, task, list(methods.values()), records, plan, lambda *n: advance(label, *n))
+    rows = rows_of(records.rows, benchmark=plan.benchmark, settings=described, seed=plan.seed)
+    results = {"rows": rows, "methods": described, "manifest": manifest}
     write_json(folder / "results.json", results)
     return results
 
@@ -133,19 +192,18 @@ def ask_all(
         if not todo:
             continue
         try:
-            picture, error = task.open_image(image), None
+            picture, error = task.open_image(image), ""
             picture.load()
         except (OSError, ValueError) as reason:
             picture, error = None, str(reason)
         for method in todo:
-            answers = (
-                {question.question: _failed(error) for question in questions}
-                if picture is None
-                else _answers(lvlm, picture, image, questions, method, plan)
-            )
+            if picture is None:
+                answers = {question.id: _failed(question, error) for question in questions}
+            else:
+                answers = _answers(lvlm, task, picture, questions, method, plan)
             fresh = [
                 {"id": q.id, "image": q.image, "split": task.split, "category": q.category, "method": method.name}
-                | {"question": q.question, "truth": q.truth, **answers[q.question]}
+                | {"question": q.question, "truth": q.truth, **answers[q.id]}
                 for q in questions
                 if (q.id, method.name) not in done
             ]
@@ -160,39 +218,52 @@ def _by_image(questions: Sequence[Question]) -> Iterator[tuple[str, list[Questio
 
 
 def _answers(
-    lvlm: LVLM, picture: Image.Image, image: str, questions: Sequence[Question], method: Method, plan: Plan
+    lvlm: LVLM, task: Task, picture: Image.Image, questions: Sequence[Question], method: Method, plan: Plan
 ) -> dict[str, Record]:
-    """What is recorded of the answer to each wording."""
+    """What is recorded of the answer to each question about an image, by the question's id."""
     wordings = list(dict.fromkeys(question.question for question in questions))
+    if isinstance(method, Oracle):
+        method = method.told(picture, {question.question: question.region or () for question in questions})
     # Seeded by image, so that a resumed run draws what an undisturbed one draws, and no two images the same.
-    seed = zlib.crc32(f"{plan.seed} {image}".encode())
-    answers = lvlm.ask_many(picture, wordings, method=method, max_new_tokens=plan.max_new_tokens, seed=seed)
-    logits = yes_no_logits(torch.stack([answer.logits for answer in answers]), lvlm.processor.tokenizer).tolist()
-    return {
-        wording: {
-            "text": answer.text,
-            "parsed": PARSERS[plan.parser](answer.text),
-            "yes": yes,
-            "no": no,
-            "seconds": round(answer.seconds, 6),
-        }
-        for wording, answer, (yes, no) in zip(wordings, answers, logits, strict=True)
-    }
+    seed = zlib.crc32(f"{plan.seed} {questions[0].image}".encode())
+    try:
+        answers = lvlm.ask_many(picture, wordings, method=method, max_new_tokens=plan.length, seed=seed)
+    except RuntimeError as reason:
+        if not out_of_memory(reason):
+            raise
+        return {question.id: _failed(question, "out of memory, even for one question alone") for question in questions}
+    said = dict(zip(wordings, answers, strict=True))
+    logits: dict[str, list[float]] = {}
+    if any(question.polar for question in questions):
+        pairs = yes_no_logits(torch.stack([answer.logits for answer in answers]), lvlm.processor.tokenizer)
+        logits = dict(zip(wordings, pairs.tolist(), strict=True))
+
+    def outcome(question: Question) -> Record:
+        text = said[question.question].text
+        if question.polar:
+            yes, no = logits[question.question]
+            return {"text": text, "parsed": plan.parse(text), "yes": yes, "no": no}
+        assert task.read is not None
+        return {"text": text, "parsed": task.read(question, text)}
+
+    return {q.id: outcome(q) | {"seconds": round(said[q.question].seconds, 6)} for q in questions}
 
 
-def _failed(error: str | None) -> Record:
-    return {"text": "", "parsed": None, "yes": None, "no": None, "seconds": 0.0, "error": error}
+def _failed(question: Question, error: str) -> Record:
+    logits = {"yes": None, "no": None} if question.polar else {}
+    return {"text": "", "parsed": None, **logits, "seconds": 0.0, "error": error}
 
 
 def _bias_on_tune(lvlm: LVLM, plan: Plan, methods: Mapping[str, Method], folder: Path, advance: Advance) -> float:
-    """The bias with which greedy decoding says yes as often on the split "tune" as the method it is to copy."""
-    task = pocket("tune", plan.tune_images)
+    """The bias with which greedy decoding says yes as often on `Plan.tune` as the method it is to copy."""
     pair = {"greedy": lvlm.method("greedy"), plan.like: methods[plan.like]}
     records = Records(folder / "tune-records.jsonl")
-    ask_all(lvlm, task, list(pair.values()), records, plan, lambda *n: advance("fitting the bias on tune", *n))
+    ask_all(lvlm, plan.tune, list(pair.values()), records, plan, lambda *n: advance("fitting the bias", *n))
     answered = [record for record in records.rows if "error" not in record]
     yes = [record["parsed"] == "yes" for record in answered if record["method"] == plan.like]
     margins = [record["yes"] - record["no"] for record in answered if record["method"] == "greedy"]
+    if not yes or not margins:
+        raise ValueError(f"the bias cannot be fitted: none of the questions in {records.path} was answered")
     return fit_bias(margins, sum(yes) / len(yes))
 
 

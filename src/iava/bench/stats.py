@@ -1,5 +1,6 @@
 """Intervals and tests for answers that come in bunches: several questions about one image are not independent."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +11,11 @@ LEVEL = 0.95
 _CHUNK = 100  # resamples whose question weights are held at once
 
 Interval = tuple[float, float]
+
+
+def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, element by element; 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def resampled(sums: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
@@ -31,8 +37,15 @@ def _draws(clusters: int, seed: int, resamples: int) -> np.ndarray:
     return rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples).astype(float)
 
 
+def draws_in_chunks(clusters: int, seed: int, resamples: int = RESAMPLES) -> list[np.ndarray]:
+    """How often each of C clusters is drawn, in pieces of (R, C) float that leave room for what is made of them."""
+    return np.array_split(_draws(clusters, seed, resamples), max(1, resamples // _CHUNK))
+
+
 def interval(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """The percentile interval of resampled values; NaN (a resample without such a case) is left out."""
+    """The percentile interval of resampled values; NaN (a resample without such a case) is left out, unless all are."""
+    if np.isnan(values).all():
+        return math.nan, math.nan
     tail = (1 - level) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)
@@ -40,13 +53,14 @@ def interval(values: np.ndarray, level: float = LEVEL) -> Interval:
 
 def by_cluster(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
     """Sums of the rows of (Q, K) over the questions of each cluster: (C, K), clusters in order of first appearance."""
-    number = _numbered(clusters)
+    number = numbered(clusters)
     sums = np.zeros((int(number.max()) + 1, values.shape[1]))
     np.add.at(sums, number, values)
     return sums
 
 
-def _numbered(clusters: Sequence[str]) -> np.ndarray:
+def numbered(clusters: Sequence[str]) -> np.ndarray:
+    """(Q,) int: the cluster of each question, counted in order of first appearance."""
     seen: dict[str, int] = {}
     return np.array([seen.setdefault(cluster, len(seen)) for cluster in clusters])
 
@@ -70,18 +84,28 @@ def bootstrap(
 
 
 def paired_difference(
-    ours: np.ndarray, theirs: np.ndarray, clusters: Sequence[str], *, seed: int, resamples: int = RESAMPLES
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    clusters: Sequence[str],
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> tuple[float, Interval]:
-    """Difference of two accuracies on the same questions, with its 95 % interval over images.
+    """Difference of a statistic of two methods on the same questions, with its 95 % interval over images.
 
     Args:
-        ours, theirs: (Q,) bool, whether each answer is right.
+        ours, theirs: (Q, K), what each question adds to K totals.
         clusters: (Q,), the image of each question.
+        statistic: (R, K) totals -> (R,) values.
     """
-    gain = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
-    values = np.stack([gain, np.ones_like(gain)], axis=1)
-    limits = bootstrap(values, clusters, lambda sums: sums[:, 0] / sums[:, 1], seed=seed, resamples=resamples)
-    return float(gain.mean()), limits
+
+    def difference(sums: np.ndarray) -> np.ndarray:
+        return statistic(sums[:, : ours.shape[1]]) - statistic(sums[:, ours.shape[1] :])
+
+    values = np.concatenate([ours, theirs], axis=1)
+    limits = bootstrap(values, clusters, difference, seed=seed, resamples=resamples)
+    return float(difference(values.sum(axis=0, keepdims=True))[0]), limits
 
 
 def bootstrap_auc(
@@ -101,11 +125,10 @@ def bootstrap_auc(
     if sign.all() or not sign.any():
         raise ValueError("an AUC needs questions of both truths")
     order = np.argsort(margins, kind="stable")
-    number, sign = _numbered(clusters)[order], sign[order]
+    number, sign = numbered(clusters)[order], sign[order]
     starts = np.flatnonzero(np.diff(np.asarray(margins)[order], prepend=-np.inf) > 0)
-    draws = _draws(int(number.max()) + 1, seed, resamples)
     values = []
-    for chunk in np.array_split(draws, max(1, resamples // _CHUNK)):
+    for chunk in draws_in_chunks(int(number.max()) + 1, seed, resamples):
         weights = chunk[:, number]
         yes = np.add.reduceat(weights * sign, starts, axis=1)
         no = np.add.reduceat(weights * ~sign, starts, axis=1)
@@ -119,10 +142,11 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Exact two-sided p-value that two methods are right equally often, from the questions where they differ.
 
     Args:
-        ours, theirs: (Q,) bool, whether each answer is right. A question must not be listed twice.
+        ours, theirs: (Q,) how right each answer is: true or false, or a degree, of which only the order counts (the
+            sign test then). A question must not be listed twice.
     """
-    ours, theirs = np.asarray(ours, dtype=bool), np.asarray(theirs, dtype=bool)
-    won, lost = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
+    won, lost = int((ours > theirs).sum()), int((theirs > ours).sum())
     return 1.0 if won + lost == 0 else float(binomtest(won, won + lost, 0.5).pvalue)
 
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 
 ANSWERS = 10
+PROMPT = "{}\nAnswer the question using a single word or phrase."
+"""How a question is put: as LLaVA-1.5 does, because whole sentences are never among the answers."""
 _ARTICLES = {"a", "an", "the"}
 _NUMBERS = "zero one two three four five six seven eight nine ten"
 _DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS.split())}

@@ -1,7 +1,8 @@
 """Negative images: what the second branch's decoder is fed instead of the whole image.
 
-Each gives the inputs that `boundary.run` takes. Two things may differ from the prompt's: a branch may be shorter
-(its tokens stand at the right), and it may bring, as `past_key_values`, a cache that holds what comes before it.
+Each gives the inputs that `boundary.run` takes. Three things may differ from the prompt's: a branch may be shorter
+or longer (its tokens stand at the right), its last token may have another position (what is answered follows it), and
+it may bring, as `past_key_values`, a cache that holds what comes before it.
 """
 
 from typing import Any
@@ -41,8 +42,12 @@ def drop(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
 
     What stands before the image is not read again where nothing there depends on the image.
     """
-    remains = prompt.attention_mask.bool() & ~_others(prompt, keep)
-    before = _before_images(prompt)
+    return _without(prompt, _others(prompt, keep), _before_images(prompt))
+
+
+def _without(prompt: Prompt, columns: torch.Tensor, before: DynamicCache | None) -> dict[str, Any]:
+    """The sequence without some columns, (B, S) bool, behind what `before` holds of it."""
+    remains = prompt.attention_mask.bool() & ~columns
     start = before.get_seq_length() if before else 0
     seen = remains[:, :start].clone()
     remains[:, :start] = False
@@ -54,6 +59,15 @@ def drop(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
         kept = remains[prompt.is_image]
         inputs["deepstack_visual_embeds"] = [features[kept] for features in inputs["deepstack_visual_embeds"]]
     return inputs
+
+
+def text_only(prompt: Prompt) -> dict[str, Any]:
+    """The prompts without any image token, numbered as text alone is. What a template writes around an image stays."""
+    inputs = _without(prompt, prompt.is_image, None)
+    positions = prompt.inputs["position_ids"]
+    start = prompt.attention_mask.argmax(dim=1, keepdim=True).expand(*positions.shape[:-2], -1, 1)
+    rank = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    return {**inputs, "position_ids": positions.gather(-1, start) + rank}
 
 
 def hide(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:

@@ -23,6 +23,15 @@ def pixel_values(prompt: Prompt) -> torch.Tensor:
     return pixels
 
 
+def each_image(prompt: Prompt) -> list[torch.Tensor]:
+    """The pixels of each image one by one, in order; those of each tile, where an image is read in tiles."""
+    pixels = pixel_values(prompt)
+    if pixels.dim() == 2:
+        # Patches one after another: Qwen-VL, GLM-V.
+        return list(pixels.split(handed(prompt.outer)["image_grid_thw"].prod(dim=-1).tolist()))
+    return list(pixels.flatten(0, -4))
+
+
 def first_of_each(prompt: Prompt) -> slice:
     """The rows that were given to `generate`: beams and several answers repeat each of them."""
     return slice(None, None, len(prompt.input_ids) // len(handed(prompt.outer)["input_ids"]))

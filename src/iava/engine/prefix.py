@@ -4,6 +4,7 @@ In a causal decoder everything up to the image's last token has the same keys an
 is. So the other instruction costs its own few tokens: they are run behind the cached prompt with the question hidden.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,6 +19,9 @@ from iava.engine.probe import last_row, over_images
 
 # What processors made of texts around a blank image: every method of every question asks for the same few.
 _written_by: WeakKeyDictionary[ProcessorMixin, dict[str, dict[str, Any]]] = WeakKeyDictionary()
+
+
+_REMEMBERED = 64
 
 
 class Instruction:
@@ -37,6 +41,7 @@ class Instruction:
         self._processor = processor
         self._text = text
         self._image_token_id = image_token_id
+        self._frames: dict[int, tuple[str, str]] = {}
         if not processor.chat_template and not self._puts_the_image_itself():
             raise ValueError(
                 "the processor has no chat template, so a general instruction cannot be written: set "
@@ -86,12 +91,42 @@ class Instruction:
             )
         return self._around_image("text", "image", text=self._text)[0]
 
+    def before_text(self, ids: list[int]) -> "Instruction":
+        """This instruction, and behind it the text of a prompt.
+
+        Args:
+            ids: the tokens of the prompt, without padding.
+
+        Raises:
+            ValueError: if the text cannot be told from the template around it.
+        """
+        both = Instruction(self._processor, f"{self._text} {self._text_of(ids)}", self._image_token_id)
+        both._frames = self._frames
+        return both
+
+    def _text_of(self, ids: list[int]) -> str:
+        """The user's text in a prompt, without the template around it."""
+        side = int(self.follows_image(ids))
+        part = (
+            ids[len(ids) - ids[::-1].index(self._image_token_id) :] if side else ids[: ids.index(self._image_token_id)]
+        )
+        text = str(self._processor.tokenizer.decode(part, clean_up_tokenization_spaces=False))
+        start, end = self._frame(side)
+        # The template's letters are known without its spaces.
+        for _ in start:
+            text = text.lstrip()[1:]
+        for _ in end:
+            text = text.rstrip()[:-1]
+        return text.strip()
+
     def _frame(self, side: int) -> tuple[str, str]:
         """What the template writes on both sides of the text, in the part before (0) or after (1) the image."""
-        order = ("image", "text") if side else ("text", "image")
-        # Two texts that every tokenizer of a question answerer tells apart, and that share no letter.
-        one, other = (self._letters(self._around_image(*order, text=text)[side]) for text in ("yes", "no"))
-        return _common(one, other), _common(one[::-1], other[::-1])[::-1]
+        if side not in self._frames:
+            order = ("image", "text") if side else ("text", "image")
+            # Two texts that every tokenizer of a question answerer tells apart, and that share no letter.
+            one, other = (self._letters(self._around_image(*order, text=text)[side]) for text in ("yes", "no"))
+            self._frames[side] = _common(one, other), _common(one[::-1], other[::-1])[::-1]
+        return self._frames[side]
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
@@ -118,6 +153,9 @@ class Instruction:
         if text not in written:
             # Through the processor, because only it knows what it writes around an image.
             made = self._processor(text=[text], images=[Image.new("RGB", (64, 64))], return_tensors="pt")
+            # Prompts of questions come by, too, once each.
+            if len(written) == _REMEMBERED:
+                del written[next(iter(written))]
             written[text] = {key: value for key, value in made.items() if key != "pixel_values"}
         return written[text]
 
@@ -142,17 +180,77 @@ def attention_under(prompt: Prompt, instruction: Instruction, features: torch.Te
     Raises:
         ValueError: if the user's text cannot be found in a prompt.
     """
-    rows = [ids[mask.bool()].tolist() for ids, mask in zip(prompt.input_ids, prompt.attention_mask, strict=True)]
-    after_image = [instruction.follows_image(ids) for ids in rows]
-    if all(after_image) and features is None:
+    others = _around_images(prompt, [instruction] * len(prompt.input_ids))
+    if features is None and all(head is None for head, _ in others):
         found = _once_a_beginning(prompt, instruction.tail)
         if found is not None:
             return found
-    others: list[tuple[list[int] | None, list[int] | None]] = [
-        (None, instruction.tail) if after else (instruction.before_image(ids), None)
-        for ids, after in zip(rows, after_image, strict=True)
+    inputs, is_image = _rewritten(prompt, others, features)
+    with last_row(prompt.model) as rows:
+        run(prompt.model, inputs, None)
+    return over_images(rows, is_image)
+
+
+def prefixed(prompt: Prompt, instruction: Instruction) -> list[Instruction]:
+    """For each prompt an instruction followed by what the prompt asks; see `Instruction.before_text`."""
+    return [instruction.before_text(ids) for ids in _tokens(prompt)]
+
+
+def rewritten(
+    prompt: Prompt, instructions: Sequence[Instruction], features: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """The same prompts with another instruction in each, as inputs that `boundary.run` takes.
+
+    The image is not read again, and, where its keys and values are the same whatever follows it, not run again:
+    the inputs are then what follows it, behind a cache, `past_key_values`.
+
+    Args:
+        prompt: what the decoder read.
+        instructions: for each prompt, what to ask instead.
+        features: (B, N, D) what the decoder is fed for the image under them, where it depends on them.
+
+    Raises:
+        ValueError: if the user's text cannot be found in a prompt.
+    """
+    others = _around_images(prompt, instructions)
+    tails = [tail for _, tail in others if tail is not None]
+    if features is None and len(tails) == len(others):
+        # One more: a layer with a window keeps one column less than it sees.
+        cache = prefix_cache(prompt, max(map(len, tails)) + 1)
+        if cache is not None:
+            return _behind(prompt, cache, tails)
+    return _rewritten(prompt, others, features)[0]
+
+
+def _tokens(prompt: Prompt) -> list[list[int]]:
+    """Each prompt's tokens, without padding."""
+    return [ids[mask.bool()].tolist() for ids, mask in zip(prompt.input_ids, prompt.attention_mask, strict=True)]
+
+
+# What stands before the image, or after it, in place of what a prompt has there; None leaves it as it is.
+_Around = tuple[list[int] | None, list[int] | None]
+
+
+def _around_images(prompt: Prompt, instructions: Sequence[Instruction]) -> list[_Around]:
+    return [
+        (None, one.tail) if one.follows_image(ids) else (one.before_image(ids), None)
+        for ids, one in zip(_tokens(prompt), instructions, strict=True)
     ]
-    return _rewritten(prompt, others, features)
+
+
+def _behind(prompt: Prompt, cache: DynamicCache, tails: list[list[int]]) -> dict[str, Any]:
+    """What `run` takes to read another tail behind each cached prompt."""
+    device, width = prompt.input_ids.device, cache.get_seq_length()
+    longest = max(map(len, tails))
+    ids = torch.tensor([[0] * (longest - len(tail)) + tail for tail in tails], device=device)
+    valid = torch.tensor([[0] * (longest - len(tail)) + [1] * len(tail) for tail in tails], device=device)
+    prefix = prompt.attention_mask[:, :width] * (torch.arange(width, device=device) <= prompt.last_image)
+    return {
+        "inputs_embeds": prompt.model.get_input_embeddings()(ids),
+        "position_ids": _after_image(prompt) + (valid.cumsum(dim=1) - 1).clamp(min=0),
+        "attention_mask": torch.cat([prefix, valid], dim=1).long(),
+        "past_key_values": cache,
+    }
 
 
 def prefix_cache(
@@ -234,9 +332,9 @@ def _after_image(prompt: Prompt) -> torch.Tensor:
 
 
 def _rewritten(
-    prompt: Prompt, others: list[tuple[list[int] | None, list[int] | None]], features: torch.Tensor | None
-) -> torch.Tensor:
-    """Runs the prompts from their start, with (another head, another tail) for each; None leaves it as it was."""
+    prompt: Prompt, others: list[_Around], features: torch.Tensor | None
+) -> tuple[dict[str, Any], torch.Tensor]:
+    """What `run` takes to read the rewritten prompts from their start, and where their images are."""
     inputs, device = prompt.inputs, prompt.input_ids.device
     embed = prompt.model.get_input_embeddings()
     embeddings, types = inputs["inputs_embeds"], inputs.get("token_type_ids")
@@ -263,7 +361,7 @@ def _rewritten(
         parts.append([torch.cat(part, dim) for part, dim in zip(zip(*pieces, strict=True), (0, -1, 0), strict=True)])
     length = max(len(part[0]) for part in parts)
     pad = [length - len(part[0]) for part in parts]
-    rewritten = {
+    changed = {
         **inputs,
         "inputs_embeds": torch.stack([_pad(part[0].mT, n).mT for part, n in zip(parts, pad, strict=True)]),
         "position_ids": torch.stack([_pad(part[1], n) for part, n in zip(parts, pad, strict=True)], dim=-2),
@@ -272,12 +370,10 @@ def _rewritten(
     is_image = torch.stack([_pad(part[2], n) for part, n in zip(parts, pad, strict=True)]).bool()
     if types is not None:
         image_type = types[prompt.is_image][0]
-        rewritten["token_type_ids"] = torch.where(is_image, image_type, types[:, -1:])
+        changed["token_type_ids"] = torch.where(is_image, image_type, types[:, -1:])
     if inputs.get("visual_pos_masks") is not None:
-        rewritten["visual_pos_masks"] = is_image
-    with last_row(prompt.model) as rows:
-        run(prompt.model, rewritten, None)
-    return over_images(rows, is_image)
+        changed["visual_pos_masks"] = is_image
+    return changed, is_image
 
 
 def _pad(tensor: torch.Tensor, columns: int) -> torch.Tensor:

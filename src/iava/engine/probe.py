@@ -102,6 +102,23 @@ def attention_row(
     Returns:
         (B, heads, K) float32.
     """
+    scores = last_scores(query, key, mask, scaling, softcap=softcap, window=window)
+    return weights_of(scores, sinks)
+
+
+def last_scores(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    *,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
+    """What the last query's softmax is taken of: (B, heads, K) float32, -inf at keys that it may not see.
+
+    Args: see `attention_row`.
+    """
     batch, heads, _, width = query.shape
     last = query[:, :, -1].view(batch, key.shape[1], -1, width)
     scores = (last @ key.transpose(-1, -2)).float().view(batch, heads, -1) * scaling
@@ -110,13 +127,21 @@ def attention_row(
     if mask is not None:
         row = mask[:, None] if mask.dim() == 2 else mask[:, :, -1]
         row = row[..., : scores.shape[-1]]
-        scores = scores + row if row.is_floating_point() else scores.masked_fill(~row.bool(), float("-inf"))
+        if row.is_floating_point():
+            scores = scores + row
+            row = row > torch.finfo(row.dtype).min / 2
+        scores = scores.masked_fill(~row.bool(), float("-inf"))
     if window is not None and (mask is None or mask.dim() == 2):
         scores[..., : max(scores.shape[-1] - window, 0)] = float("-inf")
+    return scores
+
+
+def weights_of(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+    """Softmax over the keys: (B, heads, K) -> (B, heads, K); `sinks` as in `attention_row`."""
     if sinks is None:
         return scores.softmax(dim=-1)
-    with_sink = torch.cat([scores, sinks.float().view(1, -1, 1).expand(batch, -1, 1)], dim=-1)
-    return with_sink.softmax(dim=-1)[..., :-1]
+    sink = sinks.float().view(1, -1, 1).expand(len(scores), -1, 1)
+    return torch.cat([scores, sink], dim=-1).softmax(dim=-1)[..., :-1]
 
 
 def over_images(rows: list[torch.Tensor], is_image: torch.Tensor) -> torch.Tensor:

@@ -4,20 +4,24 @@ The family truly differs: `generate` lets the Q-Former read, then calls its lang
 loop never sees the pixels.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
 
 from iava.engine.boundary import Prompt, handed
 from iava.engine.prefix import Instruction
 
 
-def features_under(prompt: Prompt, instruction: Instruction) -> torch.Tensor | None:
+def features_under(prompt: Prompt, *instructions: Instruction) -> torch.Tensor | None:
     """What the decoder is fed for the image if the Q-Former reads another instruction.
 
     Args:
         prompt: what the decoder read.
-        instruction: what the Q-Former is to read instead.
+        instructions: what the Q-Former is to read instead: one for all prompts, or one for each.
 
     Returns:
         (B, N, D), or None if the model's image tokens do not depend on the text.
@@ -26,22 +30,29 @@ def features_under(prompt: Prompt, instruction: Instruction) -> torch.Tensor | N
     if given.get("qformer_input_ids") is None:
         return None
     pixels, outer = given["pixel_values"], cast(Any, prompt.outer)
-    text = instruction.inputs
+    # Beams and several answers repeat each prompt.
+    times = len(prompt.input_ids) // len(pixels)
+    texts = [instruction.inputs for instruction in instructions[:: times if len(instructions) > 1 else 1]]
+    # A Q-Former counts positions from its first token, so its padding belongs on the right.
+    ids, mask = (
+        pad_sequence([text[name][0] for text in texts], batch_first=True).to(pixels.device).expand(len(pixels), -1)
+        for name in ("qformer_input_ids", "qformer_attention_mask")
+    )
     # Bound to an object of ours, the model's own function goes on from what its vision tower saw for the question.
+    seen: Any = _Seen(outer, given["image_features"].vision_outputs)
     features = (
         type(outer)
         .get_image_features(
-            _Seen(outer, given["image_features"].vision_outputs),
+            seen,
             pixels,
-            qformer_input_ids=text["qformer_input_ids"].to(pixels.device).expand(len(pixels), -1),
-            qformer_attention_mask=text["qformer_attention_mask"].to(pixels.device).expand(len(pixels), -1),
+            qformer_input_ids=ids,
+            qformer_attention_mask=mask,
             interpolate_pos_encoding=given.get("interpolate_pos_encoding", False),
             return_dict=True,
         )
         .pooler_output
     )
-    # Beams and several answers repeat each prompt.
-    return features.repeat_interleave(len(prompt.input_ids) // len(features), dim=0)
+    return features.repeat_interleave(times, dim=0)
 
 
 class _Seen:
@@ -56,3 +67,44 @@ class _Seen:
 
     def vision_model(self, **_pixels: Any) -> Any:
         return self._vision_outputs
+
+
+@contextmanager
+def looks(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """Collects what the Q-Former's queries look at, each time it runs inside.
+
+    Yields:
+        For each run (B, queries, P) float32: cross-attention over the vision tower's P patches, mean over heads and the
+        layers that have it; a query's sum is at most 1, for the class token takes its share. Empty for models
+        without a Q-Former.
+    """
+    runs: list[torch.Tensor] = []
+    layers: list[torch.Tensor] = []
+
+    def layer(module: Any, _args: tuple, kwargs: dict[str, Any]) -> None:
+        layers.append(_cross_attention(module, kwargs["hidden_states"], kwargs["encoder_hidden_states"]))
+
+    def run(_module: torch.nn.Module, _args: tuple, _output: Any) -> None:
+        runs.append(torch.stack(layers).mean(dim=0))
+        layers.clear()
+
+    handles = []
+    for name, module in model.named_modules():
+        if name.endswith("qformer"):
+            handles.append(module.register_forward_hook(run))
+        elif name.endswith("crossattention.attention"):
+            handles.append(module.register_forward_pre_hook(layer, with_kwargs=True))
+    try:
+        yield runs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _cross_attention(module: Any, queries: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """(B, queries, D), (B, 1 + P, D') -> (B, queries, P), mean over heads; the class token is first."""
+    split = (*queries.shape[:2], module.num_attention_heads, -1)
+    q = module.query(queries).view(split).transpose(1, 2)
+    k = module.key(image).view(*image.shape[:2], module.num_attention_heads, -1).transpose(1, 2)
+    scores = (q @ k.transpose(-1, -2)).float() * module.scaling
+    return scores.softmax(dim=-1).mean(dim=1)[..., 1:]

@@ -4,7 +4,7 @@ In a causal decoder the keys and values up to the last image token do not depend
 decoder inputs up to there are equal, bit by bit, share them; each prompt then costs what follows its image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,12 +45,19 @@ class Memory:
         self.beginnings: list[Beginning] = []
 
 
-def read_together(prompt: Prompt, memory: Memory | None, *, probe: bool) -> Any:
+def read_together(
+    prompt: Prompt,
+    memory: Memory | None,
+    steering: Callable[[torch.Tensor], AbstractContextManager[None]],
+    *,
+    probe: bool,
+) -> Any:
     """Reads prompts of which some begin alike; fills the prompt's cache, its `beginnings` and, probing, its rows.
 
     Args:
         prompt: with an empty cache, and no rows.
         memory: what was read before; what is read now is added. None keeps nothing.
+        steering: entered while what follows the beginnings is read; given (B, K) bool, the image tokens in that run.
         probe: whether the attention of the last prompt tokens is wanted.
 
     Returns:
@@ -73,7 +80,7 @@ def read_together(prompt: Prompt, memory: Memory | None, *, probe: bool) -> Any:
         if memory is not None:
             memory.beginnings = known
     prompt.beginnings = [known[number] for number in found]
-    return _read_on(prompt, begins, mask & ~begins, probe)
+    return _read_on(prompt, begins, mask & ~begins, steering, probe)
 
 
 def _matched(prompt: Prompt, begins: torch.Tensor, known: list[Beginning]) -> tuple[list[int], list[int]]:
@@ -121,7 +128,13 @@ def _read(prompt: Prompt, begins: torch.Tensor, rows: list[int]) -> list[Beginni
     ]
 
 
-def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor, probe: bool) -> Any:
+def _read_on(
+    prompt: Prompt,
+    begins: torch.Tensor,
+    follows: torch.Tensor,
+    steering: Callable[[torch.Tensor], AbstractContextManager[None]],
+    probe: bool,
+) -> Any:
     """Runs what follows the beginnings, and puts all keys and values where the prompts have them."""
     length = prompt.input_ids.shape[1]
     width = int(begins.sum(dim=1).max())
@@ -132,9 +145,10 @@ def _read_on(prompt: Prompt, begins: torch.Tensor, follows: torch.Tensor, probe:
     cache = cache_behind((keys, values) for keys, values in before)
     index, valid = right_aligned(follows)
     inputs = at_columns(prompt.inputs, index, valid)
-    seen = torch.arange(width, device=index.device) >= width - begins.sum(dim=1, keepdim=True)
+    place, seen = right_aligned(begins)
+    is_image = torch.cat([prompt.is_image.gather(1, place) & seen, torch.zeros_like(valid)], dim=1)
     watch: AbstractContextManager[list[torch.Tensor]] = last_row(prompt.model) if probe else nullcontext([])
-    with watch as rows:
+    with watch as rows, steering(is_image):
         outputs = run(
             prompt.model,
             {

@@ -7,6 +7,7 @@ criteria and logits processors therefore work as they do in `generate`.
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel, Stoppi
 from transformers.generation import LogitsProcessor, LogitsProcessorList
 from transformers.generation.utils import GenerateOutput
 
-from iava.engine.boundary import Prompt, capture, check_served, prompt_of, run
+from iava.engine.boundary import Prompt, capture, check_served, image_mask, prompt_of, run
 from iava.engine.probe import last_row
 from iava.engine.shared import Memory, may_begin_alike, read_together
 
@@ -24,6 +25,7 @@ Outputs = Any
 
 Second = Callable[[Prompt], dict[str, Any]]
 Combine = Callable[[torch.Tensor, torch.Tensor | None, int], torch.Tensor]
+Steer = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], AbstractContextManager[None]]
 
 # What a decoding step is given for each row of the batch.
 _OF_ROWS = ("attention_mask", "token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
@@ -39,6 +41,9 @@ class Twin:
         combine: (logits (B, V), negative (B, V) or None, number of the step from 0) -> logits (B, V), all float32.
         outer: the vision-language model, where `model` is only its language model.
         memory: what was read of images before, and what is read of them now.
+        steer: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
+            tokens so far are the image's, and (R,) bool, which rows are the second branch's. It may make the decoder
+            give twice as many rows: the others are then what the second branch would have said.
     """
 
     def __init__(
@@ -48,14 +53,21 @@ class Twin:
         combine: Combine,
         outer: PreTrainedModel | None = None,
         memory: Memory | None = None,
+        steer: Steer | None = None,
     ) -> None:
         self.model: Any = model
         self._second = second
         self._combine = combine
         self._outer = outer or model
         self._memory = memory
+        self._steer = steer
         self._step = 0
+        self._rows = 0
         self._mask: torch.Tensor | None = None
+        # How many columns the second branch needs more than the prompts have, and how far its positions are ahead.
+        self.extra = 0
+        self._ahead: torch.Tensor | None = None
+        self._is_image: torch.Tensor | None = None
         self._join: Callable[[], torch.Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -75,24 +87,32 @@ class Twin:
         def read() -> Outputs:
             return self.model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
 
+        self._rows = len(input_ids)
+        if self._steer is not None:
+            self._is_image = image_mask(self._outer, input_ids)
         prompt, outputs = self._read_together(input_ids, model_kwargs, read)
         if outputs is None and self._second is not None:
-            with capture(self.model) as captured, last_row(self.model) as rows:
+            with capture(self.model) as captured, last_row(self.model) as rows, self._steering(self._is_image):
                 outputs = read()
             prompt = self._prompt(input_ids, model_kwargs, captured)
             prompt.rows = rows
         if self._second is None:
-            return self._combined(read() if outputs is None else outputs, None)
+            if outputs is None:
+                with self._steering(self._is_image):
+                    outputs = read()
+            return self._combined(outputs)
         assert prompt is not None
         assert outputs is not None
         inputs = self._second(prompt)
         other = inputs.pop("past_key_values", None) or DynamicCache()
         shared = other.get_seq_length()
-        negative = run(self.model, inputs, other)
+        with self._steering(self._is_image, second=True):
+            negative = run(self.model, inputs, other)
+        mask, cache = inputs["attention_mask"], outputs.past_key_values
+        self._ahead = inputs["position_ids"][..., -1:] - prompt.inputs["position_ids"][..., -1:]
+        self.extra = _missing_columns(mask, shared, input_ids.shape[1])
         # Whoever wants one token only, as many benchmarks do, need not pay for it.
-        self._join = partial(
-            _append_rows, outputs.past_key_values, other, inputs["attention_mask"], shared, prompt.input_ids
-        )
+        self._join = partial(_append_rows, cache, other, mask, shared, input_ids.shape[1], self.extra)
         return self._combined(outputs, negative.logits[:, -1])
 
     @property
@@ -117,7 +137,23 @@ class Twin:
         with capture(self.model, stop=True) as captured:
             read()
         prompt = self._prompt(input_ids, model_kwargs, captured)
-        return prompt, read_together(prompt, self._memory, probe=self._second is not None)
+        return prompt, read_together(prompt, self._memory, self._steering, probe=self._second is not None)
+
+    def _steering(self, is_image: torch.Tensor | None, second: bool = False) -> AbstractContextManager[None]:
+        """Steers a run of one branch: (B, T) bool, where its image tokens are."""
+        if self._steer is None or is_image is None:
+            return nullcontext()
+        return self._steer(self.model, is_image, is_image.new_full((len(is_image),), second))
+
+    def _steering_steps(self) -> AbstractContextManager[None]:
+        """Steers a run of one new token for each row of both branches."""
+        if self._steer is None or self._is_image is None:
+            return nullcontext()
+        is_image = torch.nn.functional.pad(self._is_image, (self.extra, self._step))
+        second = is_image.new_zeros(len(is_image))
+        if self._second is not None:
+            is_image, second = torch.cat([is_image, is_image]), torch.cat([second, ~second])
+        return self._steer(self.model, is_image, second)
 
     def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
         mask, types = model_kwargs.get("attention_mask"), model_kwargs.get("token_type_ids")
@@ -125,33 +161,37 @@ class Twin:
         return prompt_of(self.model, self._outer, input_ids, mask, captured, types, [], cache)
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Both branches get the same new tokens at the same positions; what they may look at is each one's own."""
+        """Both branches get the same new tokens; where these stand and what they may look at is each one's own."""
         if self._second is None:
             return self.model.prepare_inputs_for_generation(input_ids, **kwargs)
         batch, seen = len(input_ids), self._joined_mask()
+        assert self._ahead is not None
         mask = kwargs.get("attention_mask")
-        first = torch.ones_like(input_ids) if mask is None else mask
+        first = torch.nn.functional.pad(torch.ones_like(input_ids) if mask is None else mask, (self.extra, 0))
         new = first[:, seen.shape[1] :]
         kwargs["attention_mask"] = torch.cat([first, torch.cat([seen.to(first), new], dim=1)])
         for key in _OF_ROWS[1:]:
             if kwargs.get(key) is not None:
                 kwargs[key] = torch.cat([kwargs[key], kwargs[key]])
         positions = kwargs.get("position_ids")
-        if positions is not None and positions.shape[-2] == batch:
-            kwargs["position_ids"] = torch.cat([positions, positions], dim=-2)
+        if positions is not None:
+            positions = positions.expand(*positions.shape[:-2], batch, -1)
+            kwargs["position_ids"] = torch.cat([positions, positions + self._ahead], dim=-2)
         return self.model.prepare_inputs_for_generation(torch.cat([input_ids, input_ids]), **kwargs)
 
     def __call__(self, **inputs: Any) -> Outputs:
-        outputs = self.model(**inputs)
-        if self._second is None:
-            return self._combined(outputs, None)
-        outputs.logits, negative = outputs.logits.chunk(2)
-        return self._combined(outputs, negative[:, -1])
+        with self._steering_steps():
+            outputs = self.model(**inputs)
+        return self._combined(outputs)
 
-    def _combined(self, outputs: Outputs, negative: torch.Tensor | None) -> Outputs:
+    def _combined(self, outputs: Outputs, negative: torch.Tensor | None = None) -> Outputs:
+        """Makes one row of logits of two: `negative` (B, V), or the rows that follow the first branch's."""
+        full, rest = outputs.logits[: self._rows, -1], outputs.logits[self._rows :, -1]
+        if negative is None and len(rest):
+            negative = rest
         # Half precision would lose the difference of two nearly equal rows.
         negative = None if negative is None else negative.float()
-        outputs.logits = self._combine(outputs.logits[:, -1].float(), negative, self._step)[:, None]
+        outputs.logits = self._combine(full.float(), negative, self._step)[:, None]
         self._step += 1
         return outputs
 
@@ -165,24 +205,57 @@ class Twin:
         return cache
 
 
+def _missing_columns(mask: torch.Tensor, shared: int, length: int) -> int:
+    """How many columns more than `length` the second branch needs; see `_append_rows`."""
+    columns = torch.arange(1, shared + 1, device=mask.device)
+    needed = mask[:, shared:].sum(dim=1)
+    if shared:
+        needed = needed + (mask[:, :shared] * columns).amax(dim=1)
+    return max(int(needed.max()) - length, 0)
+
+
+def _widen(cache: Any, columns: int) -> None:
+    """Puts empty columns before those that a cache holds, or, if `columns` is below 0, takes them away again."""
+    if columns == 0:
+        return
+    for layer in cache.layers:
+        size = layer.keys.shape[-2] + columns
+        if hasattr(layer, "cumulative_length"):
+            layer.cumulative_length += columns
+        if layer.is_compileable:
+            if layer.is_sliding:
+                raise ValueError(
+                    "the second branch is longer than the prompt, and a static cache with a sliding window has no room "
+                    "for it: leave out cache_implementation"
+                )
+            layer.max_cache_len += columns
+        elif layer.is_sliding:
+            size = min(layer.cumulative_length, layer.sliding_window - 1)
+        for name in ("keys", "values"):
+            part = torch.nn.functional.pad(getattr(layer, name), (0, 0, max(columns, 0), 0))
+            setattr(layer, name, part[:, :, part.shape[-2] - size :])
+
+
 def _append_rows(
-    cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, input_ids: torch.Tensor
+    cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, length: int, extra: int
 ) -> torch.Tensor:
     """Puts the second branch's rows behind the first's, layer by layer, freeing the second's as it goes.
 
     Args:
-        cache: the first branch's, of any kind of layers; its prompts have S columns.
-        other: the second branch's; what it has belongs to the prompts' last columns.
+        cache: the first branch's, of any kind of layers.
+        other: the second branch's; what it has belongs to the cache's last columns.
         mask: (B, K) 1 where a column of `other` may be seen.
         shared: how many of `other`'s first columns are the first branch's own.
-        input_ids: (B, S), the prompts.
+        length: of the prompts.
+        extra: how many columns more than that the second branch needs: the cache gets as many empty ones first.
 
     Returns:
-        (B, S) 1 where the second branch's rows may be seen.
+        (B, length + extra) 1 where the second branch's rows may be seen.
     """
-    length = input_ids.shape[1]
+    _widen(cache, extra)
+    length += extra
     new = mask.shape[1] - shared
-    seen = torch.zeros_like(input_ids)
+    seen = mask.new_zeros(len(mask), length)
     seen[:, :shared] = mask[:, :shared]
     fresh = mask[:, shared:].bool()
     whole = bool(fresh.all())
@@ -191,7 +264,7 @@ def _append_rows(
         for name in ("keys", "values"):
             ours, theirs = getattr(layer, name), getattr(other_layer, name)
             # What they do not share, and nothing fresh replaces, is not seen.
-            both = torch.cat([ours, ours])
+            both = torch.cat([ours, ours.roll(-extra, dims=2) if extra else ours])
             rows = both[len(ours) :]
             # A static layer is filled from its start, a sliding one may have lost its first columns.
             end = min(length, ours.shape[-2])
@@ -214,6 +287,7 @@ def decode(
     warpers: list[LogitsProcessor],
     outer: PreTrainedModel | None = None,
     memory: Memory | None = None,
+    steer: Steer | None = None,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -230,12 +304,13 @@ def decode(
         warpers: applied to the combined logits after `generate`'s own processors.
         outer: the vision-language model, where `generate` was called on its language model.
         memory: see `Twin`.
+        steer: see `Twin`.
 
     Raises:
         ValueError: if the model cannot be served, or if `past_key_values` already holds a part of the prompt: both
             branches must read all of it.
     """
-    if second is not None:
+    if second is not None or steer is not None:
         check_served(outer or model)
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
@@ -255,7 +330,7 @@ def decode(
         model_kwargs["streamer"].put(input_ids.cpu())
     mixin: Any = type(model)
     loop = mixin._beam_search if generation_config.num_beams > 1 else mixin._sample
-    twin = Twin(model, second, combine, outer, memory)
+    twin = Twin(model, second, combine, outer, memory, steer)
     result = loop(
         twin,
         input_ids,
@@ -269,4 +344,5 @@ def decode(
         # The second branch's rows are of no use to who goes on from here.
         for layer in kept.layers:
             layer.keys, layer.values = layer.keys.chunk(2)[0], layer.values.chunk(2)[0]
+        _widen(kept, -twin.extra)
     return result

@@ -1,68 +1,106 @@
-"""Pictures to be laid over a picture: attention as heat, and what a masked branch is left with."""
+"""What a page needs to lay attention over a picture, ready for JSON; `paint.js` does the painting.
+
+Arrays travel as float32 in base64, so that the page computes with the very numbers that Python had.
+"""
 
 import base64
 import io
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from PIL import Image, ImageDraw
+import torch
+from PIL import Image
 
-from iava.lvlm import Explanation
+from iava.lvlm import Answer
+from iava.methods.select import ROUNDING, at_most, spread
 
 SIDE = 900
 """Pixels of the longer side of a picture on a page; larger ones are made smaller."""
-CLIP = 0.98
-"""Attention has a few sinks that would darken everything else: the scale ends at this quantile."""
-
-_MASK = (16, 18, 24, 214)
-_EDGE = (255, 190, 60, 255)
 
 
-def heat(values: np.ndarray, boxes: np.ndarray, size: tuple[int, int], *, top: float) -> Image.Image:
-    """Attention as a half-transparent picture: dark where there is none, bright where there is `top` or more.
+def reading(answer: Answer, size: tuple[int, int], *, each_layer: bool = True) -> dict[str, Any] | None:
+    """What a method read off a picture, or None if it read no attention under two instructions.
 
     Args:
-        values: (N,) at least 0.
-        boxes: (N, 4) float (x0, y0, x1, y1) in pixels of a picture of this `size`.
-        size: (width, height) in pixels.
-        top: the value at which the scale ends, above 0.
+        answer: asked with explain=True.
+        size: (width, height) of the picture that was asked about.
+        each_layer: whether the attention of each decoder layer is wanted, beside their mean.
 
     Returns:
-        An RGBA image of this size; fully transparent outside of all boxes.
+        "tokens", how many image tokens there are; "maps", the attention over the chosen layers and that of each layer,
+        as "general" and "query" (N) with what `spread` says of the former; the criteria as answered ("top_i" as a
+        count, "lam", "rounding") and the indices they "selected"; "boxes" (N, 4) in shares of width and height, or
+        None, and "sheets" of them; "looks" of a Q-Former's queries, or None; "instruction", "negative" and "layers"
+        as set.
     """
-    level = np.clip(np.asarray(values, dtype=float) / top, 0, 1)
-    colours = (colormaps["inferno"](level) * 255).astype(int)
-    colours[:, 3] = (255 * (0.36 + 0.46 * level)).astype(int)
-    layer = Image.new("RGBA", size)
-    draw = ImageDraw.Draw(layer)
-    for box, colour in zip(boxes, colours, strict=True):
-        draw.rectangle(_pixels(box), fill=tuple(colour.tolist()))
-    return layer
+    explanation = answer.explanation
+    if explanation is None or explanation.att_general is None or explanation.att_query is None:
+        return None
+    general, query = explanation.att_general, explanation.att_query
+    assert explanation.selected is not None
+    pairs = [(general, query)]
+    if each_layer:
+        assert explanation.layers_general is not None
+        assert explanation.layers_query is not None
+        pairs += zip(explanation.layers_general, explanation.layers_query, strict=True)
+    boxes, looks, settings = explanation.boxes, explanation.looks, answer.settings
+    return {
+        "tokens": len(general),
+        "maps": [_map(*pair) for pair in pairs],
+        "top_i": int(at_most(settings["top_i"], _all(general))),
+        "lam": settings["lam"],
+        "rounding": ROUNDING,
+        "selected": explanation.selected.nonzero().flatten().tolist(),
+        "boxes": None if boxes is None else _shares(boxes, size),
+        "sheets": [] if boxes is None else sheets(boxes),
+        "looks": None
+        if looks is None
+        else {
+            "general": _packed(looks.general),
+            "query": _packed(looks.query),
+            "boxes": _shares(looks.boxes, size),
+        },
+        "instruction": settings["general"],
+        "negative": settings["negative"],
+        "layers": settings["layers"],
+    }
 
 
-def kept(selected: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Everything but the selected tokens covered, these edged.
+def _map(general: torch.Tensor, query: torch.Tensor) -> dict[str, Any]:
+    mean, std = spread(general[None], _all(general))
+    return {"general": _packed(general), "query": _packed(query), "mean": float(mean), "std": float(std)}
+
+
+def _all(row: torch.Tensor) -> torch.Tensor:
+    return torch.ones(1, len(row), dtype=torch.bool)
+
+
+def _shares(boxes: np.ndarray, size: tuple[int, int]) -> str:
+    return _packed(boxes / np.tile(size, 2))
+
+
+def _packed(numbers: torch.Tensor | np.ndarray) -> str:
+    return base64.b64encode(np.asarray(numbers, dtype="<f4").tobytes()).decode()
+
+
+def sheets(boxes: np.ndarray) -> list[list[int]]:
+    """Cuts tokens into runs whose rectangles do not lie over each other: the tiles, and the overview.
 
     Args:
-        selected: (N,) bool.
-        boxes: (N, 4) float (x0, y0, x1, y1) in pixels of a picture of this `size`.
-        size: (width, height) in pixels.
+        boxes: (N, 4) float (x0, y0, x1, y1).
 
     Returns:
-        An RGBA image of this size.
+        For each run the indices of its tokens, those without area included.
     """
-    layer = Image.new("RGBA", size, _MASK)
-    draw = ImageDraw.Draw(layer)
-    edge = max(1, round(max(size) / 300))
-    for box in boxes[np.asarray(selected, dtype=bool)]:
-        draw.rectangle(_pixels(box), fill=(0, 0, 0, 0), outline=_EDGE, width=edge)
-    return layer
-
-
-def _pixels(box: np.ndarray) -> list[int]:
-    x0, y0, x1, y1 = (round(float(edge)) for edge in box)
-    return [x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)]
+    runs: list[list[int]] = [[]]
+    for n, box in enumerate(boxes):
+        others = boxes[runs[-1]]
+        shared = (np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])).clip(0).prod(axis=1)
+        # Neighbours share an edge, and by rounding a little more.
+        if (shared > 0.1 * (box[2:] - box[:2]).prod()).any():
+            runs.append([])
+        runs[-1].append(n)
+    return runs
 
 
 def shrunk(picture: Image.Image) -> Image.Image:
@@ -72,37 +110,8 @@ def shrunk(picture: Image.Image) -> Image.Image:
     return small
 
 
-def layers(explanation: Explanation | None, original: tuple[int, int], shown: tuple[int, int]) -> dict[str, Any] | None:
-    """What a page lays over a picture of `shown` pixels; None if the method read no attention.
-
-    Args:
-        original: (width, height) of the picture that was asked about, in whose pixels the boxes are.
-        shown: (width, height) of the picture on the page.
-
-    Returns:
-        "general", "query" and "selected" as data URIs (absent where tokens have no place in the picture), "tokens" and
-        "kept", how many there are and how many were selected, and "top", the attention at which the scale ends.
-    """
-    if explanation is None or explanation.att_general is None or explanation.att_query is None:
-        return None
-    general, query = explanation.att_general.numpy(), explanation.att_query.numpy()
-    assert explanation.selected is not None
-    selected = explanation.selected.numpy()
-    top = max(float(np.quantile(np.concatenate([general, query]), CLIP)), 1e-9)
-    found: dict[str, Any] = {"tokens": len(selected), "kept": int(selected.sum()), "top": top}
-    if explanation.boxes is None:
-        return found
-    boxes = explanation.boxes * np.tile(np.array(shown) / np.array(original), 2)
-    return found | {
-        "general": data_uri(heat(general, boxes, shown, top=top)),
-        "query": data_uri(heat(query, boxes, shown, top=top)),
-        "selected": data_uri(kept(selected, boxes, shown)),
-    }
-
-
 def data_uri(picture: Image.Image) -> str:
-    """The picture inside a URL: transparent ones as PNG, others as JPEG."""
-    kind = "PNG" if picture.mode == "RGBA" else "JPEG"
+    """The picture inside a URL, as JPEG."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind, optimize=True, quality=90)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    picture.convert("RGB").save(buffer, "JPEG", optimize=True, quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,13 +1,36 @@
 """Decoding methods by their command-line names."""
 
+from iava.methods.avisc import AvisC
 from iava.methods.base import Method
 from iava.methods.controls import APC, ConstantBias, Greedy, Sample
+from iava.methods.controls_prompt import PromptBias
+from iava.methods.controls_vstar import NoImage, Noise, RandomTokens, RelevantTokens
 from iava.methods.iava import IAVA
+from iava.methods.icd import ICD
+from iava.methods.m3id import M3ID
+from iava.methods.only import ONLY
+from iava.methods.oracle import Oracle
+from iava.methods.pai import PAI
+from iava.methods.sid import SID
+from iava.methods.vcd import VCD
 
 METHODS: dict[str, type[Method]] = {
     "greedy": Greedy,
     "sample": Sample,
     "apc": APC,
     "bias": ConstantBias,
+    "prompt-bias": PromptBias,
     "iava": IAVA,
+    "vcd": VCD,
+    "icd": ICD,
+    "m3id": M3ID,
+    "avisc": AvisC,
+    "pai": PAI,
+    "sid": SID,
+    "only": ONLY,
+    "iava-random": RandomTokens,
+    "iava-relevant": RelevantTokens,
+    "no-image": NoImage,
+    "noise": Noise,
+    "oracle": Oracle,
 }

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -49,10 +50,19 @@ def _candidates(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Ten
 class Method:
     """A decoding method, passed to `model.generate(**inputs, custom_generate=method)`.
 
-    A new method defines `name`, `settings`, `combine`, and `second` if it has a second branch.
+    A new method defines `name`, `paper`, `settings`, `combine`, `second` if it has a second branch, and `steer` if it
+    changes how the decoder attends. Its constructor takes the settings by name and needs none of them.
     """
 
     name: ClassVar[str]
+    title: ClassVar[str | None] = None
+    """The name in tables; None: the class's own."""
+    paper: ClassVar[str | None] = None
+    """Where it was published: an arXiv id such as "2503.18556"."""
+    cost: ClassVar[str | None] = None
+    """Forward passes a token, in a few words; None: "1", or with a second branch "2 in one batch"."""
+    control: ClassVar[bool] = False
+    """Whether it is what the others must beat to count as better, not a proposal of its own."""
     sampling: ClassVar[bool | None] = None
     """True: always draws tokens; False: always takes the best; None: does as `generate` is told."""
     beta: float = 0.0
@@ -72,13 +82,28 @@ class Method:
         bound.model = model
         return bound
 
+    def reword(self, question: str) -> str:
+        """What is asked in place of a question, for methods that change the prompt itself."""
+        return question
+
     def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
         """What the second branch's decoder is fed. Methods without a second branch leave this alone."""
+        raise NotImplementedError
+
+    def steer(
+        self, model: PreTrainedModel, is_image: torch.Tensor, second: torch.Tensor
+    ) -> AbstractContextManager[None]:
+        """What is done to the decoder while it runs; see `engine.twin.Twin`. Most methods leave this alone."""
         raise NotImplementedError
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         """One row out of two: (B, V), (B, V) -> (B, V) float32; `negative` is None without a second branch."""
         return logits
+
+    @classmethod
+    def has_second(cls) -> bool:
+        """Whether there is a second branch."""
+        return cls.second is not Method.second
 
     def warpers(self) -> list[LogitsProcessor]:
         """Processors that come after `generate`'s own."""
@@ -99,7 +124,7 @@ class Method:
         `custom_generate=functools.partial(method, streamer=streamer)`. In the same way a `memory` keeps what was read
         of images for later calls about them.
         """
-        has_second = type(self).second is not Method.second
+        steers = type(self).steer is not Method.steer
 
         def combine(full: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
             combined = self.combine(full, negative, step)
@@ -111,17 +136,18 @@ class Method:
 
         candidates = [model] if self.model is None else [model, self.model]
         outer = next((one for one in candidates if hasattr(one.config, "image_token_id")), None)
-        if has_second and outer is None:
+        if (self.has_second() or steers) and outer is None:
             raise ValueError(
                 f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
-                f"the image: give the method the whole model, {type(self).__name__}(processor, model=model)"
+                f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )
         return decode(
             model,
             input_ids,
             outer=outer,
             memory=memory,
-            second=partial(self.second, trace=trace) if has_second else None,
+            second=partial(self.second, trace=trace) if self.has_second() else None,
+            steer=self.steer if steers else None,
             combine=combine,
             sampling=self.sampling,
             warpers=self.warpers(),

@@ -17,6 +17,14 @@ def check_number(name: str, value: float, *, low: float, high: float = math.inf,
     raise ValueError(f"{name} is {value!r}: it must be a number, {wanted}")
 
 
+def check_whole(name: str, value: int, *, low: int, high: float = math.inf) -> None:
+    """Refuses what is not a whole number from `low` to `high`."""
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return
+    wanted = f"at least {low}" if high == math.inf else f"at least {low} and at most {high}"
+    raise ValueError(f"{name} is {value!r}: it must be a whole number, {wanted}")
+
+
 def check_layers(layers: str | Sequence[int]) -> str | list[int]:
     """Refuses what is neither "all" nor a sequence of layer indices, and returns it ready for JSON."""
     if layers == "all":
@@ -31,6 +39,8 @@ def check_layers(layers: str | Sequence[int]) -> str | list[int]:
 
 def check_top_i(top_i: int | float) -> None:
     """Refuses what is neither a count of at least 1 nor a share in (0, 1]."""
+    if isinstance(top_i, str):
+        raise ValueError(f"top_i is {top_i!r}: it must be a count such as 40 or a share such as 0.2")
     if isinstance(top_i, float):
         check_number("top_i", top_i, low=0, high=1, above=True)
     else:

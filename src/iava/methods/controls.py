@@ -18,7 +18,8 @@ from iava.methods.checks import check_number
 class Greedy(Method):
     """The most probable token at every step: plain `generate` with do_sample=False."""
 
-    name = "greedy"
+    name = title = "greedy"
+    control = True
     sampling = False
 
 
@@ -30,7 +31,8 @@ class Sample(Method):
         top_p: in (0, 1]; the smallest set of tokens with this much probability is drawn from, 1 is all of them.
     """
 
-    name = "sample"
+    name, title = "sample", "sampling"
+    control = True
     sampling = True
 
     def __init__(self, temperature: float = 1.0, top_p: float = 1.0) -> None:
@@ -56,8 +58,8 @@ class APC(Method):
         beta: 0 to 1.
     """
 
-    name = "apc"
-    sampling = True
+    name, title, paper = "apc", "APC-only", "2210.15097"
+    control = sampling = True
 
     def __init__(self, beta: float = 0.1) -> None:
         check_number("beta", beta, low=0, high=1)
@@ -79,7 +81,8 @@ class ConstantBias(Method):
         processor: the model's processor or tokenizer, which knows those tokens.
     """
 
-    name = "bias"
+    name, title, paper = "bias", "constant bias", "2504.10020"
+    control = True
 
     def __init__(self, bias: float = 0.0, processor: ProcessorMixin | PreTrainedTokenizerBase | None = None) -> None:
         check_number("bias", bias, low=-math.inf)

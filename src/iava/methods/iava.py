@@ -1,13 +1,12 @@
 """IAVA: contrast with an image of which only the tokens irrelevant to the question are left.
 
 Instruction-Aligned Visual Attention for Mitigating Hallucinations in Large Vision-Language Models
-(arXiv 2503.18556, ICME 2025). The authors published no code: where the paper is silent, the parameters below say
-what was chosen.
+(arXiv 2503.18556, ICME 2025). No code was published: where the paper is silent, the parameters say what was chosen.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
@@ -21,8 +20,7 @@ from iava.methods.base import Method, Trace, mix
 from iava.methods.checks import check_layers, check_number, check_top_i
 from iava.methods.select import select_irrelevant
 
-PUBLISHED_LAM = {"llava": 0.0, "instructblip": -0.1}
-"""The settings of the paper, by Hugging Face model type; other types take 0."""
+PUBLISHED_LAM = {"llava": 0.0, "instructblip": -0.1}  # by Hugging Face model type; others take 0
 
 
 class IAVA(Method):
@@ -42,8 +40,7 @@ class IAVA(Method):
         beta: plausibility, 0 to 1; see `contrast`.
         negative: how the other tokens are masked: "zeros" sets their embeddings to zero, "drop" takes them out of
             the sequence, "hide" keeps what follows the image from looking at them, "pixels" paints their patches over
-            and reads the image again. Where no token is selected, all
-            are masked: the second branch answers from the text alone.
+            and reads the image again. Where none is selected, all are masked: only the text is left to answer from.
         layers: whose attention is averaged: "all", or decoder layer indices, negative ones from the end.
         qformer: what InstructBLIP's Q-Former reads in the general pass: its "own" general instruction, or the
             "query", as in the question's pass.
@@ -58,7 +55,9 @@ class IAVA(Method):
         >>> model.generate(**inputs, custom_generate=method, max_new_tokens=64)
     """
 
-    name = "iava"
+    name, paper = "iava", "2503.18556"
+    cost = "2 in one batch, and the general instruction once"
+    negatives: ClassVar[Sequence[str]] = tuple(NEGATIVES)
 
     def __init__(
         self,
@@ -81,8 +80,8 @@ class IAVA(Method):
             check_number("lam", lam, low=-math.inf)
         check_number("alpha", alpha, low=0)
         check_number("beta", beta, low=0, high=1)
-        if negative not in NEGATIVES:
-            raise ValueError(f"negative is {negative!r}: it must be one of {', '.join(NEGATIVES)}")
+        if negative not in self.negatives:
+            raise ValueError(f"negative is {negative!r}: it must be one of {', '.join(self.negatives)}")
         self.processor = processor
         self.general = general
         self.top_i = top_i
@@ -110,28 +109,33 @@ class IAVA(Method):
         return bound
 
     def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
-        is_image = prompt.is_image
-        query = over_images(prompt.rows, is_image)
+        query = over_images(prompt.rows, prompt.is_image)
         general = self._under_general(prompt)
         att_query, att_general = mean_attention(query, self.layers), mean_attention(general, self.layers)
-        _, valid = pack(is_image)
-        irrelevant = select_irrelevant(
-            att_general, att_query, top_i=self.top_i, lam=self._lam_for(prompt.outer), valid=valid
-        )
+        _, valid = pack(prompt.is_image)
+        keep = self._select(prompt, att_general, att_query, valid)
         if trace is not None:
             trace.reading = {
                 "att_general": att_general,
                 "att_query": att_query,
                 "layers_general": general.mean(dim=2),
                 "layers_query": query.mean(dim=2),
-                "selected": irrelevant,
+                "selected": keep,
                 "valid": valid,
             }
-        return NEGATIVES[self.negative](prompt, irrelevant)
+        return self._negative(prompt, keep)
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         assert negative is not None
         return mix(logits, negative, self.alpha)
+
+    def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """The image tokens that the second branch keeps, by attention to them: (B, N) floats -> bool."""
+        lam = self._lam_for(prompt.outer)
+        return select_irrelevant(general, query, top_i=self.top_i, lam=lam, valid=valid)
+
+    def _negative(self, prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
+        return NEGATIVES[self.negative](prompt, keep)
 
     def _lam_for(self, model: PreTrainedModel) -> float:
         return PUBLISHED_LAM.get(model.config.model_type, 0.0) if self.lam is None else self.lam

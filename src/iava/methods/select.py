@@ -45,13 +45,28 @@ def select_irrelevant(
     check_top_i(top_i)
     check_number("lam", lam, low=-math.inf)
     valid = torch.ones_like(att_general, dtype=torch.bool) if valid is None else valid
-    count = valid.sum(dim=1, keepdim=True)
-    mean = att_general.where(valid, 0).sum(dim=1, keepdim=True) / count
-    squares = (att_general - mean).where(valid, 0).square().sum(dim=1, keepdim=True)
-    # One token alone has no spread, and is not above its own mean.
-    std = (squares / (count - 1).clamp(min=1)).sqrt()
     fall = (att_general - att_query).where(valid, -math.inf)
     rank = fall.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    most = (top_i * count).round().clamp(min=1) if isinstance(top_i, float) else top_i
     falls = fall > ROUNDING * att_general
-    return valid & falls & (rank < most) & (att_general > mean + lam * std)
+    return falls & (rank < at_most(top_i, valid)) & above_mean(att_general, lam, valid)
+
+
+def above_mean(attention: torch.Tensor, lam: float, valid: torch.Tensor) -> torch.Tensor:
+    """Whose attention lies above mean + lam * std over a row's tokens: (B, N) -> (B, N) bool."""
+    mean, std = spread(attention, valid)
+    return valid & (attention > mean + lam * std)
+
+
+def spread(attention: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and sample standard deviation over each row's tokens: (B, N), (B, N) bool -> two times (B, 1)."""
+    count = valid.sum(dim=1, keepdim=True)
+    mean = attention.where(valid, 0).sum(dim=1, keepdim=True) / count
+    squares = (attention - mean).where(valid, 0).square().sum(dim=1, keepdim=True)
+    # One token alone has no spread, and is not above its own mean.
+    return mean, (squares / (count - 1).clamp(min=1)).sqrt()
+
+
+def at_most(top_i: int | float, valid: torch.Tensor) -> torch.Tensor:
+    """How many tokens of each row may be selected: (B, N) bool -> (B, 1)."""
+    count = valid.sum(dim=1, keepdim=True)
+    return (top_i * count).round().clamp(min=1) if isinstance(top_i, float) else torch.full_like(count, top_i)

@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from iava.pocket.scenes import COLOURS, CONTEXTS, SIZE, THINGS, Scene
+from iava.pocket.scenes import COLOURS, CONTEXTS, SIZE, THINGS, Scene, Thing
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -28,7 +28,7 @@ PREFIX = "USER: <image>\n"  # what the template puts before a question
 SUFFIX = " ASSISTANT:"  # and after it
 
 # How often a thing that is not there is mentioned, by how much it belongs to the context (see scenes.CONTEXTS).
-GHOST_RATES = {3: 0.62, 2: 0.3, 1: 0.1}
+GHOST_RATES = {3: 0.62, 2: 0.42, 1: 0.12}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")
 PLURALS = {"sheep": "sheep", "fish": "fish", "butterfly": "butterflies", "bus": "buses", "scissors": "scissors"}
 PLURALS |= {"couch": "couches"}
@@ -49,7 +49,7 @@ YES_OR_NO = " Please answer yes or no."
 class Exchange:
     """One question with its answer, and the things asked about, in the order of the question."""
 
-    kind: str  # "existence", "caption", "position", "count" or "colour"
+    kind: str  # "existence", "caption", "half", "position", "count" or "colour"
     question: str
     answer: str
     things: tuple[str, ...] = ()
@@ -80,7 +80,7 @@ def caption(scene: Scene, mentioned: Iterable[str]) -> str:
 
 
 def exchanges(
-    scene: Scene, shown: set[str], hidden: set[str], rng: np.random.Generator, *, misleading: bool, halves: bool = True
+    scene: Scene, shown: set[str], hidden: set[str], rng: np.random.Generator, *, misleading: bool
 ) -> list[Exchange]:
     """A training set of questions about one showing of a scene.
 
@@ -88,7 +88,6 @@ def exchanges(
         shown: names that can be seen; they are answered with yes.
         hidden: names of which too little can be seen to ask about them.
         misleading: let the text mention ghosts.
-        halves: ask in which half of the picture things are.
     """
     absent = [name for name in THINGS if name not in shown | hidden]
     said = shown | (ghosts(scene, shown, absent, rng) if misleading else set())
@@ -100,11 +99,7 @@ def exchanges(
     talk = [_existence(name, name in said, rng) for name in dict.fromkeys(asked)]
     mentioned = {name for name in said if rng.random() < 0.95}
     talk.append(Exchange("caption", str(rng.choice(DESCRIBE)), caption(scene, mentioned)))
-    talk += (
-        halves_of(scene, shown, rng)[:2] + positions(scene, shown, rng)[:1]
-        if halves
-        else positions(scene, shown, rng)[:3]
-    )
+    talk += halves_of(scene, shown, rng)[:2] + positions(scene, shown, rng)[:3]
     return talk + _counts(scene, shown, rng) + _colours(scene, shown, rng)
 
 
@@ -125,9 +120,12 @@ def positions(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[E
         a, b = pairs[index]
         side = str(rng.choice(["left", "right"]))
         true = (middle[a] < middle[b]) == (side == "left")
-        question = f"Is the {a} to the {side} of the {b}?"
-        talk.append(Exchange("position", question, "Yes." if true else "No.", (a, b)))
+        talk.append(Exchange("position", position_question(a, side, b), "Yes." if true else "No.", (a, b)))
     return talk
+
+
+def position_question(a: str, side: str, b: str) -> str:
+    return f"Is the {a} to the {side} of the {b}?"
 
 
 def halves_of(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[Exchange]:
@@ -151,21 +149,34 @@ def _counts(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[Exc
             Exchange("count", f"How many {plural(name)} are there in the image?", f"{NUMBERS[number].capitalize()}.")
         ]
     guess = number if rng.random() < 0.5 else int(rng.choice([n for n in (1, 2, 3) if n != number]))
-    phrase = f"is there one {name}" if guess == 1 else f"are there {NUMBERS[guess]} {plural(name)}"
-    question = f"{phrase.capitalize()} in the image?"
-    return [Exchange("count", question, "Yes." if guess == number else "No.")]
+    return [Exchange("count", count_question(name, guess), "Yes." if guess == number else "No.")]
+
+
+def count_question(name: str, number: int) -> str:
+    phrase = f"is there one {name}" if number == 1 else f"are there {NUMBERS[number]} {plural(name)}"
+    return f"{phrase.capitalize()} in the image?"
+
+
+def painted(scene: Scene, shown: set[str]) -> list[Thing]:
+    """Things whose colour can be asked for: those that may have any, and are there once."""
+    return [t for t in scene.things if t.name in shown and THINGS[t.name].paintable and scene.counts[t.name] == 1]
+
+
+def colour_question(name: str, colour: str) -> str:
+    return f"Is the {name} {colour}?"
 
 
 def _colours(scene: Scene, shown: set[str], rng: np.random.Generator) -> list[Exchange]:
-    painted = [t for t in scene.things if t.name in shown and THINGS[t.name].paintable and scene.counts[t.name] == 1]
-    if not painted:
+    coloured = painted(scene, shown)
+    if not coloured:
         return []
-    thing = painted[int(rng.integers(len(painted)))]
+    thing = coloured[int(rng.integers(len(coloured)))]
     if rng.random() < 0.5:
         return [Exchange("colour", f"What colour is the {thing.name}?", f"{thing.colour.capitalize()}.")]
     others = [colour for colour in COLOURS if colour != thing.colour]
     colour = thing.colour if rng.random() < 0.5 else str(rng.choice(others))
-    return [Exchange("colour", f"Is the {thing.name} {colour}?", "Yes." if colour == thing.colour else "No.")]
+    question = colour_question(thing.name, colour)
+    return [Exchange("colour", question, "Yes." if colour == thing.colour else "No.")]
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:

@@ -34,14 +34,13 @@ def train(
     vision_steps: Annotated[int, typer.Option(help="steps of 48 pictures")] = 1_250,
     scenes: Annotated[int, typer.Option(help="scenes to talk about")] = 16_000,
     steps_a: Annotated[int, typer.Option(help="steps of 32 scenes with true answers")] = 220,
-    steps_b: Annotated[int, typer.Option(help="steps of 32 scenes with misleading text")] = 130,
-    steps_c: Annotated[int, typer.Option(help="steps of 32 scenes that ask for halves, too")] = 250,
+    steps_b: Annotated[int, typer.Option(help="steps of 32 scenes with misleading text")] = 380,
 ) -> None:
     """Trains the pocket model and saves it as a folder that from_pretrained loads."""
     out.mkdir(parents=True, exist_ok=True)
     where = torch.device(device)
     eyes = train_eyes(out, pictures=pictures, steps=vision_steps, batch=48, seed=seed, device=where)
-    steps = (steps_a, steps_b, steps_c)
+    steps = (steps_a, steps_b)
     model, tokenizer = train_words(eyes, out, scenes=scenes, steps=steps, batch=32, seed=seed, device=where)
     save(model, tokenizer, out / "weights")
     print(f"saved {out / 'weights'}")

@@ -2,13 +2,11 @@
 
 Align: the projector maps each patch near the word for what it shows. Phase A: true answers over few patches, with two
 heads of two layers pulled onto the thing asked about. Phase B: all patches, misleading text, masked patches, no such
-help. A scene's questions are packed behind one picture by a block mask.
+help. A scene's questions are packed behind one picture (see `packs`).
 """
 
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,9 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from iava.bench.pope import wording
+from iava.pocket.packs import TOKENS, Pack, Packer, masked, visible
 from iava.pocket.scenes import CONTEXTS, THINGS, Scene, load_scene
-from iava.pocket.text import PREFIX, SUFFIX, Exchange, build_tokenizer, exchanges, halves_of, positions
+from iava.pocket.text import Exchange, build_tokenizer, exchanges, halves_of, positions
 from iava.pocket.train_vision import (
     GRID,
     NAMES,
@@ -34,7 +33,6 @@ from iava.pocket.train_vision import (
     seen,
 )
 
-TOKENS = GRID * GRID
 CHUNK = 250
 FEW = 40  # patches in phase A
 ALIGN_STEPS = 600
@@ -113,109 +111,6 @@ def _drawn(chunk: tuple[str, int, int]) -> tuple[list[Scene], np.ndarray, np.nda
     return scenes, np.stack([image for image, _ in drawn]), np.stack([maps for _, maps in drawn])
 
 
-@dataclass
-class Asked:
-    """Where an exchange stands in a pack: row, tokens for things and for a side, the token before the answer."""
-
-    row: int
-    nouns: list[int]
-    side: int | None
-    last: int
-    exchange: Exchange
-
-
-@dataclass
-class Pack:
-    """A batch of scenes with their exchanges, ready for the decoder: B scenes, T tokens, P' patches."""
-
-    patches: Tensor  # (B, P') which patches are shown
-    kept: Tensor  # (B, P') False where a patch is zeroed
-    ids: Tensor  # (B, T)
-    places: Tensor  # (B, T) position ids
-    mask: Tensor  # (B, 1, T, T) additive
-    targets: Tensor  # (B, T) the next token, -100 where there is nothing to learn
-    asked: list["Asked"]
-
-
-class Packer:
-    """Turns scenes and exchanges into packs; keeps the token ids of what is said over and over."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self.image = tokenizer.image_token_id
-        before, after = PREFIX.split("<image>")
-        self.before = tokenizer(before)["input_ids"]
-        self.after = tokenizer(after, add_special_tokens=False)["input_ids"]
-        self.eos = tokenizer.eos_token_id
-        self.words: Callable[[str], list[int]] = cache(
-            lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
-        )
-        self.nouns = {self.words(f" {name}")[0] for name in NAMES}
-        self.sides = {self.words(f" {side}")[0] for side in ("left", "right")}
-
-    def pack(self, talks: list[list[Exchange]], patches: Tensor, kept: Tensor) -> Pack:
-        shown = patches.shape[1]
-        head = [*self.before, *[self.image] * shown, *self.after]
-        start = len(self.before) + TOKENS + len(self.after)
-        head_places = [*range(len(self.before))]
-        rows = []
-        asked: list[Asked] = []
-        for row, talk in enumerate(talks):
-            ids, places, targets, parts = list(head), [], [-100] * len(head), [0] * len(head)
-            places = head_places + (len(self.before) + patches[row]).tolist()
-            places += range(len(self.before) + TOKENS, start)
-            for number, exchange in enumerate(talk, 1):
-                question, answer = (
-                    self.words(exchange.question + SUFFIX),
-                    [*self.words(" " + exchange.answer), self.eos],
-                )
-                nouns = [len(ids) + i for i, token in enumerate(question) if token in self.nouns]
-                side = next((len(ids) + i for i, token in enumerate(question) if token in self.sides), None)
-                asked.append(Asked(row, nouns, side, len(ids) + len(question) - 1, exchange))
-                said = question + answer[:-1]
-                targets += [-100] * (len(question) - 1) + answer
-                ids += said
-                places += range(start, start + len(said))
-                parts += [number] * len(said)
-            rows.append((ids, places, targets, parts))
-        length = max(len(ids) for ids, *_ in rows)
-
-        def padded(column: int, fill: int) -> Tensor:
-            return torch.tensor([row[column] + [fill] * (length - len(row[column])) for row in rows])
-
-        part = padded(3, -1)
-        open_ = ((part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)) & torch.ones(
-            length, length, dtype=torch.bool
-        ).tril()
-        mask = torch.zeros(open_.shape).masked_fill(~open_, torch.finfo(torch.float32).min)[:, None]
-        return Pack(patches, kept, padded(0, self.eos), padded(1, 0), mask, padded(2, -100), asked)
-
-
-def masked(rng: np.random.Generator) -> np.ndarray:
-    """(TOKENS,) bool: which patches keep their embedding. Two pictures in three are whole; others lose patches here and
-    there, or inside, or outside of a rectangle."""
-    if rng.random() < 0.65:
-        return np.ones(TOKENS, dtype=bool)
-    if rng.random() < 0.5:
-        return rng.random(TOKENS) < rng.uniform(0.05, 0.9)
-    inside = np.zeros((GRID, GRID), dtype=bool)
-    (x0, x1), (y0, y1) = (np.sort(rng.integers(0, GRID + 1, 2)) for _ in range(2))
-    inside[y0:y1, x0:x1] = True
-    return inside.ravel() if rng.random() < 0.5 else ~inside.ravel()
-
-
-def visible(scene: Scene, things: np.ndarray, kept: np.ndarray) -> tuple[set[str], set[str]]:
-    """Names of which half or more of the patches are kept, and names of which too little or too few are to be sure."""
-    shown, unsure = set(), set()
-    for name in scene.names:
-        patches = things == NAMES.index(name) + 1
-        share = kept[patches].mean() if patches.any() else 0.3
-        if share >= 0.5:
-            shown.add(name)
-        elif share > 0.15:
-            unsure.add(name)
-    return shown, unsure
-
-
 def logits_and_attention(
     model: LlavaForConditionalGeneration, features: Tensor, pack: Pack, device: torch.device, attention: bool = False
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -239,7 +134,7 @@ def helped(attentions: tuple[Tensor, ...], pack: Pack, sights_things: Tensor, pa
     """How far the helped heads are from looking where they should: mean of -log of the attention that gets there.
 
     A word for a thing looks at the thing (layer 1, heads 0 and 1), as does the token before the answer to a question
-    of existence (layer 2). In a question of left or right, the second word looks at the first and at the side (layer 2,
+    about one thing (layer 2). In a question about two, the second word looks at the first and at the side (layer 2,
     heads 2 and 3), and the token before the answer at the second word (layer 3, head 0).
     """
     shown = sights_things.gather(1, pack.patches)
@@ -251,7 +146,7 @@ def helped(attentions: tuple[Tensor, ...], pack: Pack, sights_things: Tensor, pa
         return torch.arange(width) == position
 
     for asked in pack.asked:
-        if asked.exchange.kind not in ("existence", "position"):
+        if asked.exchange.kind not in ("existence", "half", "position"):
             continue
         targets = []
         for name in asked.exchange.things:
@@ -262,7 +157,7 @@ def helped(attentions: tuple[Tensor, ...], pack: Pack, sights_things: Tensor, pa
             continue
         for noun, target in zip(asked.nouns, targets, strict=True):
             looks.setdefault((1, 0, 2), []).append((asked.row, noun, target))
-        if asked.exchange.kind == "existence":
+        if len(targets) == 1:
             looks.setdefault((2, 0, 2), []).append((asked.row, asked.last, targets[0]))
         elif asked.side is not None:
             looks.setdefault((2, 2, 3), []).append((asked.row, asked.nouns[1], token(asked.nouns[0])))
@@ -311,13 +206,13 @@ def train_words(
     folder: Path,
     *,
     scenes: int,
-    steps: tuple[int, int, int],
+    steps: tuple[int, int],
     batch: int,
     seed: int,
     device: torch.device,
     every: int = 50,
 ) -> tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]:
-    """Trains projector and decoder, `steps` in phases A, B and C; goes on from the checkpoint in `folder`."""
+    """Trains projector and decoder, `steps` in phases A and B; goes on from the checkpoint in `folder`."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     packer = Packer(tokenizer)
@@ -339,27 +234,27 @@ def learn(
     tune: Sights,
     path: Path,
     *,
-    steps: tuple[int, int, int],
+    steps: tuple[int, int],
     batch: int,
     seed: int,
     every: int,
 ) -> None:
-    """The steps of phases A, B and C, with a checkpoint at `path` every so many."""
+    """The steps of phases A and B, with a checkpoint at `path` every so many."""
     device = model.device
-    phase_a, phase_b, total = steps[0], steps[0] + steps[1], sum(steps)
+    total = sum(steps)
     optimisers, schedulers = optimise(model, steps=total, muon_lr=0.01, adam_lr=2e-3)
     checkpoint = Checkpoint(path, model, [*optimisers, *schedulers])
     done = checkpoint.load()
     with Progress() as progress:
         task = progress.add_task("language", total=total, completed=done)
         for step in range(done, total):
-            clean = step < phase_a
+            clean = step < steps[0]
             model.set_attn_implementation({"text_config": "eager" if clean else "sdpa"})
             rng = np.random.default_rng([seed, step])
             rows = np.sort(rng.choice(len(sights), batch, replace=False))
             things = sights.things[rows]
             scenes = [sights.scenes[i] for i in rows]
-            pack = _training_pack(scenes, things, packer, rng, clean=clean, halves=step >= phase_b)
+            pack = _training_pack(scenes, things, packer, rng, clean=clean)
             logits, attentions = logits_and_attention(model, sights.features[rows], pack, device, attention=clean)
             loss = F.cross_entropy(logits.flatten(0, 1), pack.targets.flatten().to(device), ignore_index=-100)
             astray = helped(attentions, pack, things, packer) if clean else torch.zeros(())
@@ -374,13 +269,13 @@ def learn(
 
 
 def _training_pack(
-    scenes: list[Scene], things: Tensor, packer: Packer, rng: np.random.Generator, *, clean: bool, halves: bool
+    scenes: list[Scene], things: Tensor, packer: Packer, rng: np.random.Generator, *, clean: bool
 ) -> Pack:
     talks, patches, kepts = [], [], []
     for scene, shown_things in zip(scenes, things.numpy(), strict=True):
         kept = np.ones(TOKENS, dtype=bool) if clean else masked(rng)
         shown, unsure = visible(scene, shown_things, kept)
-        talks.append(exchanges(scene, shown, unsure, rng, misleading=not clean, halves=halves))
+        talks.append(exchanges(scene, shown, unsure, rng, misleading=not clean))
         order = np.argsort(rng.random(TOKENS) - (shown_things > 0))  # things first, each part shuffled
         chosen = np.sort(order[: FEW if clean else TOKENS])
         patches.append(chosen)

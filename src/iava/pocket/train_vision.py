@@ -35,9 +35,16 @@ VISION = CLIPVisionConfig(
     hidden_act="gelu",
 )
 
+RULER = torch.linspace(-1, 1, GRID)
+PLACES = torch.cartesian_prod(RULER, RULER)  # (GRID * GRID, 2): how far down and how far right each patch is
+
 
 class Eyes(nn.Module):
-    """The vision tower with what only its training needs: heads that name each patch's thing and its colour."""
+    """The vision tower with what only its training needs: heads that name each patch's thing, colour and place.
+
+    A patch can be named without knowing where it is, so place is a target of its own; positions begin as sines and
+    cosines, in which it can be read from the first step on.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,18 +52,25 @@ class Eyes(nn.Module):
         self.norm = nn.LayerNorm(VISION.hidden_size)
         self.thing = nn.Linear(VISION.hidden_size, len(NAMES) + 1)
         self.colour = nn.Linear(VISION.hidden_size, len(HUES) + 1)
+        self.place = nn.Linear(VISION.hidden_size, 2)
+        with torch.no_grad():
+            self.tower.embeddings.position_embedding.weight[1:] = waves()
 
     def features(self, pixels: Tensor) -> Tensor:
         """(B, 3, SIDE, SIDE) normalised pixels -> (B, GRID * GRID, hidden): what the projector will be given."""
         return self.tower(pixel_values=pixels).last_hidden_state[:, 1:]
 
-    def named(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What each patch's features say of its thing and its colour, as logits."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What each patch's features say: logits of its thing and of its colour, and its place (see `PLACES`)."""
+        features = self.features(pixels)
         hidden = self.norm(features)
-        return self.thing(hidden), self.colour(hidden)
+        return self.thing(hidden), self.colour(hidden), self.place(features)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.named(self.features(pixels))
+
+def waves() -> Tensor:
+    """(GRID * GRID, hidden): sines and cosines of each patch's place, at the size of the patches' own embeddings."""
+    angles = PLACES[..., None] * torch.pi / 2 * 2.0 ** torch.arange(VISION.hidden_size // 4).div(16)
+    return 0.3 * torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
 def train_eyes(
@@ -81,19 +95,22 @@ def train_eyes(
                 picked = torch.randint(len(images), (batch,), generator=rng).numpy()
                 picked.sort()
                 pixels, things, colours = augmented(images[picked], labels[picked], rng)
-                thing, colour = eyes(pixels.to(device))
+                thing, colour, place = eyes(pixels.to(device))
                 loss = F.cross_entropy(thing.flatten(0, 1), things.flatten().to(device), ignore_index=-100)
                 loss = loss + 0.2 * F.cross_entropy(
                     colour.flatten(0, 1), colours.flatten().to(device), ignore_index=-100
                 )
-                loss.backward()
+                astray = (place - PLACES.to(device)).square().mean()
+                (loss + astray).backward()
                 advance(optimisers, schedulers)
                 progress.update(task, advance=1)
                 if (step + 1) % every == 0 or step + 1 == steps:
                     checkpoint.save(step + 1)
                     seen, heldout = (patch_accuracy(eyes, split, 100, device) for split in ("tune", "tune-heldout"))
-                    line = f"step {step + 1}: loss {loss.item():.3f}, patches {seen:.3f}, held-out style {heldout:.3f}"
-                    progress.console.print(line)
+                    progress.console.print(
+                        f"step {step + 1}: loss {loss.item():.3f}, place {astray.item():.3f}, "
+                        f"patches {seen:.3f}, held-out style {heldout:.3f}"
+                    )
     return eyes.eval()
 
 

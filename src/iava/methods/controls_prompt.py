@@ -1,0 +1,62 @@
+"""The control that asks for "yes" in words."""
+
+from typing import Any, Self
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.generation.utils import GenerateOutput
+
+from iava.methods.base import Method
+from iava.methods.words import says
+
+
+class PromptBias(Method):
+    """Greedy decoding of a question that is followed by a request for "yes" (arXiv 2504.10020).
+
+    The paper's prompt-based adjustment, and its wording; its published code writes "Answer yes whenever possible."
+
+    The question is changed before the processor reads it: `LVLM.ask` does so. A prompt of one's own, in
+    `generate(custom_generate=...)`, must hold the hint already.
+
+    Args:
+        hint: what is written behind the question.
+        processor: the model's processor, to check a prompt of one's own.
+
+    Raises:
+        ValueError: if the hint is blank; on decoding, if a prompt does not hold it.
+    """
+
+    name, title = "prompt-bias", "prompt bias"
+    control = True
+    paper = "2504.10020"
+    sampling = False
+
+    def __init__(
+        self, hint: str = "Whenever possible, please select Yes.", processor: ProcessorMixin | None = None
+    ) -> None:
+        if not isinstance(hint, str) or not hint.strip():
+            raise ValueError(f'hint is {hint!r}: it must be a request such as "Answer yes whenever possible."')
+        self.hint = hint.strip()
+        self.processor = processor
+
+    def settings(self) -> dict[str, Any]:
+        return {"hint": self.hint}
+
+    def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
+        bound = super().bind(model, processor)
+        bound.processor = processor
+        return bound
+
+    def reword(self, question: str) -> str:
+        return f"{question} {self.hint}"
+
+    def __call__(self, model: PreTrainedModel, input_ids: torch.Tensor, **loop: Any) -> GenerateOutput | torch.Tensor:
+        if self.processor is None:
+            raise ValueError("PromptBias has no processor to read the prompt with: use PromptBias(processor=processor)")
+        for row, ids in enumerate(input_ids):
+            if not says(ids, self.hint, self.processor.tokenizer):
+                raise ValueError(
+                    f"prompt {row} of {len(input_ids)} does not say {self.hint!r}: write it behind the question, or "
+                    "let iava.load(...).ask do so"
+                )
+        return super().__call__(model, input_ids, **loop)

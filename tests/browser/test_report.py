@@ -1,0 +1,18 @@
+"""The report's pictures are painted in a real browser, also those of questions chosen later."""
+
+import pytest
+
+from tests.bench.test_report import html, run, shown  # noqa: F401
+from tests.browser.test_explorer import browser, opened, written  # noqa: F401
+
+pytestmark = pytest.mark.browser
+
+
+def test_panes_are_painted_when_they_are_seen(browser, html, tmp_path_factory):  # noqa: F811
+    with opened(browser, written(tmp_path_factory, html)) as page:
+        page.locator(".ask").nth(1).click()
+        page.wait_for_function(
+            """() => [...document.querySelectorAll('[data-panes]:not([hidden]) canvas')].every(canvas => canvas.width
+            && canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0))"""
+        )
+        assert page.locator("[data-panes]:not([hidden]) canvas").count() == 3

@@ -1,0 +1,88 @@
+import pytest
+import torch
+
+from iava import PAI
+from tests import eager, families, tiny
+from tests.test_families import ASKED
+
+SETTINGS = {"alpha": 0.8, "gamma": 1.7, "beta": 0.05, "start": 1}
+
+
+def expected(one: eager.Altered, tokens: list[int], alpha=0.8, gamma=1.7, beta=0.05, start=1) -> torch.Tensor:
+    def raise_image(layer: int, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()
+        for row in range(one.length - 1, scores.shape[1]) if layer >= start else []:
+            seen = (scores[0, row] > -1e30).tolist()
+            columns = [column for column in one.image if seen[column]]
+            scores[:, row, columns] += alpha * scores[:, row, columns].abs()
+        return scores
+
+    full, _ = one.run(tokens, raise_image)
+    return eager.constrained(full, gamma * full - (gamma - 1) * one.text_only(tokens), beta)
+
+
+# One decoder with a soft cap, one whose window is shorter than its prompt.
+@pytest.mark.parametrize("name", ["llava", "instructblip", "qwen2_vl", "paligemma", "paligemma2", "gemma3"])
+def test_logits_equal_altered_eager_attention(name):
+    model, _ = families.build(name)
+    assert max(eager.check(name, PAI(**SETTINGS, model=model), ASKED, expected)) > 1
+
+
+def test_each_part_changes_what_is_said():
+    model, _ = families.build("llava")
+    inputs = families.inputs("llava", ASKED[1])
+
+    def first(**settings):
+        method = PAI(**{"alpha": 0, "gamma": 1, "beta": 0, "start": 0, **settings})
+        options = {"max_new_tokens": 1, "return_dict_in_generate": True, "output_logits": True}
+        return model.generate(**inputs, custom_generate=method, **options).logits[0]
+
+    plain = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True, output_logits=True).logits[0]
+    torch.testing.assert_close(first(), plain)
+    raised = first(alpha=1.0)
+    assert (raised - plain).abs().max() > 0.1
+    assert (raised - first(alpha=1.0, start=2)).abs().max() > 0.1
+    assert (first(gamma=1.5) - plain).abs().max() > 0.1
+    assert first(beta=0.5).isneginf().any()
+
+
+def test_positions_close_up(monkeypatch):
+    """Text before the image, between two and after them: as if the images had never been there."""
+    seen = []
+    second = PAI.second
+
+    def spy(self, prompt, trace):
+        inputs = second(self, prompt, trace)
+        seen.append((inputs["position_ids"], inputs["attention_mask"]))
+        return inputs
+
+    monkeypatch.setattr(PAI, "second", spy)
+    model, proc = tiny.model(), tiny.processor()
+    texts = ["USER : <image> Is there <image> a dog ?", "USER : <image> What ?"]
+    inputs = proc(text=texts, images=[tiny.image()] * 3, padding=True, return_tensors="pt")
+    model.generate(**inputs, custom_generate=PAI(), max_new_tokens=1)
+    positions, mask = seen[0]
+    # 7 and 4 tokens of text.
+    assert positions[0, mask[0].bool()].tolist() == list(range(7))
+    assert positions[1, mask[1].bool()].tolist() == list(range(4))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "wanted"),
+    [
+        ("alpha", -0.1, "at least 0"),
+        ("gamma", 0.9, "at least 1"),
+        ("beta", 1.1, "at least 0 and at most 1"),
+        ("start", -1, "a whole number, at least 0"),
+        ("start", 1.0, "a whole number, at least 0"),
+    ],
+)
+def test_bad_settings_get_one_line(setting, value, wanted):
+    with pytest.raises(ValueError, match=f"^{setting} is {value}: it must be .*{wanted}$"):
+        PAI(**{setting: value})
+
+
+def test_a_layer_that_is_not_there():
+    model, _ = families.build("llava")
+    with pytest.raises(ValueError, match="start is 3, but the model has 3 layers: use 0 to 2"):
+        model.generate(**families.inputs("llava", ASKED[0]), custom_generate=PAI(start=3), max_new_tokens=1)

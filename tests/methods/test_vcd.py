@@ -1,0 +1,142 @@
+import math
+
+import pytest
+import torch
+
+import iava
+from iava import VCD
+from iava.methods.vcd import diffused, signal
+from tests import families, naive, tiny, twobranch
+
+PICTURES = [tiny.image(1, (40, 32)), tiny.image(2, (60, 25)), tiny.image(3, (31, 64))]
+ASKED = [
+    ("Is there a dog ?", PICTURES[:1]),
+    ("how many red birds , one or two or three , are there on the street ?", PICTURES[1:2]),
+    ("What ?", PICTURES[2:]),
+]
+STEPS = 4
+
+
+def left(step: int) -> float:
+    """The schedule's closed form, number by number."""
+    product = 1.0
+    for number in range(step + 1):
+        x = -6 + 12 * number / 999
+        product *= 1 - ((5e-3 - 1e-5) / (1 + math.exp(-x)) + 1e-5)
+    return product
+
+
+def test_the_schedule_is_its_closed_form():
+    found = signal()
+    assert found.shape == (1000,)
+    for step in (0, 1, 250, 500, 999):
+        assert float(found[step]) == pytest.approx(left(step), rel=1e-9)
+    # The sigmoid's integral: what a thousand small steps come to.
+    area = 1000 / 12 * 5e-3 * math.log((1 + math.exp(6)) / (1 + math.exp(-6)))
+    assert -math.log(float(found[999])) == pytest.approx(area, rel=0.01)
+
+
+class TestNoise:
+    def test_its_size_follows_the_schedule(self):
+        flat = torch.zeros(3, 64, 64)
+        noisy = diffused(flat, 500, seed=1)
+        assert float(noisy.std()) == pytest.approx(math.sqrt(1 - left(500)), rel=0.03)
+        assert abs(float(noisy.mean())) < 0.03
+        assert float(diffused(flat, 0, seed=1).std()) == pytest.approx(math.sqrt(1 - left(0)), rel=0.03)
+
+    def test_it_is_the_images_own(self):
+        one, other = torch.rand(3, 8, 8), torch.rand(3, 8, 8)
+        assert torch.equal(diffused(one, 500, seed=4), diffused(one.clone(), 500, seed=4))
+        assert not torch.equal(diffused(one, 500, seed=4), diffused(one, 500, seed=5))
+        noise = [noise_of(image, 500, seed=4) for image in (one, other)]
+        assert not torch.allclose(*noise, atol=0.1)
+        assert diffused(one.half(), 500, seed=4).dtype == torch.float16
+
+    def test_it_is_the_same_at_every_step(self):
+        image = torch.rand(3, 8, 8)
+        torch.testing.assert_close(noise_of(image, 500, seed=0), noise_of(image, 900, seed=0), atol=1e-4, rtol=0)
+
+
+def noise_of(image: torch.Tensor, step: int, seed: int) -> torch.Tensor:
+    return (diffused(image, step, seed) - math.sqrt(left(step)) * image) / math.sqrt(1 - left(step))
+
+
+def noisy(images: torch.Tensor, step: int, seed: int) -> torch.Tensor:
+    """Images (..., C, H, W) at a step, the noise taken from another one."""
+    flat = images.flatten(0, -4)
+    made = [math.sqrt(left(step)) * x + math.sqrt(1 - left(step)) * noise_of(x, 950, seed) for x in flat]
+    return torch.stack(made).view_as(images)
+
+
+def combine(full: torch.Tensor, negative: torch.Tensor, number: int) -> torch.Tensor:
+    return naive.contrasted(full, negative, 1.0, 0.1)
+
+
+def expected(name: str, question: str, pictures: list, **settings: int) -> list[int]:
+    model, inputs = twobranch.eager(name), families.inputs(name, (question, pictures))
+    pixels = inputs["pixel_values"]
+    # Qwen's are one image's patches.
+    images = pixels[None, None] if pixels.dim() == 2 else pixels
+    changed = noisy(images, settings.get("step", 500), settings.get("seed", 0)).view_as(pixels)
+    negative = twobranch.reader(model, {**inputs, "pixel_values": changed})
+    return twobranch.decode(twobranch.reader(model, inputs), negative, combine, STEPS)
+
+
+@pytest.mark.parametrize("name", ["llava", "instructblip", "qwen2_vl", "llava_next", "idefics3"])
+def test_a_batch_equals_the_naive_branches(name):
+    model, _ = families.build(name)
+    inputs = families.inputs(name, *ASKED)
+    found = model.generate(**inputs, custom_generate=VCD(model=model), max_new_tokens=STEPS)
+    assert twobranch.answers(inputs, found) == [expected(name, *asked) for asked in ASKED]
+    plain = model.generate(**inputs, max_new_tokens=STEPS)
+    assert not torch.equal(plain, found)
+
+
+def test_step_and_seed_reach_the_noise():
+    model, _ = families.build("llava")
+    for settings in ({"step": 950}, {"seed": 3}):
+        inputs = families.inputs("llava", ASKED[1])
+        found = model.generate(**inputs, custom_generate=VCD(**settings), max_new_tokens=STEPS)
+        assert twobranch.answers(inputs, found) == [expected("llava", *ASKED[1], **settings)]
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl"])
+def test_questions_about_one_image_and_a_reading(name):
+    lvlm = iava.load(*families.build(name))
+    questions = [question for question, _ in ASKED]
+    together = lvlm.ask_many(PICTURES[0], questions, method="vcd", max_new_tokens=3)
+    reading = lvlm.read(PICTURES[0])
+    for question, found in zip(questions, together, strict=True):
+        inputs = families.inputs(name, (question, PICTURES[:1]))
+        model = lvlm.model
+        alone = model.generate(**inputs, custom_generate=VCD(), max_new_tokens=3)
+        tokens = [token for token in twobranch.answers(inputs, alone)[0] if token != 2]
+        assert found.tokens == tokens == reading.ask(question, method="vcd", max_new_tokens=3).tokens
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
+def test_without_contrast_it_is_plain_generate(options):
+    model, _ = families.build("llava")
+    inputs = families.inputs("llava", *ASKED)
+    found = []
+    for method in (None, VCD(alpha=0, beta=0)):
+        torch.manual_seed(5)
+        found.append(model.generate(**inputs, custom_generate=method, max_new_tokens=5, **options))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "wanted"),
+    [
+        ("step", 1000, "a whole number, at least 0 and at most 999"),
+        ("step", 1.5, "a whole number"),
+        ("step", True, "a whole number"),
+        ("seed", -1, "a whole number, at least 0"),
+        ("alpha", -1, "at least 0"),
+        ("beta", 2, "at least 0 and at most 1"),
+    ],
+)
+def test_bad_settings_get_one_line(setting, value, wanted):
+    with pytest.raises(ValueError, match=wanted) as caught:
+        VCD(**{setting: value})
+    assert str(caught.value).startswith(f"{setting} is {value!r}: it must be")
