@@ -363,7 +363,7 @@ class TestInstructBLIP:
         lvlm = load(model, processor)
         found = lvlm.ask(ASKED[0][1][0], ASKED[0][0], top_i=0.4, max_new_tokens=STEPS, explain=True)
         assert found.settings["lam"] == -0.1
-        made = method("instructblip", lam=None, top_i=0.4, beta=0.1)
+        made = method("instructblip", lam=None, top_i=0.4, beta=0.1, negative="drop")
         tokens, trace = answer("instructblip", ASKED[:1], made)
         assert found.explanation.selected.tolist() == trace.reading["selected"][0].tolist()
         assert found.tokens == [token for token in tokens[0] if token != 2]
