@@ -242,6 +242,7 @@ app.command()(_one_line(cli_report.report))
 data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")
 data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))
+data.command("write-pocket")(_one_line(cli_data.write_pocket))
 app.add_typer(data, name="data")
 
 
