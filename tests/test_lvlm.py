@@ -38,7 +38,7 @@ def test_greedy_is_what_generate_says(lvlm, question):
 
 
 def test_iava_is_the_naive_method_and_its_logits_stay_finite(lvlm):
-    answer = lvlm.ask(PICTURE, QUESTIONS[0], top_i=3, lam=-0.5, alpha=0.8, max_new_tokens=5)
+    answer = lvlm.ask(PICTURE, QUESTIONS[0], top_i=3, lam=-0.5, alpha=0.8, negative="zeros", max_new_tokens=5)
     branches = naive.Branches(lvlm.model, lvlm.processor, PICTURE, QUESTIONS[0], top_i=3, lam=-0.5, alpha=0.8)
     assert answer.tokens == [token for token in branches.decode(5) if token != 2]
     branches.beta = 0.0

@@ -1,4 +1,4 @@
-"""The command line: ask, demo, methods, eval, tune, merge, report, score, data."""
+"""The command line: ask, demo, methods, eval, tune, bench, merge, report, score, data."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_data, cli_methods, cli_report, cli_tune
+from iava import cli_bench, cli_data, cli_methods, cli_report, cli_tune
 from iava.cli_settings import method_names, settings_of, with_settings
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
@@ -237,6 +237,7 @@ def demo(
 app.command()(_one_line(cli_methods.methods))
 app.command()(_one_line(cli_tune.tune))
 app.command()(_one_line(cli_data.score))
+app.command()(_one_line(cli_bench.bench))
 app.command()(_one_line(cli_data.merge))
 app.command()(_one_line(cli_report.report))
 data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")

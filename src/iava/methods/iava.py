@@ -68,7 +68,7 @@ class IAVA(Method):
         lam: float | None = None,
         alpha: float = 1.0,
         beta: float = 0.1,
-        negative: str = "zeros",
+        negative: str = "drop",
         layers: str | Sequence[int] = "all",
         qformer: str = "own",
         model: PreTrainedModel | None = None,
