@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoProcessor
 
 import iava
 from iava import IAVA, Greedy
@@ -221,3 +222,12 @@ class TestLoad:
     def test_a_model_needs_its_processor(self, lvlm):
         with pytest.raises(ValueError, match=r"load\(model, processor\)"):
             iava.load(lvlm.model)
+
+
+def test_images_are_prepared_alike_with_and_without_torchvision(monkeypatch):
+    made, from_pretrained = [], AutoProcessor.from_pretrained
+    monkeypatch.setattr(
+        AutoProcessor, "from_pretrained", lambda *args, **more: made.append(more) or from_pretrained(*args, **more)
+    )
+    assert type(iava.load("pocket").processor.image_processor).__name__ == "CLIPImageProcessorPil"
+    assert made[0]["backend"] == "pil"

@@ -502,7 +502,8 @@ def load(
     revision = resolve_revision(source)
     try:
         loaded = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=dtype)
-        loaded_processor = AutoProcessor.from_pretrained(source, revision=revision)
+        # Pillow everywhere: torchvision, where it is installed, resizes otherwise, and not in every way.
+        loaded_processor = AutoProcessor.from_pretrained(source, revision=revision, backend="pil")
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
