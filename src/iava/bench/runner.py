@@ -21,7 +21,7 @@ from iava.bench.records import Record, Records, circumstances, fingerprint, open
 from iava.bench.results import rows_of
 from iava.bench.scoring import BENCHMARKS, parser_of
 from iava.bench.task import Question, Task, first_images, shard
-from iava.lvlm import LVLM, out_of_memory
+from iava.lvlm import LVLM, Answer, out_of_memory
 from iava.methods.base import Method
 from iava.methods.controls import yes_no_logits
 from iava.methods.oracle import Oracle
@@ -126,8 +126,13 @@ class Plan:
         return first_images(replace(task, questions=[q for q in task.questions if q.polar]), self.tune_images)
 
 
-def evaluate(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
+def evaluate(
+    lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None, *, others: Sequence[Method] = ()
+) -> dict[str, Any]:
     """Runs a plan, or what is left of it, and writes records, manifest and results to the folder.
+
+    Args:
+        others: methods beside those that the plan names; their settings must say all that matters.
 
     Returns:
         What results.json holds: "rows" (see `iava.bench.results.rows_of`), "methods" with their settings, and
@@ -138,6 +143,7 @@ def evaluate(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_:
     """
     task = plan.task
     methods = {name: lvlm.method(name, **settings) for name, settings in plan.methods.items()}
+    methods |= {method.name: method for method in others}
     described = {name: method.settings() for name, method in methods.items()}
     if plan.fitted:
         described["bias"] = {"fitted_on": plan.tune.split, "images": plan.tune_images, "yes_ratio_of": plan.like}
@@ -246,7 +252,11 @@ def _answers(
         assert task.read is not None
         return {"text": text, "parsed": task.read(question, text)}
 
-    return {q.id: outcome(q) | {"seconds": round(said[q.question].seconds, 6)} for q in questions}
+    def spent(answer: Answer) -> Record:
+        share = {} if answer.selected is None else {"selected": round(answer.selected, 6)}
+        return {**share, "seconds": round(answer.seconds, 6)}
+
+    return {q.id: outcome(q) | spent(said[q.question]) for q in questions}
 
 
 def _failed(question: Question, error: str) -> Record:
