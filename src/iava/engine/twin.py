@@ -23,7 +23,7 @@ from iava.engine.shared import Memory, may_begin_alike, read_together
 # A model output with `logits` and `past_key_values`; each family has a class of its own.
 Outputs = Any
 
-Second = Callable[[Prompt], dict[str, Any]]
+Second = Callable[[Prompt], list[dict[str, Any]]]
 Combine = Callable[[torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 Steer = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], AbstractContextManager[None]]
 
@@ -36,9 +36,10 @@ class Twin:
 
     Args:
         model: the real model; it is not changed.
-        second: what the second branch's decoder is fed, given the prompt that the first has read: the inputs that
-            `boundary.run` takes, of the same batch; see `negative`. None: there is no second branch.
-        combine: (logits (B, V), negative (B, V) or None, number of the step from 0) -> logits (B, V), all float32.
+        second: what the decoder is fed in every other branch, given the prompt that the first has read: the inputs that
+            `boundary.run` takes, of the same batch; see `negative`. None: there is no other branch.
+        combine: (logits (B, V), negative or None, number of the step from 0) -> logits (B, V), all float32; negative
+            has the other branches' logits, (B, V) of one behind that of another.
         outer: the vision-language model, where `model` is only its language model.
         memory: what was read of images before, and what is read of them now.
         steer: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
@@ -63,6 +64,8 @@ class Twin:
         self._steer = steer
         self._step = 0
         self._rows = 0
+        # With the first.
+        self.branches = 1
         self._mask: torch.Tensor | None = None
         # How many columns the second branch needs more than the prompts have, and how far its positions are ahead.
         self.extra = 0
@@ -103,17 +106,21 @@ class Twin:
             return self._combined(outputs)
         assert prompt is not None
         assert outputs is not None
-        inputs = self._second(prompt)
-        other = inputs.pop("past_key_values", None) or DynamicCache()
-        shared = other.get_seq_length()
-        with self._steering(self._is_image, second=True):
-            negative = run(self.model, inputs, other)
-        mask, cache = inputs["attention_mask"], outputs.past_key_values
-        self._ahead = inputs["position_ids"][..., -1:] - prompt.inputs["position_ids"][..., -1:]
-        self.extra = _missing_columns(mask, shared, input_ids.shape[1])
+        positions = prompt.inputs["position_ids"][..., -1:]
+        logits, others = [], []
+        for inputs in self._second(prompt):
+            other = inputs.pop("past_key_values", None) or DynamicCache()
+            shared = other.get_seq_length()
+            with self._steering(self._is_image, second=True):
+                logits.append(run(self.model, inputs, other).logits[:, -1])
+            others.append((other, inputs["attention_mask"], shared, inputs["position_ids"][..., -1:] - positions))
+        self.branches = 1 + len(others)
+        self._ahead = torch.cat([ahead for *_, ahead in others], dim=-2)
+        length = input_ids.shape[1]
+        self.extra = max(_missing_columns(mask, shared, length) for _, mask, shared, _ in others)
         # Whoever wants one token only, as many benchmarks do, need not pay for it.
-        self._join = partial(_append_rows, cache, other, mask, shared, input_ids.shape[1], self.extra)
-        return self._combined(outputs, negative.logits[:, -1])
+        self._join = partial(_append_all, outputs.past_key_values, [one[:3] for one in others], length, self.extra)
+        return self._combined(outputs, torch.cat(logits))
 
     @property
     def joined(self) -> bool:
@@ -152,7 +159,8 @@ class Twin:
         is_image = torch.nn.functional.pad(self._is_image, (self.extra, self._step))
         second = is_image.new_zeros(len(is_image))
         if self._second is not None:
-            is_image, second = torch.cat([is_image, is_image]), torch.cat([second, ~second])
+            others = self.branches - 1
+            is_image, second = torch.cat([is_image] * self.branches), torch.cat([second, *[~second] * others])
         return self._steer(self.model, is_image, second)
 
     def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
@@ -169,15 +177,18 @@ class Twin:
         mask = kwargs.get("attention_mask")
         first = torch.nn.functional.pad(torch.ones_like(input_ids) if mask is None else mask, (self.extra, 0))
         new = first[:, seen.shape[1] :]
-        kwargs["attention_mask"] = torch.cat([first, torch.cat([seen.to(first), new], dim=1)])
+        others = self.branches - 1
+        kwargs["attention_mask"] = torch.cat([first, torch.cat([seen.to(first), torch.cat([new] * others)], dim=1)])
         for key in _OF_ROWS[1:]:
             if kwargs.get(key) is not None:
-                kwargs[key] = torch.cat([kwargs[key], kwargs[key]])
+                kwargs[key] = torch.cat([kwargs[key]] * self.branches)
         positions = kwargs.get("position_ids")
         if positions is not None:
             positions = positions.expand(*positions.shape[:-2], batch, -1)
-            kwargs["position_ids"] = torch.cat([positions, positions + self._ahead], dim=-2)
-        return self.model.prepare_inputs_for_generation(torch.cat([input_ids, input_ids]), **kwargs)
+            kwargs["position_ids"] = torch.cat(
+                [positions, torch.cat([positions] * others, dim=-2) + self._ahead], dim=-2
+            )
+        return self.model.prepare_inputs_for_generation(torch.cat([input_ids] * self.branches), **kwargs)
 
     def __call__(self, **inputs: Any) -> Outputs:
         with self._steering_steps():
@@ -200,7 +211,7 @@ class Twin:
         if self._second is not None:
             # The second branch's rows lie behind the first's and follow the same beams.
             self._joined_mask()
-            rows = torch.cat([beams, beams + len(beams)])
+            rows = torch.cat([beams + len(beams) * branch for branch in range(self.branches)])
         cache.reorder_cache(rows.long())
         return cache
 
@@ -236,6 +247,14 @@ def _widen(cache: Any, columns: int) -> None:
             setattr(layer, name, part[:, :, part.shape[-2] - size :])
 
 
+def _append_all(
+    cache: Any, read: list[tuple[DynamicCache, torch.Tensor, int]], length: int, extra: int
+) -> torch.Tensor:
+    """Puts the other branches' rows behind the first's; see `_append_rows`, of which it returns all masks."""
+    _widen(cache, extra)
+    return torch.cat([_append_rows(cache, *one, length, extra) for one in read])
+
+
 def _append_rows(
     cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, length: int, extra: int
 ) -> torch.Tensor:
@@ -252,7 +271,6 @@ def _append_rows(
     Returns:
         (B, length + extra) 1 where the second branch's rows may be seen.
     """
-    _widen(cache, extra)
     length += extra
     new = mask.shape[1] - shared
     seen = mask.new_zeros(len(mask), length)
@@ -264,7 +282,8 @@ def _append_rows(
         for name in ("keys", "values"):
             ours, theirs = getattr(layer, name), getattr(other_layer, name)
             # What they do not share, and nothing fresh replaces, is not seen.
-            both = torch.cat([ours, ours.roll(-extra, dims=2) if extra else ours])
+            first = ours[: len(mask)]
+            both = torch.cat([ours, first.roll(-extra, dims=2) if extra else first])
             rows = both[len(ours) :]
             # A static layer is filled from its start, a sliding one may have lost its first columns.
             end = min(length, ours.shape[-2])
@@ -343,6 +362,6 @@ def decode(
     if twin.joined and kept is not None:
         # The second branch's rows are of no use to who goes on from here.
         for layer in kept.layers:
-            layer.keys, layer.values = layer.keys.chunk(2)[0], layer.values.chunk(2)[0]
+            layer.keys, layer.values = layer.keys.chunk(twin.branches)[0], layer.values.chunk(twin.branches)[0]
         _widen(kept, -twin.extra)
     return result

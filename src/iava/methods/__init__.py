@@ -6,6 +6,7 @@ from iava.methods.controls import APC, ConstantBias, Greedy, Sample
 from iava.methods.controls_prompt import PromptBias
 from iava.methods.controls_vstar import NoImage, Noise, RandomTokens, RelevantTokens
 from iava.methods.iava import IAVA
+from iava.methods.iava_plus import IAVAPlus
 from iava.methods.icd import ICD
 from iava.methods.m3id import M3ID
 from iava.methods.only import ONLY
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "bias": ConstantBias,
     "prompt-bias": PromptBias,
     "iava": IAVA,
+    "iava+": IAVAPlus,
     "vcd": VCD,
     "icd": ICD,
     "m3id": M3ID,

@@ -90,6 +90,10 @@ class Method:
         """What the second branch's decoder is fed. Methods without a second branch leave this alone."""
         raise NotImplementedError
 
+    def others(self, prompt: Prompt, trace: Trace | None) -> list[dict[str, Any]]:
+        """What the decoder is fed in each branch but the first; a method with more than two says so here."""
+        return [self.second(prompt, trace)]
+
     def steer(
         self, model: PreTrainedModel, is_image: torch.Tensor, second: torch.Tensor
     ) -> AbstractContextManager[None]:
@@ -146,7 +150,7 @@ class Method:
             input_ids,
             outer=outer,
             memory=memory,
-            second=partial(self.second, trace=trace) if self.has_second() else None,
+            second=partial(self.others, trace=trace) if self.has_second() else None,
             steer=self.steer if steers else None,
             combine=combine,
             sampling=self.sampling,

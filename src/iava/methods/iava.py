@@ -55,7 +55,8 @@ class IAVA(Method):
         >>> model.generate(**inputs, custom_generate=method, max_new_tokens=64)
     """
 
-    name, paper = "iava", "2503.18556"
+    name = "iava"
+    paper: ClassVar[str | None] = "2503.18556"
     cost = "2 in one batch, and the general instruction once"
     negatives: ClassVar[Sequence[str]] = tuple(NEGATIVES)
 
