@@ -112,11 +112,19 @@ def settings_of(names: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Se
             use = f"use one of {', '.join(there)}" if there else "there is none"
             raise ValueError(f"{option} was given, but {method or ', '.join(names)} has no such setting: {use}")
         for name in having:
-            hint = get_type_hints(METHODS[name].__init__)[setting]
+            hint = hints_of(METHODS[name])[setting]
             chosen[name][setting] = read_value(value, hint) if isinstance(value, str) else value
     for name in names:
         METHODS[name](**chosen[name])
     return chosen
+
+
+def hints_of(method: type) -> dict[str, Any]:
+    """The types of a method's settings; those that its constructor passes on are its parent's."""
+    hints: dict[str, Any] = {}
+    for home in reversed(method.__mro__):
+        hints |= get_type_hints(home.__init__)
+    return hints
 
 
 def read_value(text: str, hint: Any) -> Any:

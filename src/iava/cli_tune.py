@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli_settings import read_pairs, read_value
+from iava.cli_settings import hints_of, read_pairs, read_value
 
 
 def tune(
@@ -48,13 +48,11 @@ def tune(
 
 
 def _grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
-    from typing import get_type_hints
-
     from iava.methods import METHODS
 
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
-    known, hints = METHODS[method]().settings(), get_type_hints(METHODS[method].__init__)
+    known, hints = METHODS[method]().settings(), hints_of(METHODS[method])
     grid = {}
     for setting, values in read_pairs("--grid", texts).items():
         if setting not in known:
