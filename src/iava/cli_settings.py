@@ -123,7 +123,7 @@ def hints_of(method: type) -> dict[str, Any]:
     """The types of a method's settings; those that its constructor passes on are its parent's."""
     hints: dict[str, Any] = {}
     for home in reversed(method.__mro__):
-        hints |= get_type_hints(home.__init__)
+        hints |= get_type_hints(vars(home).get("__init__", object.__init__))
     return hints
 
 
