@@ -1,4 +1,4 @@
-"""The command line: ask, demo, methods, eval, tune, ablate, merge, report, score, data."""
+"""The command line: ask, demo, methods, eval, tune, ablate, study, merge, report, score, data."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_ablate, cli_data, cli_methods, cli_report, cli_tune
+from iava import cli_ablate, cli_data, cli_methods, cli_report, cli_study, cli_tune
 from iava.cli_settings import method_names, settings_of, with_settings
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
@@ -240,6 +240,9 @@ data = typer.Typer(help="Benchmarks' questions and images: what is there, and bu
 data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))
 app.add_typer(data, name="data")
+for study in (cli_study.auto, cli_study.wording, cli_study.regions, cli_study.negatives, cli_study.candidates):
+    cli_study.study.command()(_one_line(study))
+app.add_typer(cli_study.study, name="study")
 
 
 def pocket_scenes(bench: str, data: Path | None, model: str) -> Path | None:
