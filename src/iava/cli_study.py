@@ -153,7 +153,8 @@ def regions(
     seed: Seed = 42,
 ) -> None:
     """Does the selection miss the answer's region? Selected tokens and attention against the boxes of what is asked."""
-    from iava.bench.study import regions as study
+    from iava.bench.study.pictures import coco_pictures, pocket_pictures
+    from iava.bench.study.regions import regions as run
     from iava.cli import _load
     from iava.console import progress
     from iava.files import check_folder
@@ -163,15 +164,15 @@ def regions(
     drawn: Any = {"limit": limit, "per_image": per_image, "seed": seed}
     chosen = _iava(settings, tuned)
     if instances is None or images is None:
-        pictures = study.pocket_pictures(split or "tune", **drawn)
+        pictures = pocket_pictures(split or "tune", **drawn)
     else:
         if split is not None:
             raise ValueError("--split is of the pocket scenes: leave it out, or leave --instances out")
-        pictures = study.coco_pictures(instances, images, **drawn)
+        pictures = coco_pictures(instances, images, **drawn)
     check_folder(out)
     lvlm = _load(model)
     with progress() as advance:
-        study.regions(lvlm, pictures, chosen, out, model=model, seed=seed, advance=advance)
+        run(lvlm, pictures, chosen, out, model=model, seed=seed, advance=advance)
     _tell(out)
 
 

@@ -8,21 +8,18 @@ beyond the general instruction's ("gain"), in proportion to it ("ratio"), or by 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from iava.bench import pope
 from iava.bench.plots import panels
-from iava.bench.records import Record, Records
+from iava.bench.records import Records
 from iava.bench.results import number, pair
-from iava.bench.runner import Advance, Plan, evaluate, fit_bias
-from iava.bench.shift import bias_curve
-from iava.bench.stats import paired_difference
+from iava.bench.runner import Advance, Plan, evaluate
+from iava.bench.study.margins import COMPARED, tried
 from iava.bench.study.outcome import leave
 from iava.bench.tables import Cell, Line, Table
 from iava.bench.typeset import markdown
@@ -34,10 +31,6 @@ from iava.methods import IAVA, NoImage, Oracle, RandomTokens
 from iava.methods.base import Method, Trace
 from iava.methods.controls import Greedy
 
-ALPHAS = (0.25, 0.5, 1.0, 2.0)
-WEIGHTS = (0.25, 0.5)
-BETA = 0.1
-_SHOWN = 25
 _NOUN = re.compile(r"Is there an? (.+?) in the image")
 
 Map = Callable[[Prompt, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -227,75 +220,9 @@ def search(
     return leave(folder, study, _told(study, plan), _drawn(study))
 
 
-def tried(records: Sequence[Record], *, seed: int) -> list[dict[str, Any]]:
-    """Every candidate's contrast at every strength, as it is and calibrated; greedy first, then the best AUC.
-
-    A contrast is (1 + alpha) m - alpha n of the margins m with the whole image and n of the candidate; calibrated, a
-    share ("weight") of the margin of a content-free image or of the general prompt is taken off.
-
-    Returns:
-        For each: candidate, alpha, calibration, weight, "auc"; "accuracy": with plausibility 0.1, as it is;
-        "kept_rate": with the bias that keeps greedy decoding's rate of yes; "best_bias": with the best bias on these
-        questions; for the first few "difference": of kept_rate from greedy decoding, with its 95 % interval over images.
-    """
-    by_method: dict[str, dict[str, Record]] = {}
-    for record in records:
-        by_method.setdefault(record["method"], {})[record["id"]] = record
-    ids = sorted(set.intersection(*(set(some) for some in by_method.values())))
-    margins = {name: np.array([some[id]["yes"] - some[id]["no"] for id in ids]) for name, some in by_method.items()}
-    truths = [by_method["greedy"][id]["truth"] for id in ids]
-    images = [by_method["greedy"][id]["image"] for id in ids]
-    plain = margins.pop("greedy")
-    rate = float((plain > 0).mean())
-    calibrations = {name: margins[name] for name in ("no image", "general prompt")}
-    found = [
-        _measured(plain, plain, truths, rate) | {"candidate": "greedy", "alpha": 0.0, "calibration": "", "weight": 0.0}
-    ]
-    scores = [plain]
-    for name, alpha, (calibration, weight) in product(margins, ALPHAS, _calibrations()):
-        if name in ("general prompt", calibration):
-            continue
-        strength = -alpha if "alone" in name else alpha
-        score = (1 + strength) * plain - strength * margins[name]
-        score = score - weight * calibrations[calibration] if calibration else score
-        scores.append(score)
-        about = {"candidate": name, "alpha": strength, "calibration": calibration, "weight": weight}
-        found.append(about | _measured(score, plain, truths, rate))
-    order = [0, *sorted(range(1, len(found)), key=lambda n: -(found[n]["auc"] or 0.0))]
-    theirs = _tally(plain, truths, rate)
-    for n in order[1 : _SHOWN + 1]:
-        value, limits = paired_difference(
-            _tally(scores[n], truths, rate), theirs, images, lambda s: pope.rates(s)["accuracy"], seed=seed
-        )
-        found[n]["difference"] = [value, list(limits)]
-    return [found[n] for n in order]
-
-
-def _calibrations() -> Iterator[tuple[str, float]]:
-    yield "", 0.0
-    yield from product(("no image", "general prompt"), WEIGHTS)
-
-
-def _measured(score: np.ndarray, plain: np.ndarray, truths: Sequence[str], rate: float) -> dict[str, Any]:
-    yes = np.array([truth == "yes" for truth in truths])
-    # Where one of the two is implausible the other one is said, whatever the contrast is.
-    said = np.where(np.abs(plain) > -np.log(BETA), plain, score) > 0
-    return {
-        "auc": pope.auc(score.tolist(), truths),
-        "accuracy": float((said == yes).mean()),
-        "kept_rate": float((((score + fit_bias(score.tolist(), rate)) > 0) == yes).mean()),
-        "best_bias": float(bias_curve(score.tolist(), truths)[1].max()),
-    }
-
-
-def _tally(score: np.ndarray, truths: Sequence[str], rate: float) -> np.ndarray:
-    said = score + fit_bias(score.tolist(), rate) > 0
-    return pope.tally(truths, ["yes" if one else "no" for one in said])
-
-
 def _told(study: Mapping[str, Any], plan: Plan) -> str:
     lines = []
-    for one in [study["greedy"], *study["tried"][:_SHOWN]]:
+    for one in [study["greedy"], *study["tried"][:COMPARED]]:
         name = one["candidate"] + (f", alpha {one['alpha']:g}" if one["alpha"] else "")
         name += f", less {one['weight']:g} x {one['calibration']}" if one["calibration"] else ""
         cells = [Cell(f"{one['auc']:.4f}"), *(Cell(number("", one[k])) for k in ("accuracy", "kept_rate", "best_bias"))]
@@ -304,7 +231,7 @@ def _told(study: Mapping[str, Any], plan: Plan) -> str:
             cells.append(Cell(number("", value, sign=True), pair("", limits, sign=True)))
         lines.append(Line(name, [*cells, Cell()][:5]))
     note = (
-        f"The {_SHOWN} best of {len(study['tried'])} by AUC: chosen among so many on these very questions, some look "
+        f"The {COMPARED} best of {len(study['tried'])} by AUC: chosen among so many on these very questions, some look "
         "better than they are. Accuracy in percent as it is, with the bias that keeps greedy decoding's rate of yes, "
         "and with the bias that is best here."
     )
