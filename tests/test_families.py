@@ -17,7 +17,7 @@ from tests import families, naive, tiny
 from tests.families import FAMILIES
 
 GENERAL = "Describe this image."
-SETTINGS = {"top_i": 0.4, "lam": -0.5, "alpha": 1.0, "beta": 0.05}
+SETTINGS = {"top_i": 0.4, "lam": -0.5, "alpha": 1.0, "beta": 0.05, "negative": "zeros"}
 PICTURES = [tiny.image(1, (40, 32)), tiny.image(2, (60, 25)), tiny.image(3, (31, 64))]
 ASKED = [
     ("Is there a dog ?", [PICTURES[0]]),
@@ -363,7 +363,7 @@ class TestInstructBLIP:
         lvlm = load(model, processor)
         found = lvlm.ask(ASKED[0][1][0], ASKED[0][0], top_i=0.4, max_new_tokens=STEPS, explain=True)
         assert found.settings["lam"] == -0.1
-        made = method("instructblip", lam=None, top_i=0.4, beta=0.1)
+        made = method("instructblip", lam=None, top_i=0.4, beta=0.1, negative="drop")
         tokens, trace = answer("instructblip", ASKED[:1], made)
         assert found.explanation.selected.tolist() == trace.reading["selected"][0].tolist()
         assert found.tokens == [token for token in tokens[0] if token != 2]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoProcessor
 
 import iava
 from iava import IAVA, Greedy
@@ -37,7 +38,7 @@ def test_greedy_is_what_generate_says(lvlm, question):
 
 
 def test_iava_is_the_naive_method_and_its_logits_stay_finite(lvlm):
-    answer = lvlm.ask(PICTURE, QUESTIONS[0], top_i=3, lam=-0.5, alpha=0.8, max_new_tokens=5)
+    answer = lvlm.ask(PICTURE, QUESTIONS[0], top_i=3, lam=-0.5, alpha=0.8, negative="zeros", max_new_tokens=5)
     branches = naive.Branches(lvlm.model, lvlm.processor, PICTURE, QUESTIONS[0], top_i=3, lam=-0.5, alpha=0.8)
     assert answer.tokens == [token for token in branches.decode(5) if token != 2]
     branches.beta = 0.0
@@ -221,3 +222,12 @@ class TestLoad:
     def test_a_model_needs_its_processor(self, lvlm):
         with pytest.raises(ValueError, match=r"load\(model, processor\)"):
             iava.load(lvlm.model)
+
+
+def test_images_are_prepared_alike_with_and_without_torchvision(monkeypatch):
+    made, from_pretrained = [], AutoProcessor.from_pretrained
+    monkeypatch.setattr(
+        AutoProcessor, "from_pretrained", lambda *args, **more: made.append(more) or from_pretrained(*args, **more)
+    )
+    assert type(iava.load("pocket").processor.image_processor).__name__ == "CLIPImageProcessorPil"
+    assert made[0]["backend"] == "pil"

@@ -56,7 +56,9 @@ class TestStreaming:
                 self.ended = True
 
         seen = Seen()
-        found = model.generate(**inputs, custom_generate=partial(IAVA(proc), streamer=seen), max_new_tokens=5)
+        found = model.generate(
+            **inputs, custom_generate=partial(IAVA(proc, negative="zeros"), streamer=seen), max_new_tokens=5
+        )
         tokens = expected(model, proc, 5)
         assert seen.parts == [inputs["input_ids"].tolist(), *[[token] for token in tokens]]
         assert seen.ended
@@ -66,13 +68,15 @@ class TestStreaming:
         model, proc, _ = setup
         streamer = TextIteratorStreamer(proc.tokenizer, skip_prompt=True, timeout=60)
         inputs = tiny.inputs(proc, PICTURE, QUESTIONS[0])
-        model.generate(**inputs, custom_generate=partial(IAVA(proc), streamer=streamer), max_new_tokens=5)
+        model.generate(
+            **inputs, custom_generate=partial(IAVA(proc, negative="zeros"), streamer=streamer), max_new_tokens=5
+        )
         assert "".join(streamer).split() == proc.decode(expected(model, proc, 5)).split()
 
     def test_beams_cannot_stream(self, setup):
         model, proc, _ = setup
         inputs = tiny.inputs(proc, PICTURE, QUESTIONS[0])
-        made = partial(IAVA(proc), streamer=TextStreamer(proc.tokenizer))
+        made = partial(IAVA(proc, negative="zeros"), streamer=TextStreamer(proc.tokenizer))
         with pytest.raises(ValueError, match="beam search has no tokens to stream"):
             model.generate(**inputs, custom_generate=made, max_new_tokens=2, num_beams=2)
 
@@ -83,7 +87,9 @@ def test_stop_strings(setup):
     inputs = tiny.inputs(proc, PICTURE, QUESTIONS[0])
     proc.tokenizer.add_tokens([PREFIX])
     stop = StoppingCriteriaList([StopStringCriteria(proc.tokenizer, [proc.decode([tokens[2]])])])
-    found = model.generate(**inputs, custom_generate=IAVA(proc), max_new_tokens=6, stopping_criteria=stop)
+    found = model.generate(
+        **inputs, custom_generate=IAVA(proc, negative="zeros"), max_new_tokens=6, stopping_criteria=stop
+    )
     first = tokens.index(tokens[2])
     assert found[0, inputs["input_ids"].shape[1] :].tolist() == tokens[: first + 1]
 
@@ -93,14 +99,14 @@ def test_every_end_token_of_the_config_ends(setup):
     tokens = expected(model, proc, 6)
     inputs = tiny.inputs(proc, PICTURE, QUESTIONS[0])
     config = GenerationConfig(max_new_tokens=6, eos_token_id=[2, tokens[3]], pad_token_id=0)
-    found = model.generate(**inputs, custom_generate=IAVA(proc), generation_config=config)
+    found = model.generate(**inputs, custom_generate=IAVA(proc, negative="zeros"), generation_config=config)
     first = tokens.index(tokens[3])
     assert found[0, inputs["input_ids"].shape[1] :].tolist() == tokens[: first + 1]
 
 
 def test_max_time_ends_before_max_new_tokens(setup):
     model, proc, inputs = setup
-    slow = IAVA(proc)
+    slow = IAVA(proc, negative="zeros")
     combine = slow.combine
 
     def wait(*args):
@@ -150,7 +156,11 @@ def test_half_precision(dtype):
     inputs = tiny.inputs(proc, PICTURE, *QUESTIONS)
     inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     found = model.generate(
-        **inputs, custom_generate=IAVA(proc), max_new_tokens=4, return_dict_in_generate=True, output_logits=True
+        **inputs,
+        custom_generate=IAVA(proc, negative="zeros"),
+        max_new_tokens=4,
+        return_dict_in_generate=True,
+        output_logits=True,
     )
     assert found.logits[0].dtype == torch.float32
     assert not any(logits.isnan().any() for logits in found.logits)
@@ -177,7 +187,7 @@ def test_the_pipeline(setup):
         images=PICTURE,
         text=tiny.prompt(QUESTIONS[0]),
         return_full_text=False,
-        generate_kwargs={"custom_generate": IAVA(proc), "max_new_tokens": 5},
+        generate_kwargs={"custom_generate": IAVA(proc, negative="zeros"), "max_new_tokens": 5},
     )
     assert found[0]["generated_text"].split() == proc.decode(expected(model, proc, 5)).split()
 
@@ -213,6 +223,7 @@ class TestFolder:
             custom_generate=str(HUB),
             trust_remote_code=True,
             processor=proc,
+            negative="zeros",
             streamer=TextStreamer(proc.tokenizer, skip_prompt=True),
             stop_strings=[word],
             max_new_tokens=6,

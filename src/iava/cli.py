@@ -1,4 +1,4 @@
-"""The command line: ask, demo, methods, eval, tune, ablate, study, merge, report, score, data."""
+"""The command line: ask, demo, methods, eval, reproduce, tune, ablate, study, bench, merge, report, score, data."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_ablate, cli_data, cli_methods, cli_report, cli_study, cli_tune
+from iava import cli_ablate, cli_bench, cli_data, cli_methods, cli_report, cli_reproduce, cli_study, cli_tune
 from iava.cli_settings import method_names, settings_of, with_settings
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
@@ -234,11 +234,14 @@ app.command()(_one_line(cli_methods.methods))
 app.command()(_one_line(cli_tune.tune))
 app.command()(_one_line(cli_ablate.ablate))
 app.command()(_one_line(cli_data.score))
+app.command()(_one_line(cli_bench.bench))
 app.command()(_one_line(cli_data.merge))
 app.command()(_one_line(cli_report.report))
+app.command()(_one_line(cli_reproduce.reproduce))
 data = typer.Typer(help="Benchmarks' questions and images: what is there, and building more.")
 data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))
+data.command("write-pocket")(_one_line(cli_data.write_pocket))
 app.add_typer(data, name="data")
 for study in (cli_study.auto, cli_study.wording, cli_study.regions, cli_study.negatives, cli_study.candidates):
     cli_study.study.command()(_one_line(study))

@@ -1,4 +1,4 @@
-"""The commands that need no model: `iava score`, `iava merge`, `iava data check`, `iava data build-pope`."""
+"""The commands that need no model: `iava score`, `iava merge`, `iava data`."""
 
 import json
 import sys
@@ -103,6 +103,17 @@ def build_pope(
     lines = pope_lines(instances, images, per_image=per_image, limit=limit, seed=seed)
     write_text(out, lines)
     print(f"{lines.count(chr(10))} questions: {out}")
+
+
+def write_pocket(
+    out: Annotated[Path, typer.Option(help="A new folder for the data sets.", show_default=False)],
+    split: Annotated[str, typer.Option(help="tune, tune-heldout, test or test-heldout.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+) -> None:
+    """Writes pocket scenes as POPE, MME and TextVQA are published, to try what reads those."""
+    from iava.bench.pocket_files import write_pocket as write
+
+    print(f"{', '.join(write(out, split, limit))}: {out}")
 
 
 def _print_table(result: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A vision-language model that can be asked questions about images, by any of the decoding methods."""
 
+import copy
 import inspect
 import sys
 import time
@@ -308,7 +309,8 @@ class LVLM:
 
     def _inputs(self, reading: "Reading", questions: Sequence[str], *, pixels: bool = False) -> dict[str, Any]:
         prompts = [self.prompt(question) for question in questions]
-        inputs = self.processor(
+        features = None if pixels else reading.features(prompts[0])
+        inputs = reading.processor(
             text=prompts,
             # One list for each prompt: some processors take a flat list for the images of one prompt.
             images=[[reading.picture] for _ in prompts],
@@ -316,6 +318,8 @@ class LVLM:
             padding_side="left",
             return_tensors="pt",
         )
+        if features is not None:
+            del inputs["pixel_values"]
         made = dict(inputs.to(self.model.device, dtype=self.model.dtype))
         made.pop("labels", None)
         if "qformer_input_ids" in made:
@@ -324,9 +328,7 @@ class LVLM:
             text = processor.qformer_tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
             made["qformer_input_ids"] = text["input_ids"].to(self.model.device)
             made["qformer_attention_mask"] = text["attention_mask"].to(self.model.device)
-        features = None if pixels else reading.features(prompts[0])
         if features is not None:
-            del made["pixel_values"]
             made["mm_encoder_outputs"] = {"image": _repeated(features, len(prompts))}
         return made
 
@@ -398,6 +400,8 @@ class Reading:
         self.memory = memory
         self._lvlm = lvlm
         self._features: Any = None
+        self.processor: Any = copy.copy(lvlm.processor)
+        self.processor.image_processor = _Once(self.processor.image_processor)
 
     def ask(
         self,
@@ -438,7 +442,7 @@ class Reading:
         if type(model).generate is not GenerationMixin.generate or not model._supports_mm_encoder_outputs():
             return None
         if self._features is None:
-            one = self._lvlm.processor(text=[prompt], images=[[self.picture]], return_tensors="pt")
+            one = self.processor(text=[prompt], images=[[self.picture]], return_tensors="pt")
             one = one.to(model.device, dtype=model.dtype)
             read = model.base_model.get_image_features
             wanted = [name for name in inspect.signature(read).parameters if name in one]
@@ -450,6 +454,26 @@ class Reading:
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that a GPU's memory or the machine's is full."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class _Once:
+    """An image processor that is given one picture, once or several times, and looks at it once."""
+
+    def __init__(self, image_processor: Any) -> None:
+        self._image_processor = image_processor
+        self._made: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._image_processor, name)
+
+    def __call__(self, images: list, **settings: Any) -> Any:
+        if self._made is None:
+            self._made = self._image_processor(images[:1], **settings)
+        several = {
+            name: torch.cat([value] * len(images)) if isinstance(value, torch.Tensor) else [*value] * len(images)
+            for name, value in self._made.items()
+        }
+        return type(self._made)(several)
 
 
 def _shares(trace: Trace, rows: int) -> list[float] | list[None]:
@@ -504,7 +528,8 @@ def load(
     revision = resolve_revision(source)
     try:
         loaded = AutoModelForImageTextToText.from_pretrained(source, revision=revision, dtype=dtype)
-        loaded_processor = AutoProcessor.from_pretrained(source, revision=revision)
+        # Pillow everywhere: torchvision, where it is installed, resizes otherwise, and not in every way.
+        loaded_processor = AutoProcessor.from_pretrained(source, revision=revision, backend="pil")
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

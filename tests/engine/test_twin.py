@@ -41,7 +41,7 @@ def test_beams_carry_both_branches_with_them(setup):
     model, proc, inputs = setup
     result = model.generate(
         **inputs,
-        custom_generate=IAVA(proc),
+        custom_generate=IAVA(proc, negative="zeros"),
         max_new_tokens=5,
         num_beams=4,
         num_return_sequences=2,
@@ -73,7 +73,7 @@ def test_scores_stopping_criteria_and_logits_processors(setup):
 
     result = model.generate(
         **inputs,
-        custom_generate=IAVA(proc),
+        custom_generate=IAVA(proc, negative="zeros"),
         max_new_tokens=9,
         logits_processor=[Forbid()],
         stopping_criteria=[AfterTwo()],
@@ -92,7 +92,9 @@ def test_scores_stopping_criteria_and_logits_processors(setup):
 def test_static_cache(setup):
     model, proc, inputs = setup
     dynamic, static = (
-        model.generate(**inputs, custom_generate=IAVA(proc), max_new_tokens=6, cache_implementation=kind)
+        model.generate(
+            **inputs, custom_generate=IAVA(proc, negative="zeros"), max_new_tokens=6, cache_implementation=kind
+        )
         for kind in ("dynamic", "static")
     )
     assert torch.equal(dynamic, static)
@@ -103,7 +105,7 @@ def test_a_cache_that_holds_tokens_is_refused(setup):
     cache = DynamicCache(config=model.get_decoder().config)
     model.generate(**inputs, past_key_values=cache, max_new_tokens=2)
     with pytest.raises(ValueError, match="past_key_values already holds tokens"):
-        model.generate(**inputs, past_key_values=cache, custom_generate=IAVA(proc), max_new_tokens=2)
+        model.generate(**inputs, past_key_values=cache, custom_generate=IAVA(proc, negative="zeros"), max_new_tokens=2)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -111,7 +113,7 @@ def test_a_cache_that_holds_tokens_is_refused(setup):
 def test_the_model_is_left_as_found_whenever_it_fails(setup, error, call):
     """Fails in the question's pass, the general pass, the second branch and the decoding steps in turn."""
     model, proc, inputs = setup
-    before = model.generate(**inputs, custom_generate=IAVA(proc), max_new_tokens=6)
+    before = model.generate(**inputs, custom_generate=IAVA(proc, negative="zeros"), max_new_tokens=6)
     forward, calls = model.forward, iter(range(100))
 
     def fail(*_args):
@@ -121,9 +123,9 @@ def test_the_model_is_left_as_found_whenever_it_fails(setup, error, call):
     layer = model.model.language_model.layers[-1]
     handle = layer.register_forward_hook(fail)
     with pytest.raises(error):
-        model.generate(**inputs, custom_generate=IAVA(proc), max_new_tokens=6)
+        model.generate(**inputs, custom_generate=IAVA(proc, negative="zeros"), max_new_tokens=6)
     handle.remove()
     assert model.forward == forward
     assert not model.get_decoder()._forward_pre_hooks
     assert model.get_decoder().config._attn_implementation == model.config._attn_implementation == "sdpa"
-    assert torch.equal(before, model.generate(**inputs, custom_generate=IAVA(proc), max_new_tokens=6))
+    assert torch.equal(before, model.generate(**inputs, custom_generate=IAVA(proc, negative="zeros"), max_new_tokens=6))

@@ -26,7 +26,7 @@ def answer():
 def test_attention_travels_unchanged(answer):
     found = reading(answer, tiny.image().size)
     explanation = answer.explanation
-    assert (found["tokens"], found["top_i"], found["lam"], found["negative"]) == (9, 4, -0.5, "zeros")
+    assert (found["tokens"], found["top_i"], found["lam"], found["negative"]) == (9, 4, -0.5, "drop")
     assert found["selected"] == np.flatnonzero(explanation.selected.numpy()).tolist()
     assert len(found["maps"]) == 1 + len(explanation.layers_general)
     pairs = [(explanation.att_general, explanation.att_query)]

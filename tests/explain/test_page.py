@@ -19,12 +19,13 @@ class Reader(HTMLParser):
 
     def __init__(self, html):
         super().__init__()
-        self.links, self.panes, self.text, self.data = [], [], "", []
+        self.links, self.panes, self.text, self.data, self.tags = [], [], "", [], []
         self._inside = None
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
+        self.tags.append(tag)
         self.links += [attributes[name] for name in ("src", "href") if name in attributes]
         self._inside = attributes.get("type", tag) if tag in ("script", "style") else None
         if attributes.get("class") == "pane":

@@ -11,7 +11,7 @@ from iava.methods.oracle import Oracle
 from tests import naive, tiny
 
 QUESTIONS = ["Is there a dog ?", "how many red birds , one or two or three , are there on the street ?", "What ?"]
-SETTINGS = {"top_i": 5, "lam": -1.0}
+SETTINGS = {"top_i": 5, "lam": -1.0, "negative": "zeros"}
 PICTURE = tiny.image(6, (24, 24))  # 3 x 3 tokens of 8 pixels
 
 
@@ -74,7 +74,7 @@ def test_relevant_tokens_rise_most(setup):
         general, query = (
             naive.attention(*setup, PICTURE, text).mean(dim=(0, 1)).tolist() for text in (naive.GENERAL, question)
         )
-        count = sum(naive.irrelevant(general, query, **SETTINGS))
+        count = sum(naive.irrelevant(general, query, top_i=5, lam=-1.0))
         rises = sorted(range(9), key=lambda n: general[n] - query[n])[:count]
         keep = [n in rises for n in range(9)]
         assert selected[row].tolist() == keep
@@ -135,7 +135,7 @@ class TestOracle:
         ],
     )
     def test_keeps_all_but_the_region(self, setup, box, gone):
-        oracle = Oracle().bind(*setup).told(PICTURE, {question: [box] for question in QUESTIONS})
+        oracle = Oracle(negative="zeros").bind(*setup).told(PICTURE, {question: [box] for question in QUESTIONS})
         keep = [n not in gone for n in range(9)]
         assert ask(setup, oracle, *QUESTIONS)[0] == [by_hand(setup, question, keep) for question in QUESTIONS]
 
@@ -143,21 +143,23 @@ class TestOracle:
         regions = {QUESTIONS[0]: [(0, 0, 8, 8), (16, 16, 24, 24)], QUESTIONS[1]: [(9, 9, 15, 15)], QUESTIONS[2]: []}
         gone = [{0, 8}, {4}, set()]
         lvlm = load(*setup)
-        answers = lvlm.ask_many(PICTURE, QUESTIONS, method=Oracle().told(PICTURE, regions), max_new_tokens=5)
+        answers = lvlm.ask_many(
+            PICTURE, QUESTIONS, method=Oracle(negative="zeros").told(PICTURE, regions), max_new_tokens=5
+        )
         for answer, question, lost in zip(answers, QUESTIONS, gone, strict=True):
             expected = by_hand(setup, question, [n not in lost for n in range(9)])
             assert answer.tokens == [token for token in expected if token != 2]
-            one = lvlm.ask(PICTURE, question, method=Oracle().told(PICTURE, regions), max_new_tokens=5)
+            one = lvlm.ask(PICTURE, question, method=Oracle(negative="zeros").told(PICTURE, regions), max_new_tokens=5)
             assert one.tokens == answer.tokens
 
     def test_says_what_it_lacks(self, setup):
         with pytest.raises(ValueError, match="oracle must be told which region answers"):
-            ask(setup, Oracle(), QUESTIONS[0])
+            ask(setup, Oracle(negative="zeros"), QUESTIONS[0])
         with pytest.raises(ValueError, match="oracle was told of other questions"):
-            ask(setup, Oracle().bind(*setup).told(PICTURE, {QUESTIONS[1]: []}), QUESTIONS[0])
+            ask(setup, Oracle(negative="zeros").bind(*setup).told(PICTURE, {QUESTIONS[1]: []}), QUESTIONS[0])
         setup[0].config.model_type = "strange"
         with pytest.raises(ValueError, match="does not know where strange's image tokens look"):
-            ask(setup, Oracle().bind(*setup).told(PICTURE, {QUESTIONS[0]: []}), QUESTIONS[0])
+            ask(setup, Oracle(negative="zeros").bind(*setup).told(PICTURE, {QUESTIONS[0]: []}), QUESTIONS[0])
 
 
 class TestPromptBias:

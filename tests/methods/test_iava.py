@@ -33,8 +33,10 @@ def test_tokens_equal_the_naive_method(shape, top_i, lam, alpha, beta):
     picture = tiny.image(shape["seed"])
     settings = {"top_i": top_i, "lam": lam, "alpha": alpha, "beta": beta}
     expected = [naive.Branches(model, proc, picture, q, **settings).decode(6) for q in QUESTIONS]
-    together = answer(model, tiny.inputs(proc, picture, *QUESTIONS), IAVA(proc, **settings))
-    alone = [answer(model, tiny.inputs(proc, picture, q), IAVA(proc, **settings))[0] for q in QUESTIONS]
+    together = answer(model, tiny.inputs(proc, picture, *QUESTIONS), IAVA(proc, negative="zeros", **settings))
+    alone = [
+        answer(model, tiny.inputs(proc, picture, q), IAVA(proc, negative="zeros", **settings))[0] for q in QUESTIONS
+    ]
     assert together == expected
     assert alone == expected
 
@@ -73,7 +75,7 @@ def test_sampling_equals_a_naive_sampling_loop():
         expected = naive.Branches(model, proc, picture, QUESTIONS[0], beta=0.01).decode(6, sample=True)
         torch.manual_seed(seed)
         inputs = tiny.inputs(proc, picture, QUESTIONS[0])
-        assert answer(model, inputs, IAVA(proc, beta=0.01), do_sample=True, top_k=0) == [expected]
+        assert answer(model, inputs, IAVA(proc, beta=0.01, negative="zeros"), do_sample=True, top_k=0) == [expected]
         answers.add(tuple(expected))
     assert len(answers) > 1
 
@@ -102,7 +104,7 @@ def test_nothing_selected_contrasts_with_no_image():
     branches = naive.Branches(model, proc, picture, QUESTIONS[0])
     inputs = naive.prompt_inputs(proc, picture, QUESTIONS[0])
     branches.negative = naive.embeddings(model, inputs, [False] * 9)
-    assert answer(model, inputs, IAVA(proc, lam=50.0)) == [branches.decode(6)]
+    assert answer(model, inputs, IAVA(proc, lam=50.0, negative="zeros")) == [branches.decode(6)]
 
 
 def test_the_general_instruction_as_the_question_selects_nothing():

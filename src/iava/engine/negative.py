@@ -8,6 +8,7 @@ it may bring, as `past_key_values`, a cache that holds what comes before it.
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
 from iava.engine.boundary import Prompt, pack
 from iava.engine.columns import at_columns, right_aligned
@@ -37,10 +38,23 @@ def zeros(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
 
 
 def drop(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
-    """The sequence without the image's other tokens; all that remains keeps its position. See `zeros`."""
-    remains = prompt.attention_mask.bool() & ~_others(prompt, keep)
+    """The sequence without the image's other tokens; all that remains keeps its position. See `zeros`.
+
+    What stands before the image is not read again where nothing there depends on the image.
+    """
+    return _without(prompt, _others(prompt, keep), _before_images(prompt))
+
+
+def _without(prompt: Prompt, columns: torch.Tensor, before: DynamicCache | None) -> dict[str, Any]:
+    """The sequence without some columns, (B, S) bool, behind what `before` holds of it."""
+    remains = prompt.attention_mask.bool() & ~columns
+    start = before.get_seq_length() if before else 0
+    seen = remains[:, :start].clone()
+    remains[:, :start] = False
     index, valid = right_aligned(remains)
     inputs = at_columns(prompt.inputs, index, valid)
+    if before:
+        inputs |= {"attention_mask": torch.cat([seen, valid], dim=1).long(), "past_key_values": before}
     if inputs.get("deepstack_visual_embeds") is not None:
         kept = remains[prompt.is_image]
         inputs["deepstack_visual_embeds"] = [features[kept] for features in inputs["deepstack_visual_embeds"]]
@@ -49,8 +63,7 @@ def drop(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
 
 def text_only(prompt: Prompt) -> dict[str, Any]:
     """The prompts without any image token, numbered as text alone is. What a template writes around an image stays."""
-    _, valid = pack(prompt.is_image)
-    inputs = drop(prompt, torch.zeros_like(valid))
+    inputs = _without(prompt, prompt.is_image, None)
     positions = prompt.inputs["position_ids"]
     start = prompt.attention_mask.argmax(dim=1, keepdim=True).expand(*positions.shape[:-2], -1, 1)
     rank = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
@@ -95,6 +108,15 @@ def pixels(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
     kept = torch.zeros_like(prompt.is_image).scatter(1, index, valid & keep)
     rows = first_of_each(prompt)
     return with_pixels(prompt, painted(prompt, kept[rows][prompt.is_image[rows]]))
+
+
+def _before_images(prompt: Prompt) -> DynamicCache | None:
+    """The keys and values of the columns before the first image of any prompt, if there are such, and they stand."""
+    width = int(prompt.is_image.long().argmax(dim=1).min())
+    # Masks made of token types are not made for a part of the prompt.
+    if width == 0 or prompt.inputs.get("token_type_ids") is not None:
+        return None
+    return prefix_cache(prompt, prompt.input_ids.shape[1], width=width)
 
 
 def _others(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:

@@ -7,13 +7,21 @@ is. So the other instruction costs its own few tokens: they are run behind the c
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from PIL import Image
 from transformers import DynamicCache, ProcessorMixin
 
 from iava.engine.boundary import Prompt, pack, run
+from iava.engine.cache import cache_behind
 from iava.engine.probe import last_row, over_images
+
+# What processors made of texts around a blank image: every method of every question asks for the same few.
+_written_by: WeakKeyDictionary[ProcessorMixin, dict[str, dict[str, Any]]] = WeakKeyDictionary()
+
+
+_REMEMBERED = 64
 
 
 class Instruction:
@@ -122,7 +130,7 @@ class Instruction:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """What the processor makes of the instruction and an image of no meaning; (1, ...) each."""
+        """What the processor makes of the instruction beside an image; (1, ...) each."""
         return self._written("image", "text", text=self._text)
 
     def _puts_the_image_itself(self) -> bool:
@@ -141,9 +149,15 @@ class Instruction:
             parts = [{"type": "image"} if kind == "image" else {"type": "text", "text": text} for kind in order]
             turn: Any = {"role": "user", "content": parts}
             text = self._processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
-        # Through the processor, because only it knows what it writes around an image.
-        blank = Image.new("RGB", (64, 64))
-        return dict(self._processor(text=[text], images=[blank], return_tensors="pt"))
+        written = _written_by.setdefault(self._processor, {})
+        if text not in written:
+            # Through the processor, because only it knows what it writes around an image.
+            made = self._processor(text=[text], images=[Image.new("RGB", (64, 64))], return_tensors="pt")
+            # Prompts of questions come by, too, once each.
+            if len(written) == _REMEMBERED:
+                del written[next(iter(written))]
+            written[text] = {key: value for key, value in made.items() if key != "pixel_values"}
+        return written[text]
 
     def _letters(self, ids: list[int]) -> str:
         """Text without spaces: tokens may or may not carry the space between the text and the template."""
@@ -239,7 +253,9 @@ def _behind(prompt: Prompt, cache: DynamicCache, tails: list[list[int]]) -> dict
     }
 
 
-def prefix_cache(prompt: Prompt, more: int, rows: list[int] | None = None) -> DynamicCache | None:
+def prefix_cache(
+    prompt: Prompt, more: int, rows: list[int] | None = None, width: int | None = None
+) -> DynamicCache | None:
     """The keys and values up to the last image token of the batch, to run other tokens behind.
 
     The prompt's cache is left as it was.
@@ -248,26 +264,23 @@ def prefix_cache(prompt: Prompt, more: int, rows: list[int] | None = None) -> Dy
         prompt: what the decoder read.
         more: how many tokens are to follow.
         rows: of these prompts only.
+        width: of these first columns only; None takes as many as the prompts reach to their last image token.
 
     Returns:
-        A cache of as many columns as the prompts reach to their last image token, or None if these keys and values
-        depend on what follows the image, or are not all there.
+        The cache, or None if these keys and values depend on what follows the image, or are not all there.
     """
-    width = int(prompt.last_image.max()) + 1
+    width = int(prompt.last_image.max()) + 1 if width is None else width
     config = prompt.model.get_decoder().config
     window = getattr(config, "sliding_window", None)
     # Behind prompts of different lengths the distances between columns are larger than between tokens.
     if not prompt.shareable or (window is not None and width + more > window):
         return None
-    cache = DynamicCache()
-    everyone = rows is None or rows == list(range(len(prompt.input_ids)))
     layers: list[Any] = prompt.cache.layers
-    for number, layer in enumerate(layers):
-        if layer.keys.shape[-2] < prompt.input_ids.shape[1]:
-            return None
-        keys, values = (part if everyone else part[rows] for part in (layer.keys, layer.values))
-        cache.update(keys[:, :, :width], values[:, :, :width], number)
-    return cache
+    if any(layer.keys.shape[-2] < prompt.input_ids.shape[1] for layer in layers):
+        return None
+    everyone = rows is None or rows == list(range(len(prompt.input_ids)))
+    columns = (slice(None) if everyone else rows, slice(None), slice(width))
+    return cache_behind((layer.keys[columns], layer.values[columns]) for layer in layers)
 
 
 def _once_a_beginning(prompt: Prompt, tail: list[int]) -> torch.Tensor | None:

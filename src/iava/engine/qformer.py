@@ -38,14 +38,35 @@ def features_under(prompt: Prompt, *instructions: Instruction) -> torch.Tensor |
         pad_sequence([text[name][0] for text in texts], batch_first=True).to(pixels.device).expand(len(pixels), -1)
         for name in ("qformer_input_ids", "qformer_attention_mask")
     )
-    features = outer.get_image_features(
-        pixels,
-        qformer_input_ids=ids,
-        qformer_attention_mask=mask,
-        interpolate_pos_encoding=given.get("interpolate_pos_encoding", False),
-        return_dict=True,
-    ).pooler_output
+    # Bound to an object of ours, the model's own function goes on from what its vision tower saw for the question.
+    seen: Any = _Seen(outer, given["image_features"].vision_outputs)
+    features = (
+        type(outer)
+        .get_image_features(
+            seen,
+            pixels,
+            qformer_input_ids=ids,
+            qformer_attention_mask=mask,
+            interpolate_pos_encoding=given.get("interpolate_pos_encoding", False),
+            return_dict=True,
+        )
+        .pooler_output
+    )
     return features.repeat_interleave(times, dim=0)
+
+
+class _Seen:
+    """The model, with a vision tower that has seen the image already."""
+
+    def __init__(self, model: Any, vision_outputs: Any) -> None:
+        self._model = model
+        self._vision_outputs = vision_outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def vision_model(self, **_pixels: Any) -> Any:
+        return self._vision_outputs
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Reading each image once: prompts that begin alike are read together, and what was read can be kept.
 
 In a causal decoder the keys and values up to the last image token do not depend on what follows. Prompts whose
-decoder inputs up to there are equal, bit by bit, share them; each prompt then costs what follows its image.
+decoder inputs up to there are equal share them; each prompt then costs what follows its image.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from iava.engine.boundary import Prompt, run
+from iava.engine.cache import cache_behind, put
 from iava.engine.columns import at_columns, right_aligned
 from iava.engine.probe import last_row
 
@@ -34,7 +35,12 @@ class Beginning:
     attention: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 
     def equals(self, embeddings: torch.Tensor, positions: torch.Tensor) -> bool:
-        return torch.equal(self.embeddings, embeddings) and torch.equal(self.positions, positions)
+        """Whether another prompt begins so; up to rounding, because a vision tower's threads round each row their own
+        way."""
+        if embeddings.shape != self.embeddings.shape or not torch.equal(self.positions, positions):
+            return False
+        rounding = 16 * torch.finfo(embeddings.dtype).eps * self.embeddings.abs().amax()
+        return bool((self.embeddings - embeddings).abs().amax() <= rounding)
 
 
 class Memory:
@@ -45,14 +51,19 @@ class Memory:
 
 
 def read_together(
-    prompt: Prompt, memory: Memory | None, steering: Callable[[torch.Tensor], AbstractContextManager[None]]
+    prompt: Prompt,
+    memory: Memory | None,
+    steering: Callable[[torch.Tensor], AbstractContextManager[None]],
+    *,
+    probe: bool,
 ) -> Any:
-    """Reads prompts of which some begin alike; fills the prompt's rows, its cache and its `beginnings`.
+    """Reads prompts of which some begin alike; fills the prompt's cache, its `beginnings` and, probing, its rows.
 
     Args:
         prompt: with an empty cache, and no rows.
         memory: what was read before; what is read now is added. None keeps nothing.
         steering: entered while what follows the beginnings is read; given (B, K) bool, the image tokens in that run.
+        probe: whether the attention of the last prompt tokens is wanted.
 
     Returns:
         The model's outputs for the last tokens, or None if nothing can be shared.
@@ -74,7 +85,7 @@ def read_together(
         if memory is not None:
             memory.beginnings = known
     prompt.beginnings = [known[number] for number in found]
-    return _read_on(prompt, begins, mask & ~begins, steering)
+    return _read_on(prompt, begins, mask & ~begins, steering, probe)
 
 
 def _matched(prompt: Prompt, begins: torch.Tensor, known: list[Beginning]) -> tuple[list[int], list[int]]:
@@ -127,20 +138,22 @@ def _read_on(
     begins: torch.Tensor,
     follows: torch.Tensor,
     steering: Callable[[torch.Tensor], AbstractContextManager[None]],
+    probe: bool,
 ) -> Any:
     """Runs what follows the beginnings, and puts all keys and values where the prompts have them."""
     length = prompt.input_ids.shape[1]
     width = int(begins.sum(dim=1).max())
-    cache = DynamicCache()
-    for number in range(len(prompt.beginnings[0].layers)):
-        parts = [beginning.layers[number] for beginning in prompt.beginnings]
-        keys, values = (torch.stack([_aligned(part[kind], width) for part in parts]) for kind in (0, 1))
-        cache.update(keys, values, number)
+    before = [
+        tuple(_side_by_side(parts, width) for parts in zip(*layer, strict=True))
+        for layer in zip(*(beginning.layers for beginning in prompt.beginnings), strict=True)
+    ]
+    cache = cache_behind((keys, values) for keys, values in before)
     index, valid = right_aligned(follows)
     inputs = at_columns(prompt.inputs, index, valid)
-    before, seen = right_aligned(begins)
-    is_image = torch.cat([prompt.is_image.gather(1, before) & seen, torch.zeros_like(valid)], dim=1)
-    with last_row(prompt.model) as rows, steering(is_image):
+    place, seen = right_aligned(begins)
+    is_image = torch.cat([prompt.is_image.gather(1, place) & seen, torch.zeros_like(valid)], dim=1)
+    watch: AbstractContextManager[list[torch.Tensor]] = last_row(prompt.model) if probe else nullcontext([])
+    with watch as rows, steering(is_image):
         outputs = run(
             prompt.model,
             {
@@ -150,28 +163,52 @@ def _read_on(
             },
             cache,
         )
-    # Columns of the run for the prompts' columns; both parts end at the right.
-    columns = torch.arange(length, device=index.device)
-    place = width - 1 - (prompt.last_image - columns)
-    source = torch.where(columns <= prompt.last_image, place.clamp(min=0), width + valid.shape[1] - length + columns)
+    ends = [last + 1 for last in prompt.last_image[:, 0].tolist()]
     layers: list[Any] = cache.layers
-    for number, layer in enumerate(layers):
-        place = source[:, None, :, None].to(layer.keys.device)
-        keys, values = (
-            part.gather(2, place.expand(-1, part.shape[1], -1, part.shape[3])) for part in (layer.keys, layer.values)
+    for number, ((keys, values), layer) in enumerate(zip(before, layers, strict=True)):
+        put(
+            prompt.cache,
+            number,
+            _placed(keys, layer.keys, ends, length),
+            _placed(values, layer.values, ends, length),
         )
-        prompt.cache.update(keys, values, number)
+    there = prompt.attention_mask[:, None]
     prompt.rows = [
-        row.gather(-1, source[:, None].expand(-1, row.shape[1], -1)) * prompt.attention_mask[:, None]
-        for row in (row.to(source.device) for row in rows)
+        _placed(row[:, :, :width, None], row[:, :, width:, None], ends, length)[..., 0] * there.to(row.device)
+        for row in rows
     ]
     outputs.past_key_values = prompt.cache
     return outputs
 
 
-def _aligned(part: torch.Tensor, width: int) -> torch.Tensor:
-    """(heads, P, d) -> (heads, width, d), at the right."""
-    return torch.nn.functional.pad(part, (0, 0, width - part.shape[1], 0))
+def _side_by_side(parts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
+    """(heads, P, d) each -> (B, heads, width, d), at the right; one and the same part is not copied."""
+    if all(part is parts[0] for part in parts) and parts[0].shape[1] == width:
+        return parts[0].expand(len(parts), -1, -1, -1)
+    return torch.stack([torch.nn.functional.pad(part, (0, 0, width - part.shape[1], 0)) for part in parts])
+
+
+def _placed(before: torch.Tensor, after: torch.Tensor, ends: list[int], length: int) -> torch.Tensor:
+    """What belongs to beginnings and to what follows them, where the prompts have it.
+
+    Args:
+        before: (B, heads, P, d), at the right.
+        after: (B, heads, W, d), at the right.
+        ends: for each row the prompt's column that follows its beginning.
+        length: S.
+
+    Returns:
+        (B, heads, S, d); what stands at a prompt's padding has no meaning, but is finite.
+    """
+    width = before.shape[2]
+    placed = after.new_zeros(*after.shape[:2], length, after.shape[3])
+    for end in set(ends):
+        same = [row for row, other in enumerate(ends) if other == end]
+        rows = slice(same[0], same[-1] + 1) if len(same) == same[-1] - same[0] + 1 else same
+        first, rest = min(end, width), min(length - end, after.shape[2])
+        placed[rows, :, end - first : end] = before[rows, :, width - first :]
+        placed[rows, :, length - rest :] = after[rows, :, after.shape[2] - rest :]
+    return placed
 
 
 def may_begin_alike(input_ids: torch.Tensor, is_image: torch.Tensor) -> bool:

@@ -8,6 +8,7 @@ criteria and logits processors therefore work as they do in `generate`.
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,6 +68,7 @@ class Twin:
         self.extra = 0
         self._ahead: torch.Tensor | None = None
         self._is_image: torch.Tensor | None = None
+        self._join: Callable[[], torch.Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -106,12 +108,23 @@ class Twin:
         shared = other.get_seq_length()
         with self._steering(self._is_image, second=True):
             negative = run(self.model, inputs, other)
-        mask, cache, length = inputs["attention_mask"], outputs.past_key_values, input_ids.shape[1]
+        mask, cache = inputs["attention_mask"], outputs.past_key_values
         self._ahead = inputs["position_ids"][..., -1:] - prompt.inputs["position_ids"][..., -1:]
-        self.extra = _missing_columns(mask, shared, length)
-        _widen(cache, self.extra)
-        self._mask = _append_rows(cache, other, mask, shared, length + self.extra, self.extra)
+        self.extra = _missing_columns(mask, shared, input_ids.shape[1])
+        # Whoever wants one token only, as many benchmarks do, need not pay for it.
+        self._join = partial(_append_rows, cache, other, mask, shared, input_ids.shape[1], self.extra)
         return self._combined(outputs, negative.logits[:, -1])
+
+    @property
+    def joined(self) -> bool:
+        """Whether the second branch's rows are in the cache behind the first's."""
+        return self._mask is not None
+
+    def _joined_mask(self) -> torch.Tensor:
+        if self._join is not None:
+            self._mask, self._join = self._join(), None
+        assert self._mask is not None
+        return self._mask
 
     def _read_together(
         self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], Outputs]
@@ -124,7 +137,7 @@ class Twin:
         with capture(self.model, stop=True) as captured:
             read()
         prompt = self._prompt(input_ids, model_kwargs, captured)
-        return prompt, read_together(prompt, self._memory, self._steering)
+        return prompt, read_together(prompt, self._memory, self._steering, probe=self._second is not None)
 
     def _steering(self, is_image: torch.Tensor | None, second: bool = False) -> AbstractContextManager[None]:
         """Steers a run of one branch: (B, T) bool, where its image tokens are."""
@@ -151,13 +164,12 @@ class Twin:
         """Both branches get the same new tokens; where these stand and what they may look at is each one's own."""
         if self._second is None:
             return self.model.prepare_inputs_for_generation(input_ids, **kwargs)
-        batch = len(input_ids)
-        assert self._mask is not None
+        batch, seen = len(input_ids), self._joined_mask()
         assert self._ahead is not None
         mask = kwargs.get("attention_mask")
         first = torch.nn.functional.pad(torch.ones_like(input_ids) if mask is None else mask, (self.extra, 0))
-        new = first[:, self._mask.shape[1] :]
-        kwargs["attention_mask"] = torch.cat([first, torch.cat([self._mask.to(first), new], dim=1)])
+        new = first[:, seen.shape[1] :]
+        kwargs["attention_mask"] = torch.cat([first, torch.cat([seen.to(first), new], dim=1)])
         for key in _OF_ROWS[1:]:
             if kwargs.get(key) is not None:
                 kwargs[key] = torch.cat([kwargs[key], kwargs[key]])
@@ -184,8 +196,11 @@ class Twin:
         return outputs
 
     def _reorder_cache(self, cache: Any, beams: torch.Tensor) -> Any:
-        # The second branch's rows lie behind the first's and follow the same beams.
-        rows = beams if self._second is None else torch.cat([beams, beams + len(beams)])
+        rows = beams
+        if self._second is not None:
+            # The second branch's rows lie behind the first's and follow the same beams.
+            self._joined_mask()
+            rows = torch.cat([beams, beams + len(beams)])
         cache.reorder_cache(rows.long())
         return cache
 
@@ -227,34 +242,37 @@ def _append_rows(
     """Puts the second branch's rows behind the first's, layer by layer, freeing the second's as it goes.
 
     Args:
-        cache: the first branch's, of any kind of layers; it holds S columns.
-        other: the second branch's; its last columns belong to the cache's last ones.
+        cache: the first branch's, of any kind of layers.
+        other: the second branch's; what it has belongs to the cache's last columns.
         mask: (B, K) 1 where a column of `other` may be seen.
         shared: how many of `other`'s first columns are the first branch's own.
-        length: S.
-        extra: how many of the cache's first columns are empty.
+        length: of the prompts.
+        extra: how many columns more than that the second branch needs: the cache gets as many empty ones first.
 
     Returns:
-        (B, S) 1 where the second branch's rows may be seen.
+        (B, length + extra) 1 where the second branch's rows may be seen.
     """
+    _widen(cache, extra)
+    length += extra
     new = mask.shape[1] - shared
     seen = mask.new_zeros(len(mask), length)
     seen[:, :shared] = mask[:, :shared]
     fresh = mask[:, shared:].bool()
+    whole = bool(fresh.all())
     seen[:, length - new :] = torch.where(fresh, mask[:, shared:], seen[:, length - new :])
     for layer, other_layer in zip(cache.layers, other.layers, strict=True):
         for name in ("keys", "values"):
             ours, theirs = getattr(layer, name), getattr(other_layer, name)
-            rows = torch.zeros_like(ours)
-            if shared:
-                rows[:, :, : ours.shape[-2] - extra] = ours[:, :, extra:]
+            # What they do not share, and nothing fresh replaces, is not seen.
+            both = torch.cat([ours, ours.roll(-extra, dims=2) if extra else ours])
+            rows = both[len(ours) :]
             # A static layer is filled from its start, a sliding one may have lost its first columns.
             end = min(length, ours.shape[-2])
             begin = max(end - new, 0)
             tail = theirs[:, :, -(end - begin) :]
             keep = fresh[:, None, -(end - begin) :, None].to(ours.device)
-            rows[:, :, begin:end] = torch.where(keep, tail, rows[:, :, begin:end])
-            setattr(layer, name, torch.cat([ours, rows]))
+            rows[:, :, begin:end] = tail if whole else torch.where(keep, tail, rows[:, :, begin:end])
+            setattr(layer, name, both)
         other_layer.reset()
     return seen
 
@@ -322,7 +340,7 @@ def decode(
         **model_kwargs,
     )
     kept = getattr(result, "past_key_values", None)
-    if second is not None and kept is not None:
+    if twin.joined and kept is not None:
         # The second branch's rows are of no use to who goes on from here.
         for layer in kept.layers:
             layer.keys, layer.values = layer.keys.chunk(2)[0], layer.values.chunk(2)[0]

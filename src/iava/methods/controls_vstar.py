@@ -87,7 +87,7 @@ class NoImage(Method):
     name, title = "no-image", "no image"
     control = True
 
-    def __init__(self, *, alpha: float = 1.0, beta: float = 0.1, negative: str = "zeros") -> None:
+    def __init__(self, *, alpha: float = 1.0, beta: float = 0.1, negative: str = "drop") -> None:
         check_number("alpha", alpha, low=0)
         check_number("beta", beta, low=0, high=1)
         if negative not in NEGATIVES:

@@ -38,9 +38,9 @@ class IAVA(Method):
             takes the published value: 0.0 for LLaVA, -0.1 for InstructBLIP, 0.0 for others. Or "auto".
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
-        negative: how the other tokens are masked: "zeros" sets their embeddings to zero, "drop" takes them out of
-            the sequence, "hide" keeps what follows the image from looking at them, "pixels" paints their patches over
-            and reads the image again. Where none is selected, all are masked: only the text is left to answer from.
+        negative: how the others are masked: "drop" takes them out of the sequence (best on tune, docs/papers.md),
+            "zeros" zeroes their embeddings, "hide" keeps what follows the image from looking at them, "pixels" paints
+            their patches over and reads the image again. Where none is selected, all are masked: only text is left.
         layers: whose attention is averaged: "all", or decoder layer indices, negative ones from the end.
         qformer: what InstructBLIP's Q-Former reads in the general pass: its "own" general instruction, or the
             "query", as in the question's pass.
@@ -68,7 +68,7 @@ class IAVA(Method):
         lam: float | str | None = None,
         alpha: float = 1.0,
         beta: float = 0.1,
-        negative: str = "zeros",
+        negative: str = "drop",
         layers: str | Sequence[int] = "all",
         qformer: str = "own",
         model: PreTrainedModel | None = None,

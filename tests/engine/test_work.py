@@ -1,0 +1,163 @@
+"""What a call costs, in counted work: columns that the decoder runs, images looked at, rows of attention."""
+
+import pytest
+import torch
+
+import iava
+from iava.bench.memory import peak
+from iava.engine import probe, twin
+from iava.engine.prefix import prefix_cache
+from tests import families, tiny
+from tests.engine.test_prefix import read
+from tests.test_reading import counting
+
+PICTURE = tiny.image(2)
+# With the template behind them 7, 11 and 3 tokens, behind 2 + 9 of the beginning.
+QUESTIONS = ["Is there a dog ?", "where is the blue boat on the street ?", "What ?"]
+BEGINNING, BEFORE, GENERAL = 11, 2, 6
+
+
+@pytest.fixture
+def lvlm():
+    return iava.load(tiny.model(1), tiny.processor())
+
+
+def decoder_columns(lvlm, questions, tokens=1, **settings):
+    """The columns of each run of the decoder, and how many image tokens each question's second branch keeps."""
+    columns, handle = counting(lvlm.model)
+    answers = lvlm.ask_many(PICTURE, questions, max_new_tokens=tokens, explain=True, **settings)
+    handle.remove()
+    kept = [0 if a.explanation.selected is None else int(a.explanation.selected.sum()) for a in answers]
+    return columns, kept
+
+
+def test_the_columns_of_one_question(lvlm):
+    whole = BEGINNING + 7
+    assert decoder_columns(lvlm, QUESTIONS[:1], method="greedy")[0] == [whole]
+    assert decoder_columns(lvlm, QUESTIONS[:1], negative="zeros")[0] == [whole, GENERAL, whole]
+    assert decoder_columns(lvlm, QUESTIONS[:1], negative="hide")[0] == [whole, GENERAL, 7]
+    columns, kept = decoder_columns(lvlm, QUESTIONS[:1], negative="drop", top_i=4, lam=-0.5)
+    assert 0 < kept[0] < 9
+    assert columns == [whole, GENERAL, kept[0] + 7]
+
+
+def test_the_columns_of_six_questions_about_one_image(lvlm):
+    six = [*QUESTIONS, *QUESTIONS[::-1]]
+    # The shorter ones are padded to the longest: 11.
+    assert decoder_columns(lvlm, six, method="greedy")[0] == [BEGINNING, 6 * 11]
+    assert decoder_columns(lvlm, six, negative="hide")[0] == [BEGINNING, 6 * 11, GENERAL, 6 * 11]
+    assert decoder_columns(lvlm, six, negative="zeros")[0] == [BEGINNING, 6 * 11, GENERAL, 6 * (BEGINNING + 11)]
+    columns, kept = decoder_columns(lvlm, six, negative="drop", top_i=4, lam=-0.5)
+    # The prompts are padded on the left: what stands before the image is in the same columns for the longest ones only.
+    rest = [k + tail + (0 if tail == 11 else BEFORE) for k, tail in zip(kept, [7, 11, 3, 3, 11, 7], strict=True)]
+    assert columns == [BEGINNING, 6 * 11, GENERAL, 6 * max(rest)]
+
+
+def test_a_new_token_is_two_columns(lvlm):
+    lvlm.model.generation_config.eos_token_id = None
+    for negative in ("zeros", "drop", "hide"):
+        assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, negative=negative)[0][3:] == [2, 2, 2]
+    assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, method="greedy")[0][1:] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("method", ["greedy", "iava"])
+def test_a_picture_is_processed_and_seen_once_whatever_is_asked(lvlm, method, monkeypatch):
+    processed, seen = [], []
+    kind = type(lvlm.processor.image_processor)
+    preprocess, features = kind.preprocess, lvlm.model.model.get_image_features
+
+    def count_processed(self, images, *args, **kwargs):
+        processed.append(images)
+        return preprocess(self, images, *args, **kwargs)
+
+    def count_seen(pixel_values, **kwargs):
+        seen.append(len(pixel_values))
+        return features(pixel_values, **kwargs)
+
+    monkeypatch.setattr(kind, "preprocess", count_processed)
+    monkeypatch.setattr(lvlm.model.model, "get_image_features", count_seen)
+    # What is written around an image is found out with a blank one, once for each text and processor.
+    lvlm.ask(tiny.image(3), QUESTIONS[0], method=method, max_new_tokens=1)
+    processed.clear()
+    seen.clear()
+    lvlm.ask_many(PICTURE, QUESTIONS, method=method, max_new_tokens=1)
+    assert (len(processed), seen) == (1, [1])
+    reading = lvlm.read(PICTURE)
+    for question in QUESTIONS:
+        reading.ask(question, method=method, max_new_tokens=1)
+    assert (len(processed), seen) == (2, [1, 1])
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_a_picture_processed_once_is_as_processed_for_each_question(name):
+    lvlm = iava.load(*families.build(name))
+    found = lvlm._inputs(lvlm.read(PICTURE), QUESTIONS, pixels=True)
+    texts = [lvlm.prompt(question) for question in QUESTIONS]
+    made = lvlm.processor(
+        text=texts, images=[[PICTURE] for _ in texts], padding=True, padding_side="left", return_tensors="pt"
+    )
+    expected = {key: value for key, value in made.items() if key != "labels"}
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        # The Q-Former's text is padded on its own side.
+        if not key.startswith("qformer"):
+            torch.testing.assert_close(found[key], value, atol=0, rtol=0)
+
+
+def test_no_attention_is_computed_where_none_is_asked_for(lvlm, monkeypatch):
+    rows = []
+    attention_row = probe.attention_row
+
+    def count(*args, **kwargs):
+        rows.append(1)
+        return attention_row(*args, **kwargs)
+
+    monkeypatch.setattr(probe, "attention_row", count)
+    for method in ("greedy", "sample", "apc", "bias"):
+        lvlm.ask(PICTURE, QUESTIONS[0], method=method, max_new_tokens=3)
+        lvlm.ask_many(PICTURE, QUESTIONS, method=method, max_new_tokens=3)
+        reading = lvlm.read(PICTURE)
+        reading.ask_many(QUESTIONS, method=method, max_new_tokens=3)
+        reading.ask(QUESTIONS[0], method=method, max_new_tokens=3)
+    assert not rows
+    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=3)
+    # Three layers, for the questions and for the general instruction.
+    assert len(rows) == 6
+
+
+def test_instructblips_image_is_seen_once_for_both_instructions():
+    model, processor = families.build("instructblip")
+    lvlm, seen = iava.load(model, processor), []
+    handle = model.vision_model.register_forward_pre_hook(lambda *_: seen.append(1))
+    lvlm.ask(PICTURE, QUESTIONS[0], max_new_tokens=2)
+    handle.remove()
+    assert seen == [1]
+
+
+def test_branches_are_joined_when_a_second_token_is_wanted(lvlm, monkeypatch):
+    joined = []
+    append_rows = twin._append_rows
+
+    def count(*args):
+        joined.append(1)
+        return append_rows(*args)
+
+    monkeypatch.setattr(twin, "_append_rows", count)
+    lvlm.model.generation_config.eos_token_id = None
+    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=1)
+    assert not joined
+    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=3)
+    assert joined == [1]
+
+
+def test_a_prefix_is_looked_at_and_not_kept_twice():
+    model, proc = tiny.model(), tiny.processor()
+    prompt = read(model, tiny.inputs(proc, PICTURE, *QUESTIONS))
+    cache = prefix_cache(prompt, 5)
+    width = int(prompt.last_image.max()) + 1
+    most, _ = peak(lambda: prefix_cache(prompt, 5), torch.device("cpu"))
+    assert most < prompt.cache.layers[0].keys.nbytes
+    with torch.no_grad():
+        model.get_decoder()(inputs_embeds=torch.zeros(3, 2, 32), past_key_values=cache, use_cache=True)
+    assert cache.get_seq_length() == width + 2
+    assert [layer.keys.shape[2] for layer in cache.layers] == [2, 2, 2]
