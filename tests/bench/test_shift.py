@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from iava.bench.shift import beyond_bias, bias_curve
+from iava.bench.shift import at_best_threshold, beyond_bias, bias_curve
 from tests.bench.test_stats import naive_draws
 
 
@@ -65,3 +65,28 @@ def test_a_pure_shift_is_not_beyond_it(bias):
     right = [yes == (truth == "yes") for yes, truth in zip(said, truths, strict=True)]
     difference, limits = beyond_bias(margins, truths, said, right, [str(i) for i in range(40)], seed=0)
     assert (difference, *limits) == pytest.approx((0, 0, 0))
+
+
+@pytest.mark.parametrize("values", [None, 2])
+def test_the_best_threshold_equals_trying_every_one_in_every_resample(values):
+    margins, truths = questions(3, 48, values)
+    others, _ = questions(4, 48, values)
+    clusters = [f"image-{i // 4}" for i in range(48)]
+    best, above, limits = at_best_threshold(margins, others, truths, clusters, seed=7, resamples=120)
+
+    def reached(margins, q):
+        return max(right for _, right in tried([margins[i] for i in q], [truths[i] for i in q]))
+
+    assert best == pytest.approx(reached(margins, range(48)))
+    assert above == pytest.approx(best - reached(others, range(48)))
+    expected = [reached(margins, q) - reached(others, q) for q in naive_draws(clusters, 7, 120)]
+    assert limits == pytest.approx(np.quantile(expected, [0.025, 0.975]))
+
+
+def test_a_shift_does_not_move_the_best_threshold():
+    margins, truths = questions(2, 40)
+    best, above, limits = at_best_threshold(
+        [m + 3 for m in margins], margins, truths, list(map(str, range(40))), seed=0
+    )
+    assert (above, *limits) == (0, 0, 0)
+    assert best >= np.mean([(m > 0) == (t == "yes") for m, t in zip(margins, truths, strict=True)])

@@ -12,7 +12,7 @@ from iava.bench.published import beside, is_pocket
 from iava.bench.records import Record
 from iava.bench.results import Row, is_control, number, pair, title, verdicts
 from iava.bench.runs import Run
-from iava.bench.shift import Curve, beyond_bias, bias_curve
+from iava.bench.shift import Curve, at_best_threshold, beyond_bias, bias_curve
 from iava.bench.tables import Cell, Line, Table, category_tables, main_metric, settings_text, summary
 from iava.explain.overlay import data_uri
 from iava.pocket.scenes import load_scene
@@ -167,7 +167,7 @@ def _beyond(run: Run, overall: Sequence[Row]) -> Table | None:
     greedy = {record["id"]: record for record in _yes_no(run.of(REFERENCE))}
     lines = []
     for row in overall:
-        ours = [record for record in run.of(row["method"]) if record["id"] in greedy]
+        ours = [record for record in _yes_no(run.of(row["method"])) if record["id"] in greedy]
         if row["method"] == REFERENCE or not ours or "yes_ratio" not in row["metrics"]:
             continue
         theirs = [greedy[record["id"]] for record in ours]
@@ -177,19 +177,24 @@ def _beyond(run: Run, overall: Sequence[Row]) -> Table | None:
         images = [record["image"] for record in ours]
         beyond, limits = beyond_bias(_margins(theirs), truths, said, right, images, seed=run.settings["seed"])
         accuracy = sum(right) / len(right)
+        margins, others = _margins(ours), _margins(theirs)
+        best, above, around = at_best_threshold(margins, others, truths, images, seed=run.settings["seed"])
         cells = [
             Cell(number("yes_ratio", value := sum(said) / len(said)), "", value),
             Cell(number("accuracy", accuracy), "", accuracy),
             Cell(number("accuracy", accuracy - beyond), "", accuracy - beyond),
             Cell(number("accuracy", beyond, sign=True), pair("accuracy", limits, sign=True), beyond),
+            Cell(number("accuracy", best), "", best),
+            Cell(number("accuracy", above, sign=True), pair("accuracy", around, sign=True), above),
         ]
         control = is_control(row["method"])
         lines.append(Line(title(row["method"]), cells, "control" if control else "", not control))
     note = (
         "Accuracy against what greedy decoding reaches at the same yes-ratio when a constant is added to its yes-no "
-        "margin on these very questions. Around zero: a shift and nothing else."
+        "margin on these very questions. Around zero: a shift and nothing else. Behind it: each method's accuracy at "
+        "the best threshold of its own margin, and how far that lies above greedy decoding's at its best."
     )
-    headings = ["Yes-ratio", "Accuracy", "Bias alone", "Beyond bias"]
+    headings = ["Yes-ratio", "Accuracy", "Bias alone", "Beyond bias", "Best threshold", "Over greedy's best"]
     return Table("Beyond a constant bias", headings, lines, note) if lines else None
 
 

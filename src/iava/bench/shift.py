@@ -4,7 +4,7 @@ A method that says yes more often moves along this curve, whatever it knows abou
 curve is more than a constant bias could have done (arXiv 2504.10020).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -82,3 +82,51 @@ def beyond_bias(
     difference = above(np.ones((1, len(totals))))[0]
     values = [above(draws) for draws in draws_in_chunks(len(totals), seed, resamples)]
     return float(difference), interval(np.concatenate(values))
+
+
+def at_best_threshold(
+    margins: Sequence[float],
+    others: Sequence[float],
+    truths: Sequence[str],
+    clusters: Sequence[str],
+    *,
+    seed: int,
+    resamples: int = 1000,
+) -> tuple[float, float, Interval]:
+    """The accuracy of yes-no margins when yes is said above their best threshold, and how far that is above others'.
+
+    Each has the threshold that is best on these very questions (in each resample anew): a ruler, not a method. It does
+    not care about a shift, and asks at the working point what AUC asks on average.
+
+    Args:
+        margins: (Q,), of a method.
+        others: (Q,), of greedy decoding, for the same questions.
+        truths: (Q,), "yes" or "no".
+        clusters: (Q,), the image of each question.
+        seed: the images drawn.
+
+    Returns:
+        The accuracy, its difference from the others', both fractions of 1, and the difference's 95 % interval.
+    """
+    images = numbered(clusters)
+    ours, theirs = (_best_of(values, truths, images) for values in (margins, others))
+    count = int(images.max()) + 1
+    every = np.ones((1, count))
+    values = [ours(draws) - theirs(draws) for draws in draws_in_chunks(count, seed, resamples)]
+    accuracy = float(ours(every)[0])
+    return accuracy, accuracy - float(theirs(every)[0]), interval(np.concatenate(values))
+
+
+def _best_of(margins: Sequence[float], truths: Sequence[str], images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What gives, for (R, C) how often each image is drawn, (R,) the accuracy at the best threshold."""
+    order, ends = _from_the_surest(margins)
+    sign = np.array([1.0 if truth == "yes" else -1.0 for truth in truths])[order]
+    where = images[order]
+
+    def best(draws: np.ndarray) -> np.ndarray:
+        weights = draws[:, where]
+        gained = np.cumsum(weights * sign, axis=1)[:, ends].max(axis=1)
+        # Above all margins lies a threshold, too: nothing is yes.
+        return ((weights * (sign < 0)).sum(axis=1) + np.maximum(gained, 0)) / weights.sum(axis=1)
+
+    return best
