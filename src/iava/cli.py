@@ -233,6 +233,7 @@ def demo(
 app.command()(_one_line(cli_methods.methods))
 app.command()(_one_line(cli_tune.tune))
 app.command()(_one_line(cli_ablate.ablate))
+app.command()(_one_line(cli_study.study))
 app.command()(_one_line(cli_data.score))
 app.command()(_one_line(cli_bench.bench))
 app.command()(_one_line(cli_data.merge))
@@ -243,9 +244,6 @@ data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))
 data.command("write-pocket")(_one_line(cli_data.write_pocket))
 app.add_typer(data, name="data")
-for study in (cli_study.auto, cli_study.wording, cli_study.regions, cli_study.negatives, cli_study.candidates):
-    cli_study.study.command()(_one_line(study))
-app.add_typer(cli_study.study, name="study")
 
 
 def pocket_scenes(bench: str, data: Path | None, model: str) -> Path | None:

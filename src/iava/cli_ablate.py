@@ -58,5 +58,5 @@ def ablate(
     lvlm = _load(model)
     with progress() as advance:
         run(lvlm, what, plan, out, values, advance)
-    print((out / "ablation.md").read_text(encoding="utf-8"))
-    print(f"table, numbers and plot: {out}/ablation.md, .json, .svg")
+    print((out / "table.md").read_text(encoding="utf-8"))
+    print(f"{out}: results.json, table.md, plot.png")

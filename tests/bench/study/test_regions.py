@@ -4,14 +4,15 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from iava.bench.study.pictures import coco_pictures, pocket_pictures
-from iava.bench.study.regions import _measured, inside, regions, summary
+from iava.bench.pocket import pocket
+from iava.bench.study.regions import asked, coco_task, inside, names, regions, summary
+from iava.bench.task import Question, Task
 from iava.lvlm import LVLM
 from iava.pocket.scenes import load_scene
 from tests import families, naive, tiny
+from tests.commands import run
 
 SETTINGS = {"top_i": 0.5, "lam": -1.0}
 
@@ -24,7 +25,7 @@ def lvlm():
 def annotated(folder, **changes):
     """Two pictures: a dog and two cats in one, a dog in the other, and a category without a box."""
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
-        Image.new("RGB", (40, 20), colour).save(folder / name)
+        Image.new("RGB", (42, 42), colour).save(folder / name)
     boxes = [(1, 1, [0, 0, 20, 20]), (1, 2, [20, 0, 10, 10]), (1, 2, [30, 10, 10, 10]), (2, 1, [5, 5, 10, 10])]
     content = {
         "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
@@ -44,69 +45,46 @@ def test_a_token_is_inside_if_its_middle_is():
     assert inside(tokens, ()).sum() == 0
 
 
-def test_counts_and_masses_equal_those_of_a_loop():
-    general, query = torch.rand(2, 2, 3, 12, generator=torch.Generator().manual_seed(3)).square().unbind()
-    places = torch.zeros(2, 12, dtype=torch.bool)
-    places[0, :4], places[1, 6:9] = True, True
-    found = _measured(general, query, places, SETTINGS)
-    for layer in range(2):
-        for head in range(3):
-            g, q = general[layer, head].tolist(), query[layer, head].tolist()
-            chosen = naive.irrelevant(g, q, SETTINGS["top_i"], SETTINGS["lam"])
-            assert found["selected"][layer][head] == sum(chosen) > 0
-            assert found["inside"][layer][head] == sum(chosen[:4])
-            assert found["elsewhere"][layer][head] == sum(chosen[6:9])
-            assert found["general"][layer][head] == pytest.approx(sum(g[:4]) / sum(g), abs=1e-5)
-            assert found["query"][layer][head] == pytest.approx(sum(q[:4]) / sum(q), abs=1e-5)
-
-
 def test_the_summary_by_hand():
-    def part(values):
-        return dict(zip(("selected", "inside", "elsewhere", "general", "query"), values, strict=True))
+    def record(image, area, *columns):
+        return {"image": image, "area": area} | dict(
+            zip(("selected", "inside", "general", "query"), zip(*columns, strict=True), strict=True)
+        )
 
-    one, other = part([10, 4, 5, 0.2, 0.4]), part([30, 3, 9, 0.4, 0.4])
-    none = part([0, 0, 0, 0.1, 0.1])
-    records = [
-        {"image": image, "tokens": 100, "area": area, "mean": values}
-        | {"layers": {k: [v, none[k]] for k, v in values.items()}, "heads": {k: [[v]] for k, v in values.items()}}
-        for image, area, values in (("a", 0.1, one), ("b", 0.2, other))
-    ]
-    found = summary(records, seed=0)
-    assert found["area"] == pytest.approx(0.15)
-    mean = {name: value for name, (value, _) in found["mean"].items()}
-    assert mean["selected_inside"] == pytest.approx(7 / 40)
+    never = (0, 0, 0.1, 0.1)
+    records = [record("a", 0.1, (10, 4, 0.2, 0.4), never), record("b", 0.2, (30, 3, 0.4, 0.4), never)]
+    found = summary(records, ["mean", "never"], seed=0)
+    mean = {key: value for key, (value, _) in found["mean"].items()}
+    assert mean["inside"] == pytest.approx(7 / 40)
     assert mean["chance"] == pytest.approx((10 * 0.1 + 30 * 0.2) / 40)
     assert mean["times_chance"] == pytest.approx(1.0)
-    assert mean["elsewhere"] == pytest.approx(14 / 40)
     assert (mean["general"], mean["query"]) == (pytest.approx(0.3), pytest.approx(0.4))
     assert mean["query_over_general"] == pytest.approx(4 / 3)
-    assert found["heads"]["selected_inside"][0][0] == found["layers"]["selected_inside"][0]
-    assert found["mean"]["selected_inside"][1] == [pytest.approx(0.1), pytest.approx(0.4)]
+    assert found["mean"]["inside"][1] == [pytest.approx(0.1), pytest.approx(0.4)]
     # Where nothing was ever selected there is no share of it.
-    assert found["layers"]["selected_inside"][1] == [None, None]
-    assert found["layers"]["query"][1][0] == pytest.approx(0.1)
+    assert found["never"]["inside"] is found["never"]["times_chance"] is None
+    assert found["never"]["query"][0] == pytest.approx(0.1)
 
 
 def test_scenes_tell_their_boxes():
-    pictures = pocket_pictures("tune-heldout", limit=4, per_image=2)
-    assert len(pictures.task.images) == 4
-    for question in pictures.task.questions:
-        scene = load_scene("tune-heldout", int(question.image[-5:]))
-        assert question.region == tuple(scene.boxes(question.category))
-        assert question.category in question.question
-        assert set(pictures.things[question.image]) == scene.names
-    again, others = (pocket_pictures("tune-heldout", limit=4, per_image=2, seed=seed).task for seed in (42, 1))
-    assert again.questions == pictures.task.questions != others.questions
+    task = pocket("pope", "tune-heldout", 4)
+    found = asked(task)
+    assert list(found) == task.images
+    for image, questions in found.items():
+        scene = load_scene("tune-heldout", int(image[-5:]))
+        kinds = [next(kind for kind in scene.names if f" {kind} in " in question.question) for question in questions]
+        assert len(set(kinds)) == len(kinds) == min(3, len(scene.names))
+        assert [question.region for question in questions] == [tuple(scene.boxes(kind)) for kind in kinds]
 
 
 def test_annotations_tell_their_boxes(tmp_path):
-    pictures = coco_pictures(annotated(tmp_path), tmp_path)
-    regions_of = {(q.image, q.category): q.region for q in pictures.task.questions}
-    assert regions_of == {
-        ("1", "dog"): ((0, 0, 20, 20),),
-        ("1", "cat"): ((20, 0, 30, 10), (30, 10, 40, 20)),
-        ("2", "dog"): ((5, 5, 15, 15),),
+    task = coco_task(annotated(tmp_path), tmp_path)
+    assert {question.id: question.region for question in task.questions} == {
+        "1-dog": ((0, 0, 20, 20),),
+        "1-cat": ((20, 0, 30, 10), (30, 10, 40, 20)),
+        "2-dog": ((5, 5, 15, 15),),
     }
+    assert coco_task(annotated(tmp_path), tmp_path, limit=1).images == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -119,50 +97,73 @@ def test_annotations_tell_their_boxes(tmp_path):
 )
 def test_annotations_that_do_not_do(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):
-        coco_pictures(annotated(tmp_path, **changes), tmp_path)
+        coco_task(annotated(tmp_path, **changes), tmp_path)
 
 
-def test_a_study_goes_on_and_counts_what_the_explanation_says(lvlm, tmp_path, monkeypatch):
-    folder = tmp_path / "study"
-    pictures = coco_pictures(annotated(tmp_path), tmp_path)
-    ask_many, asked = LVLM.ask_many, []
+def test_benchmarks_without_boxes_are_refused():
+    question = Question("1", "a", "random", "Is there a dog in the image?", "yes")
+    with pytest.raises(ValueError, match="pope does not say where things are: give --instances and --images"):
+        asked(Task("pope", "test", [question], Image.open))
+
+
+def test_it_goes_on_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
+    folder, task = tmp_path / "study", coco_task(annotated(tmp_path), tmp_path)
+    ask_many, calls = LVLM.ask_many, []
 
     def once(self, image, questions, **more):
-        asked.append(questions)
-        if len(asked) == 2:
+        calls.append(questions)
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return ask_many(self, image, questions, **more)
 
     monkeypatch.setattr(LVLM, "ask_many", once)
     with pytest.raises(KeyboardInterrupt):
-        regions(lvlm, pictures, SETTINGS, folder, model="tiny")
-    assert not (folder / "study.json").exists()
-    found = regions(lvlm, pictures, SETTINGS, folder, model="tiny")
+        regions(lvlm, task, SETTINGS, folder, model="tiny")
+    assert not (folder / "results.json").exists()
+    found = regions(lvlm, task, SETTINGS, folder, model="tiny")
     # Each picture once, the second one again, and both for the samples.
-    assert [len(questions) for questions in asked] == [2, 1, 1, 1, 1]
+    assert [len(questions) for questions in calls] == [2, 1, 1, 1, 1]
     monkeypatch.undo()
-    answers = lvlm.ask_many(
-        pictures.task.open_image("1"), asked[0], explain=True, max_new_tokens=1, method="iava", **SETTINGS
-    )
-    regions_of = {question.id: question.region for question in pictures.task.questions}
-    lines = (folder / "records.jsonl").read_text().splitlines()
-    for answer, line in zip(answers, lines, strict=False):
-        record, seen = json.loads(line), answer.explanation
-        here = inside(seen.boxes, regions_of[record["id"]])
-        assert record["area"] == pytest.approx(here.mean(), abs=1e-6)
-        assert record["mean"]["inside"] == int((seen.selected.numpy() & here).sum())
-        assert np.shape(record["heads"]["query"]) == seen.heads_query.shape[:2]
-    assert found["questions"] == 3
-    assert json.loads((folder / "study.json").read_text())["mean"] == found["mean"]
-    table = (folder / "study.md").read_text()
-    assert "| chosen layers |" in table
-    assert "| layer 0, head 1 |" in table
-    assert Image.open(folder / "samples.png").width > 500
+
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    assert [record["id"] for record in records] == [question.id for question in task.questions]
+    for record, question in zip(records, task.questions, strict=True):
+        picture = task.open_image(question.image)
+        # The tiny model looks at 3 x 3 patches, of 14 pixels each in these pictures.
+        middles = [(x, y) for y in (7, 21, 35) for x in (7, 21, 35)]
+        here = [any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in question.region) for x, y in middles]
+        assert record["area"] == pytest.approx(sum(here) / 9)
+        general, query = (
+            naive.attention(lvlm.model, lvlm.processor, picture, text)
+            for text in ("Describe this image.", question.question)
+        )
+        for n, layer in enumerate(general):
+            for h in range(len(layer)):
+                g, q = general[n, h].tolist(), query[n, h].tolist()
+                at = names(*general.shape[:2]).index(f"layer {n}, head {h}")
+                chosen = naive.irrelevant(g, q, SETTINGS["top_i"], SETTINGS["lam"])
+                assert record["selected"][at] == sum(chosen)
+                assert record["inside"][at] == sum(one and within for one, within in zip(chosen, here, strict=True))
+                for part, values in (("general", g), ("query", q)):
+                    share = sum(v for v, within in zip(values, here, strict=True) if within) / sum(values)
+                    assert record[part][at] == pytest.approx(share, abs=1e-4)
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(found))
+    assert (found["questions"], found["images"]) == (3, 2)
+    assert "| layer 0, head 1 |" in (folder / "table.md").read_text()
+    assert all(Image.open(folder / name).width > 500 for name in ("plot.png", "samples.png"))
     with pytest.raises(ValueError, match="seed is 42 there, 1 here"):
-        regions(lvlm, pictures, SETTINGS, folder, model="tiny", seed=1)
+        regions(lvlm, task, SETTINGS, folder, model="tiny", seed=1)
+
+
+def test_the_command(lvlm, tmp_path, monkeypatch):
+    monkeypatch.setattr("iava.cli._load", lambda model: lvlm)
+    source = ("--model", "tiny", "--instances", annotated(tmp_path), "--images", tmp_path, "--limit", 1)
+    result = run("study", "regions", *source, "--out", tmp_path / "study")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "study" / "table.md").read_text() in result.stdout
 
 
 def test_models_whose_tokens_are_no_patches_are_refused(tmp_path):
     blip = LVLM(*families.build("instructblip"))
     with pytest.raises(ValueError, match="not known where instructblip's image tokens look"):
-        regions(blip, coco_pictures(annotated(tmp_path), tmp_path), {}, tmp_path / "study", model="blip")
+        regions(blip, coco_task(annotated(tmp_path), tmp_path), {}, tmp_path / "study", model="blip")

@@ -1,132 +1,149 @@
-"""Methods side by side on the same yes-no questions, each against those that matter for the study."""
+"""Methods side by side on the same yes-no questions, and what every study leaves in its folder."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from iava.bench import pope
 from iava.bench.ablate import selected_share
-from iava.bench.plots import estimates, panels
-from iava.bench.records import Record
-from iava.bench.results import number, pair, rows_of, title
+from iava.bench.plots import estimates, panels, save
+from iava.bench.records import Record, Records, write_json
+from iava.bench.results import Row, number, pair, title
+from iava.bench.runner import Advance, Plan, evaluate
 from iava.bench.shift import beyond_bias
 from iava.bench.stats import paired_difference
 from iava.bench.tables import Cell, Line, Table, estimate
+from iava.bench.typeset import markdown
+from iava.files import write_text
+from iava.lvlm import LVLM
+from iava.methods.base import Method
 
-Outcome = dict[str, Any]
+
+def compare(
+    lvlm: LVLM,
+    plan: Plan,
+    folder: Path,
+    advance: Advance,
+    *,
+    reference: str,
+    heading: str,
+    others: Sequence[Method] = (),
+) -> tuple[dict[str, Any], str]:
+    """Measures methods, or goes on, each against greedy decoding and a reference.
+
+    Args:
+        plan: of "greedy" and whatever else has a command-line name.
+        reference: a method's name.
+        heading: of the table.
+        others: methods without a command-line name.
+
+    Returns:
+        What `iava.bench.runner.evaluate` returns, with "outcomes", see `outcomes`; and the table in Markdown.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    results = evaluate(lvlm, plan, folder, advance, others=others)
+    rows = [row for row in results["rows"] if row["category"] == "overall"]
+    references = ("greedy", reference)
+    found = outcomes(rows, Records(folder / "records.jsonl").rows, references, seed=plan.seed)
+    note = (
+        f"{plan.benchmark}, {plan.task.split}, {len(plan.task.images):,} images, {found[0]['n']:,} questions, model "
+        f"{plan.model}, seed {plan.seed}. Percent and points, 95 % intervals over images. Beyond a bias: accuracy "
+        "above what greedy decoding with a constant bias reaches at the same yes-ratio."
+    )
+    headings = ["Accuracy", *(f"vs {title(name)}" for name in references), "Beyond a bias", "AUC", "Yes-ratio"]
+    lines = [_line(one, references) for one in found]
+    told = markdown(Table(heading, [*headings, "Tokens selected"], lines, note))
+    return results | {"outcomes": found}, told
 
 
 def outcomes(
-    records: Sequence[Record],
-    settings: Mapping[str, Mapping[str, Any]],
-    references: Sequence[str],
-    *,
-    benchmark: str,
-    seed: int,
-) -> list[Outcome]:
-    """What each method is, and how it differs.
+    rows: Sequence[Row], records: Sequence[Record], references: Sequence[str], *, seed: int
+) -> list[dict[str, Any]]:
+    """How each method differs from the references.
 
     Args:
-        records: of all methods, greedy among them; yes-no questions only.
-        settings: method -> settings, in the order of the answer.
+        rows: one a method, see `iava.bench.results.rows_of`.
+        records: of all of them, greedy among them; yes-no questions only.
         references: methods with which each other one is compared.
 
     Returns:
-        For each method: method, n, metrics and intervals (see `iava.bench.results.rows_of`), "against": reference ->
-        difference of accuracy and its 95 % interval over images, "beyond_bias": what of its accuracy lies above what
-        greedy decoding with a constant bias reaches at the same yes-ratio, with interval, "selected": mean share of
-        the image's tokens, with interval, "false_yes": category -> share of the questions about what is not there.
+        For each method: method, n, metrics, intervals and settings of its row; "against": reference -> difference of
+        accuracy and its 95 % interval over images; "beyond_bias": see `iava.bench.shift.beyond_bias`, with interval;
+        "selected": mean share of the image's tokens, with interval.
     """
-    answered = [record for record in records if "error" not in record]
-    every = {method: {r["id"]: r for r in answered if r["method"] == method} for method in settings}
-    common = sorted(set.intersection(*(set(some) for some in every.values())))
-    if not common:
-        raise ValueError("there is no question that every method answered")
+    answers: dict[str, dict[str, Record]] = {row["method"]: {} for row in rows}
     # In the order of images, as everywhere: two calls draw the same ones.
-    order = sorted(common, key=lambda id: (every["greedy"][id]["image"], id))
-    of = {method: [some[id] for id in order] for method, some in every.items()}
-    rows = rows_of([r for some in of.values() for r in some], benchmark=benchmark, settings=settings, seed=seed)
-    overall = {row["method"]: row for row in rows if row["category"] == "overall"}
+    for record in sorted(records, key=lambda record: (record["image"], record["id"])):
+        if "error" not in record:
+            answers[record["method"]][record["id"]] = record
     found = []
-    for method in settings:
-        mine = of[method]
-        kept = {key: overall[method][key] for key in ("method", "n", "metrics", "intervals", "settings")}
-        against = {name: _difference(mine, of[name], seed) for name in references if name != method}
+    for row in rows:
+        ours = answers[row["method"]]
+        against = {name: _difference(ours, answers[name], seed) for name in references if name != row["method"]}
         found.append(
-            kept
-            | {"against": against, "beyond_bias": _beyond(mine, of["greedy"], seed)}
-            | {"selected": selected_share(mine, seed=seed), "false_yes": _false_yes(mine)}
+            {key: row[key] for key in ("method", "n", "metrics", "intervals", "settings")}
+            | {"against": against, "beyond_bias": _beyond(ours, answers["greedy"], seed)}
+            | {"selected": selected_share(list(ours.values()), seed=seed)}
         )
     return found
 
 
-def _difference(ours: Sequence[Record], theirs: Sequence[Record], seed: int) -> tuple[float, Any]:
-    def tally(some: Sequence[Record]) -> np.ndarray:
-        return pope.tally([record["truth"] for record in some], [record["parsed"] for record in some])
+def _difference(ours: Mapping[str, Record], theirs: Mapping[str, Record], seed: int) -> tuple[float, Any]:
+    both = [id for id in ours if id in theirs]
+    mine, other = (np.array([[one[id]["parsed"] == one[id]["truth"], 1.0] for id in both]) for one in (ours, theirs))
+    images = [ours[id]["image"] for id in both]
+    return paired_difference(mine, other, images, lambda s: s[:, 0] / s[:, 1], seed=seed)
 
-    clusters = [record["image"] for record in ours]
-    return paired_difference(tally(ours), tally(theirs), clusters, lambda s: pope.rates(s)["accuracy"], seed=seed)
 
-
-def _beyond(ours: Sequence[Record], greedy: Sequence[Record], seed: int) -> tuple[float, Any]:
+def _beyond(ours: Mapping[str, Record], greedy: Mapping[str, Record], seed: int) -> tuple[float, Any]:
+    both = [(record, greedy[id]) for id, record in ours.items() if id in greedy]
     return beyond_bias(
-        [record["yes"] - record["no"] for record in greedy],
-        [record["truth"] for record in greedy],
-        [record["parsed"] == "yes" for record in ours],
-        [record["parsed"] == record["truth"] for record in ours],
-        [record["image"] for record in ours],
+        [plain["yes"] - plain["no"] for _, plain in both],
+        [record["truth"] for record, _ in both],
+        [record["parsed"] == "yes" for record, _ in both],
+        [record["parsed"] == record["truth"] for record, _ in both],
+        [record["image"] for record, _ in both],
         seed=seed,
     )
 
 
-def _false_yes(records: Sequence[Record]) -> dict[str, float]:
-    absent = [record for record in records if record["truth"] == "no"]
-    return {
-        category: float(np.mean([r["parsed"] == "yes" for r in absent if r["category"] == category]))
-        for category in dict.fromkeys(record["category"] for record in absent)
-    }
-
-
-def table(found: Sequence[Outcome], references: Sequence[str], heading: str, note: str) -> Table:
-    """The outcomes in percent."""
-    kinds = list(dict.fromkeys(kind for one in found for kind in one["false_yes"]))
-    headings = ["Accuracy", *(f"vs {title(name)}" for name in references), "Beyond a bias", "AUC", "Yes-ratio"]
-    headings += [*(f"False yes, {kind}" for kind in kinds), "Tokens selected"]
-    return Table(heading, headings, [_line(one, references, kinds) for one in found], note)
-
-
-def _line(one: Outcome, references: Sequence[str], kinds: Sequence[str]) -> Line:
-    cells = [estimate(one, "accuracy")]
-    cells += [_signed(one["against"].get(name)) for name in references]
-    cells += [_signed(one["beyond_bias"] if one["method"] != "greedy" else None)]
-    cells += [estimate(one, name) for name in ("auc", "yes_ratio")]
-    cells += [Cell(number("", one["false_yes"].get(kind))) for kind in kinds]
+def _line(one: Mapping[str, Any], references: Sequence[str]) -> Line:
+    signed = [one["against"].get(name) for name in references]
+    signed.append(one["beyond_bias"] if one["method"] != "greedy" else None)
+    differences = [Cell(number("", d[0], sign=True), pair("", d[1], sign=True)) if d else Cell() for d in signed]
     share, limits = one["selected"]
-    return Line(title(one["method"]), [*cells, Cell(number("", share), pair("", limits) if limits else "")])
+    chosen = Cell(number("", share), pair("", limits) if limits else "")
+    row = dict(one)
+    cells = [estimate(row, "accuracy"), *differences, estimate(row, "auc"), estimate(row, "yes_ratio"), chosen]
+    return Line(title(one["method"]), cells)
 
 
-def _signed(difference: tuple[float, Any] | None) -> Cell:
-    if difference is None:
-        return Cell()
-    value, limits = difference
-    return Cell(number("", value, sign=True), pair("", limits, sign=True), value)
-
-
-def drawing(found: Sequence[Outcome]) -> Any:
-    """Accuracy, what lies beyond a bias, AUC and yes-ratio of each method; greedy decoding is the line across."""
-    greedy = next(one for one in found if one["method"] == "greedy")
-    others = [one for one in found if one is not greedy]
-    labels = [title(one["method"]) for one in others]
-    figure, axes = panels(1, 4)
-    shown = {"accuracy": "Accuracy", "auc": "AUC", "yes_ratio": "Yes-ratio"}
-    for panel, (name, heading) in zip(axes, shown.items(), strict=False):
-        reference = ("greedy", greedy["metrics"][name], greedy["intervals"].get(name))
-        values, limits = [one["metrics"][name] for one in others], [one["intervals"].get(name) for one in others]
-        estimates(panel, values, limits, labels=labels, reference=reference, joined=False)
-        panel.set_title(heading + ", %")
-    beyond = [one["beyond_bias"] for one in others]
-    reference = ("any constant bias", 0.0, None)
-    estimates(axes[3], *zip(*beyond, strict=True), labels=labels, reference=reference, joined=False)
-    axes[3].set_title("Accuracy beyond a constant bias, points")
+def drawing(found: Sequence[Mapping[str, Any]]) -> Figure:
+    """Of each method's accuracy what it adds to greedy decoding's, and to that of a constant bias."""
+    others = [one for one in found if one["method"] != "greedy"]
+    figure, axes = panels(1, 2, width=4.6, height=3.6)
+    added = {
+        "Accuracy against greedy, points": [one["against"]["greedy"] for one in others],
+        "Accuracy beyond a constant bias, points": [one["beyond_bias"] for one in others],
+    }
+    for panel, (heading, differences) in zip(axes, added.items(), strict=True):
+        labels = [title(one["method"]) for one in others]
+        estimates(panel, *zip(*differences, strict=True), labels=labels, reference=("none", 0.0, None), joined=False)
+        panel.set_title(heading)
     return figure
+
+
+def leave(folder: Path, found: Mapping[str, Any], told: str, figure: Figure) -> dict[str, Any]:
+    """Writes results.json, table.md (ending with the command that made it) and plot.png, and gives back what was found.
+
+    Args:
+        found: ready for JSON, with the run's "manifest".
+    """
+    write_json(folder / "results.json", dict(found))
+    write_text(folder / "table.md", f"{told}\n`{found['manifest']['command']}`\n")
+    save(figure, folder / "plot.png")
+    return dict(found)

@@ -16,18 +16,16 @@ RULES = {"otsu": otsu, "gap": gap, "half": half}
 
 
 class Ruled(IAVA):
-    """`top_i="auto"` and `lam="auto"` by another rule.
+    """`top_i="auto"` and `lam="auto"` by another rule, under whose name it is recorded.
 
     Args:
-        name: under which its answers are recorded.
         rule: of `RULES`.
         settings: of IAVA.
     """
 
-    def __init__(self, name: str, rule: str, **settings: Any) -> None:
+    def __init__(self, rule: str, **settings: Any) -> None:
         super().__init__(**settings)
-        self.name = name
-        self.rule = rule
+        self.name = self.rule = rule
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"rule": self.rule}
@@ -44,7 +42,7 @@ class Averaged(IAVA):
     Args:
         name: under which its answers are recorded.
         generals: the instructions.
-        settings: of IAVA, but for `general`.
+        settings: of IAVA; `general` does not matter.
     """
 
     def __init__(self, name: str, generals: Sequence[str], **settings: Any) -> None:
@@ -71,22 +69,17 @@ class Averaged(IAVA):
 
 
 class Steady(Averaged):
-    """Tokens whose fall exceeds what the wording does to it, in place of the rank among the falls.
+    """Tokens whose mean fall exceeds its standard deviation over several instructions, in place of the largest falls.
 
     Args:
-        name, generals: as for `Averaged`.
-        z: standard deviations over the instructions that the mean fall must exceed.
-        settings: of IAVA, but for `general` and `top_i`.
+        generals: the instructions, at least 2.
+        settings: of IAVA; `general` and `top_i` do not matter.
     """
 
-    def __init__(self, name: str, generals: Sequence[str], z: float, **settings: Any) -> None:
-        super().__init__(name, generals, **{**settings, "top_i": 1.0})
-        self.z = z
-
-    def settings(self) -> dict[str, Any]:
-        return super().settings() | {"z": self.z}
+    def __init__(self, generals: Sequence[str], **settings: Any) -> None:
+        super().__init__("steady", generals, **{**settings, "top_i": 1.0})
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         each = torch.stack([mean_attention(one, self.layers) for one in self._under_each(prompt)])
         _, lam = criteria(general, query, top_i=1.0, lam=self._lam_for(prompt.outer), valid=valid)
-        return valid & steady(each - query, self.z) & above_mean(general, lam, valid)
+        return valid & steady(each - query, 1.0) & above_mean(general, lam, valid)

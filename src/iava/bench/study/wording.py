@@ -10,88 +10,90 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from iava.bench.ablate import GENERALS
+from iava.bench.ablate import PARAPHRASES, UNRELATED
 from iava.bench.plots import panels
 from iava.bench.records import Record, Records, circumstances, fingerprint, open_run
 from iava.bench.results import number, pair
-from iava.bench.runner import Advance, Plan, evaluate
+from iava.bench.runner import Advance, Plan
 from iava.bench.stats import bootstrap
-from iava.bench.study.compare import outcomes, table
-from iava.bench.study.outcome import leave
+from iava.bench.study.compare import compare, leave
 from iava.bench.study.variants import Averaged
 from iava.bench.tables import Cell, Line, Table
 from iava.bench.task import first_images
 from iava.bench.typeset import markdown
 from iava.lvlm import LVLM
-from iava.methods import IAVA
 from iava.methods.base import Method
 
-PARAPHRASES = 6
-"""So many of the instructions ask for a description; the others ask for something else."""
-_REFERENCES = ("greedy", "describe")
-
-
-class Worded(IAVA):
-    """IAVA with a general instruction of its own, under a name of its own."""
-
-    def __init__(self, name: str, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.name = name
+OVERLAPS = 20
+"""Images on whose questions selections are compared."""
+_KINDS = {
+    "paraphrases": "Two paraphrases",
+    "across": "A paraphrase and an unrelated one",
+    "unrelated": "Two unrelated ones",
+    "chance": "Random selections of the same sizes",
+}
 
 
 def wording(
-    lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None, *, overlaps: int = 100
+    lvlm: LVLM,
+    plan: Plan,
+    folder: Path,
+    advance: Advance = lambda *_: None,
+    *,
+    paraphrases: Sequence[str] = PARAPHRASES,
+    unrelated: Sequence[str] = UNRELATED,
 ) -> dict[str, Any]:
-    """Measures, or goes on, and leaves study.json, study.md and study.svg in the folder.
+    """Measures, or goes on, and leaves results.json, table.md and plot.png in the folder.
 
     Args:
         plan: of "greedy" and "iava" with the settings that stay.
-        overlaps: images on whose questions selections are compared.
+        paraphrases, unrelated: at least two general instructions of each kind; the first is the one the others are
+            compared with.
 
     Returns:
-        What is in the JSON: "generals", "outcomes" (see `iava.bench.study.compare`), "spread" of accuracy over the ten
-        instructions, "overlap": see `overlap`; and the manifest.
+        See `compare`; and "generals", "spread" of accuracy over the instructions, "overlap": see `overlap`.
 
     Raises:
         ValueError: as `iava.bench.runner.evaluate`.
     """
-    settings = {key: value for key, value in plan.methods["iava"].items() if key != "general"}
-    names = [f"{'paraphrase' if n < PARAPHRASES else 'unrelated'} {n}" for n in range(len(GENERALS))]
-    names[0] = _REFERENCES[1]
-    others: list[Method] = [Worded(name, general=text, **settings) for name, text in zip(names, GENERALS, strict=True)]
-    others.append(Averaged("mean of paraphrases", GENERALS[:PARAPHRASES], **settings))
-    others.append(Averaged("mean of all", GENERALS, **settings))
-    others = [method.bind(lvlm.model, lvlm.processor) for method in others]
-    results = evaluate(lvlm, replace(plan, methods={"greedy": {}}), folder / "accuracy", advance, others=others)
-    records = Records(folder / "accuracy" / "records.jsonl").rows
-    found = outcomes(records, results["methods"], _REFERENCES, benchmark=plan.benchmark, seed=plan.seed)
-    accuracies = [one["metrics"]["accuracy"] for one in found if one["method"] in names]
-    selections = _selections(lvlm, plan, settings, folder / "overlap", overlaps, advance)
-    study = {
-        "generals": dict(zip(names, GENERALS, strict=True)),
-        "outcomes": found,
+    generals = {f"paraphrase {n}": text for n, text in enumerate(paraphrases, start=1)}
+    generals |= {f"unrelated {n}": text for n, text in enumerate(unrelated, start=1)}
+    names, every = list(generals), [*paraphrases, *unrelated]
+    # One instruction is its own mean.
+    asked = {name: [text] for name, text in generals.items()}
+    asked |= {"mean of paraphrases": list(paraphrases), "mean of all": every}
+    made = [Averaged(name, texts, **plan.methods["iava"]) for name, texts in asked.items()]
+    others = [method.bind(lvlm.model, lvlm.processor) for method in made]
+    short = replace(plan, methods={"greedy": {}})
+    heading = "The wording of the general instruction"
+    found, told = compare(lvlm, short, folder, advance, reference=names[0], heading=heading, others=others)
+    accuracies = [one["metrics"]["accuracy"] for one in found["outcomes"] if one["method"] in names]
+    records = _selections(lvlm, plan, others[: len(names)], folder / "overlap", advance)
+    found |= {
+        "generals": generals,
         "spread": {"lowest": min(accuracies), "highest": max(accuracies), "std": float(np.std(accuracies, ddof=1))},
-        "overlap": overlap(selections, seed=plan.seed),
-        "manifest": results["manifest"],
+        "overlap": overlap(records, len(paraphrases), seed=plan.seed),
     }
-    return leave(folder, study, _told(study, plan), _drawn(study))
+    figure, axes = panels(1, 1, width=6, height=5)
+    shown = axes[0].imshow(np.array(found["overlap"]["jaccard"]), vmin=0, vmax=1, cmap="Blues")
+    axes[0].set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_title("Overlap of selections (Jaccard)")
+    figure.colorbar(shown, ax=axes[0])
+    return leave(folder, found, f"{told}\n{_told(found)}", figure)
 
 
-def _selections(
-    lvlm: LVLM, plan: Plan, settings: Mapping[str, Any], folder: Path, images: int, advance: Advance
-) -> list[Record]:
-    """Which tokens are selected under each instruction; a record a question."""
-    task = first_images(plan.task, images)
-    methods = [lvlm.method("iava", general=general, **settings) for general in GENERALS]
-    told: dict[str, Any] = {"study": "wording", "questions": task.digest, "split": task.split, "model": plan.model}
-    told |= {"weights": fingerprint(lvlm.model), "generals": list(GENERALS), "method": methods[0].settings()}
+def _selections(lvlm: LVLM, plan: Plan, methods: Sequence[Method], folder: Path, advance: Advance) -> list[Record]:
+    """Which tokens each method selects; a record a question."""
+    task = first_images(plan.task, OVERLAPS)
+    told: dict[str, Any] = {"questions": task.digest, "model": plan.model, "weights": fingerprint(lvlm.model)}
+    told |= {"methods": {method.name: method.settings() for method in methods}}
     open_run(folder, told, circumstances(lvlm.model))
     records = Records(folder / "records.jsonl")
     done = {record["image"] for record in records.rows}
-    advance("overlap of selections", len(done), len(task.images))
     for image in task.images:
+        advance("overlap of selections", len(done), len(task.images))
         if image in done:
             continue
         asked = list(dict.fromkeys(q.question for q in task.questions if q.image == image))
@@ -106,45 +108,47 @@ def _selections(
                 row["tokens"] = len(answer.explanation.selected)
         records.append(rows)
         done.add(image)
-        advance("overlap of selections", len(done), len(task.images))
     return records.rows
 
 
-def overlap(records: Sequence[Record], *, seed: int) -> dict[str, Any]:
+def overlap(records: Sequence[Record], alike: int, *, seed: int) -> dict[str, Any]:
     """How much the selections under K instructions have in common.
 
     Args:
         records: of a question each: image, tokens (how many), selected (K lists of indices).
+        alike: how many of the K are paraphrases; they come first.
 
     Returns:
         "jaccard" (K, K), means over questions; two empty selections are equal. "paraphrases", "unrelated" and "across":
         [mean over the pairs of that kind, 95 % interval over images]; "chance", the same of all pairs for random
-        selections of the same sizes.
+        selections of the same sizes, from the numbers expected in both and in either.
     """
     images = [record["image"] for record in records]
+    pairs = np.triu_indices(len(records[0]["selected"]), k=1)
     each, chance = [], []
     for record in records:
         chosen = np.zeros((len(record["selected"]), record["tokens"]))
         for row, indices in zip(chosen, record["selected"], strict=True):
             row[indices] = 1
-        both, sizes = chosen @ chosen.T, chosen.sum(axis=1)
-        either = sizes[:, None] + sizes - both
-        each.append(np.divide(both, either, out=np.ones_like(both), where=either > 0))
-        expected = np.outer(sizes, sizes) / record["tokens"]
-        rest = sizes[:, None] + sizes - expected
-        chance.append(np.divide(expected, rest, out=np.ones_like(both), where=rest > 0))
+        sizes = chosen.sum(axis=1)
+        each.append(_jaccard(chosen @ chosen.T, sizes))
+        chance.append(_jaccard(np.outer(sizes, sizes) / record["tokens"], sizes)[pairs].mean())
+    first, second = pairs
     matrices = np.stack(each)
-    first, second = np.triu_indices(matrices.shape[1], k=1)
     kinds = {
-        "paraphrases": second < PARAPHRASES,
-        "unrelated": first >= PARAPHRASES,
-        "across": (first < PARAPHRASES) & (second >= PARAPHRASES),
+        "paraphrases": second < alike,
+        "across": (first < alike) & (second >= alike),
+        "unrelated": first >= alike,
     }
-    found: dict[str, Any] = {"jaccard": matrices.mean(axis=0).tolist()}
-    for kind, pairs in kinds.items():
-        found[kind] = _mean(matrices[:, first[pairs], second[pairs]].mean(axis=1), images, seed)
-    found["chance"] = _mean(np.stack(chance)[:, first, second].mean(axis=1), images, seed)
+    found: dict[str, Any] = {"jaccard": matrices.mean(axis=0).tolist(), "chance": _mean(np.array(chance), images, seed)}
+    for kind, held in kinds.items():
+        found[kind] = _mean(matrices[:, first[held], second[held]].mean(axis=1), images, seed)
     return found
+
+
+def _jaccard(both: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    either = sizes[:, None] + sizes - both
+    return np.divide(both, either, out=np.ones_like(both), where=either > 0)
 
 
 def _mean(values: np.ndarray, images: Sequence[str], seed: int) -> list[Any]:
@@ -152,35 +156,14 @@ def _mean(values: np.ndarray, images: Sequence[str], seed: int) -> list[Any]:
     return [float(values.mean()), list(bootstrap(rows, images, lambda s: s[:, 0] / s[:, 1], seed=seed))]
 
 
-def _told(study: Mapping[str, Any], plan: Plan) -> str:
-    found, spread = study["outcomes"], study["spread"]
-    where = f"{plan.benchmark}, {plan.task.split}, model {plan.model}"
+def _told(found: Mapping[str, Any]) -> str:
+    spread = found["spread"]
     note = (
-        f"Accuracy over the ten instructions: {number('', spread['lowest'])} to {number('', spread['highest'])}, "
-        f"standard deviation {100 * spread['std']:.2f} points. Percent and points, 95 % intervals over images; "
-        f"{found[0]['n']:,} questions; seed {plan.seed}."
+        f"Jaccard's index in percent, 95 % intervals over images, {OVERLAPS} at most. Accuracy over the "
+        f"{len(found['generals'])} instructions: {number('', spread['lowest'])} to {number('', spread['highest'])}, "
+        f"standard deviation {100 * spread['std']:.2f} points."
     )
-    accuracy = markdown(table(found, _REFERENCES, f"The wording of the general instruction ({where})", note))
-    texts = "".join(f"- {name}: “{text}”\n" for name, text in study["generals"].items())
-    kinds = {
-        "paraphrases": "Two paraphrases",
-        "across": "A paraphrase and an unrelated one",
-        "unrelated": "Two unrelated ones",
-        "chance": "Random selections of the same sizes",
-    }
-    lines = [
-        Line(text, [Cell(number("", study["overlap"][kind][0]), pair("", study["overlap"][kind][1]))])
-        for kind, text in kinds.items()
-    ]
-    return f"{accuracy}\n{texts}\n{markdown(Table('Overlap of selections', ['Jaccard, %'], lines, head='Between'))}"
-
-
-def _drawn(study: Mapping[str, Any]) -> Figure:
-    names = list(study["generals"])
-    figure, axes = panels(1, 1, width=6, height=5)
-    shown = axes[0].imshow(np.array(study["overlap"]["jaccard"]), vmin=0, vmax=1, cmap="Blues")
-    axes[0].set_xticks(range(len(names)), names, rotation=40, ha="right")
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_title("Overlap of selections (Jaccard)")
-    figure.colorbar(shown, ax=axes[0])
-    return figure
+    values = [(text, found["overlap"][kind]) for kind, text in _KINDS.items()]
+    lines = [Line(text, [Cell(number("", value), pair("", limits))]) for text, (value, limits) in values]
+    texts = "".join(f"- {name}: “{text}”\n" for name, text in found["generals"].items())
+    return markdown(Table("Overlap of selections", ["Jaccard"], lines, note, head="Between")) + "\n" + texts
