@@ -149,7 +149,10 @@ def test_it_goes_on_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
                     assert record[part][at] == pytest.approx(share, abs=1e-4)
     assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(found))
     assert (found["questions"], found["images"]) == (3, 2)
-    assert "| layer 0, head 1 |" in (folder / "table.md").read_text()
+    rows = [line.split(" | ")[0] for line in (folder / "table.md").read_text().splitlines() if "layer" in line]
+    most = max((name for name in found["attention"] if "head" in name), key=lambda n: found["attention"][n]["query"][0])
+    depth = found["shape"][0]
+    assert rows[1 : 3 + depth] == ["| chosen layers", *(f"| layer {n}" for n in range(depth)), f"| {most}"]
     assert all(Image.open(folder / name).width > 500 for name in ("plot.png", "samples.png"))
     with pytest.raises(ValueError, match="seed is 42 there, 1 here"):
         regions(lvlm, task, SETTINGS, folder, model="tiny", seed=1)

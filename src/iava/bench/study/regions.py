@@ -118,12 +118,13 @@ def regions(
     manifest = open_run(folder, told, circumstances(lvlm.model))
     records = Records(folder / "records.jsonl")
     done = {record["image"] for record in records.rows}
+    advance("regions", len(done), len(by_image))
     for image, questions in by_image.items():
-        advance("regions", len(done), len(by_image))
         if image not in done:
             seen = _explained(lvlm, method, task.open_image(image), questions)
             records.append([_record(*both, method.settings()) for both in zip(questions, seen, strict=True)])
             done.add(image)
+            advance("regions", len(done), len(by_image))
     drawn = sorted(random.Random(seed).sample(sorted(by_image), min(SAMPLES, len(by_image))))
     _show_samples(lvlm, method, [(task.open_image(image), by_image[image][0]) for image in drawn], folder)
     config = lvlm.model.config.get_text_config()
@@ -294,7 +295,9 @@ def _show_samples(lvlm: LVLM, method: Any, samples: Sequence[tuple[Image.Image, 
         most = torch.stack([seen.att_general, seen.att_query]).max()
         maps = {"general": seen.att_general / most, "query": seen.att_query / most, "selected": seen.selected.float()}
         row = axes[4 * n : 4 * n + 4]
-        for panel, (title, weights) in zip(row, {question.question[:22]: None, **maps}.items(), strict=True):
+        for panel, (title, weights) in zip(
+            row, {question.question.removesuffix(" in the image?"): None, **maps}.items(), strict=True
+        ):
             panel.imshow(picture)
             panel.set_title(title, fontsize=7, pad=2)
             if weights is not None:

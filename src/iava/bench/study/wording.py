@@ -92,8 +92,8 @@ def _selections(lvlm: LVLM, plan: Plan, methods: Sequence[Method], folder: Path,
     open_run(folder, told, circumstances(lvlm.model))
     records = Records(folder / "records.jsonl")
     done = {record["image"] for record in records.rows}
+    advance("overlap of selections", len(done), len(task.images))
     for image in task.images:
-        advance("overlap of selections", len(done), len(task.images))
         if image in done:
             continue
         asked = list(dict.fromkeys(q.question for q in task.questions if q.image == image))
@@ -108,6 +108,7 @@ def _selections(lvlm: LVLM, plan: Plan, methods: Sequence[Method], folder: Path,
                 row["tokens"] = len(answer.explanation.selected)
         records.append(rows)
         done.add(image)
+        advance("overlap of selections", len(done), len(task.images))
     return records.rows
 
 
