@@ -1,4 +1,4 @@
-"""The command line: ask, demo, methods, eval, reproduce, tune, ablate, bench, merge, report, score, data."""
+"""The command line: ask, demo, methods, eval, reproduce, tune, ablate, study, bench, merge, report, score, data."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_ablate, cli_bench, cli_data, cli_methods, cli_report, cli_reproduce, cli_tune
+from iava import cli_ablate, cli_bench, cli_data, cli_methods, cli_report, cli_reproduce, cli_study, cli_tune
 from iava.cli_settings import method_names, settings_of, with_settings
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
@@ -233,6 +233,7 @@ def demo(
 app.command()(_one_line(cli_methods.methods))
 app.command()(_one_line(cli_tune.tune))
 app.command()(_one_line(cli_ablate.ablate))
+app.command()(_one_line(cli_study.study))
 app.command()(_one_line(cli_data.score))
 app.command()(_one_line(cli_bench.bench))
 app.command()(_one_line(cli_data.merge))

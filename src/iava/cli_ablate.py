@@ -45,7 +45,8 @@ def ablate(
         raise ValueError(f"unknown ablation {what!r}: use one of {', '.join(SETTINGS)}")
     data = pocket_scenes(bench, data, model)
     split = split or ("tune" if data is None else None)
-    given = read_tuned([Path(tuned)] if tuned else [], ["iava"], "test")
+    # An ablation may be on the split that the rest was tuned on: it says which.
+    given = read_tuned([Path(tuned)] if tuned else [], ["iava"], "")
     stays = settings_of(["iava"], given, settings)["iava"]
     hint = get_type_hints(METHODS["iava"].__init__)[SETTINGS[what]]
     values = [read_value(text, hint) for text in value or []]
@@ -57,5 +58,5 @@ def ablate(
     lvlm = _load(model)
     with progress() as advance:
         run(lvlm, what, plan, out, values, advance)
-    print((out / "ablation.md").read_text(encoding="utf-8"))
-    print(f"table, numbers and plot: {out}/ablation.md, .json, .svg")
+    print((out / "table.md").read_text(encoding="utf-8"))
+    print(f"{out}: results.json, table.md, plot.png")

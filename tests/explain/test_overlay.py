@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from iava import select_irrelevant
 from iava.explain.overlay import SIDE, data_uri, reading, sheets, shrunk
 from iava.lvlm import LVLM, Answer, Explanation
 from tests import families, tiny
@@ -41,6 +42,16 @@ def test_attention_travels_unchanged(answer):
         explanation.boxes, abs=1e-4
     )
     assert len(reading(answer, tiny.image().size, each_layer=False)["maps"]) == 1
+
+
+def test_what_was_found_by_itself_is_told_in_numbers():
+    lvlm = LVLM(tiny.model(), tiny.processor())
+    answer = lvlm.ask(tiny.image(), "Is there a dog ?", explain=True, max_new_tokens=1, top_i="auto", lam="auto")
+    found = reading(answer, tiny.image().size)
+    assert (type(found["top_i"]), type(found["lam"])) == (int, float)
+    general, query = answer.explanation.att_general[None], answer.explanation.att_query[None]
+    selected = select_irrelevant(general, query, top_i=found["top_i"], lam=found["lam"])
+    assert found["selected"] == np.flatnonzero(selected.numpy()).tolist() != []
 
 
 def test_without_attention_there_is_no_reading():

@@ -26,18 +26,21 @@ from iava.files import write_text
 from iava.lvlm import LVLM
 from iava.methods import METHODS
 
-GENERALS = (
+PARAPHRASES = (
     "Describe this image.",
     "Please describe this image in detail.",
     "Describe the picture.",
     "What is in this image?",
     "What do you see?",
     "List everything in the image.",
+)
+UNRELATED = (
     "Is there a book?",
     "What is the capital of France?",
     "Hello.",
     "Count from one to ten.",
 )
+GENERALS = PARAPHRASES + UNRELATED
 """Ten general instructions: the paper's own, five that ask for the same, and four that do not."""
 SETTINGS = {
     "i": "top_i",
@@ -76,7 +79,7 @@ def ablate(
     values: Sequence[Any] = (),
     advance: Advance = lambda *_: None,
 ) -> dict[str, Any]:
-    """Measures IAVA at each value of one setting, and writes ablation.json, ablation.md and ablation.svg to the folder.
+    """Measures IAVA at each value of one setting, and writes results.json, table.md and plot.png to the folder.
 
     Args:
         what: of `SETTINGS`.
@@ -105,9 +108,9 @@ def ablate(
         "tried": [{"value": value} | _outcome(one, greedy, plan) for value, one in zip(values, tried, strict=True)],
         "manifest": manifest,
     }
-    write_json(folder / "ablation.json", found)
-    write_text(folder / "ablation.md", _told(found))
-    _draw(found, folder / "ablation.svg")
+    write_json(folder / "results.json", found)
+    write_text(folder / "table.md", _told(found))
+    _draw(found, folder / "plot.png")
     return found
 
 
@@ -175,13 +178,14 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
     told = all(share is not None for share in shares) and found["setting"] in ("top_i", "lam", "layers", "general")
     against_share = [name for name in metrics if name != "yes_ratio"] if told else []
     joined = not isinstance(tried[0]["value"], str | list)
-    figure, axes = panels(2 if told else 1, max(len(metrics) + told, len(against_share)))
+    used = len(metrics)
+    columns = min(3, used + told)
+    figure, axes = panels(-(-(used + told + len(against_share)) // columns), columns, width=3.4, height=2.8)
     for panel, name in zip(axes, metrics, strict=False):
         values, limits = _drawn(tried, name)
         reference = ("greedy", greedy["metrics"][name], greedy["intervals"].get(name))
         estimates(panel, values, limits, labels=labels, reference=reference, joined=joined)
         panel.set(title=heading(name) + ", %", xlabel=found["setting"])
-    used = len(metrics)
     if told:
         estimates(axes[used], shares, share_limits, labels=labels, joined=joined)
         axes[used].set(title="Image tokens selected, %", xlabel=found["setting"])

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from iava.methods.adaptive import otsu
+from iava.methods.adaptive import Rule, otsu
 from iava.methods.checks import check_lam, check_top_i
 
 ROUNDING = 1e-4
@@ -47,11 +47,18 @@ def select_irrelevant(
     check_top_i(top_i)
     check_lam(lam)
     valid = torch.ones_like(att_general, dtype=torch.bool) if valid is None else valid
+    most, least = criteria(att_general, att_query, top_i=top_i, lam=lam, valid=valid)
+    return within(att_general, att_query, most, least, valid)
+
+
+def within(
+    att_general: torch.Tensor, att_query: torch.Tensor, most: torch.Tensor, lam: torch.Tensor, valid: torch.Tensor
+) -> torch.Tensor:
+    """`select_irrelevant` with each row's own criteria, (B, 1) each: (B, N) bool."""
     fall = (att_general - att_query).where(valid, -math.inf)
     rank = fall.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     falls = fall > ROUNDING * att_general
-    most, least = criteria(att_general, att_query, top_i=top_i, lam=lam, valid=valid)
-    return falls & (rank < most) & above_mean(att_general, least, valid)
+    return falls & (rank < most) & above_mean(att_general, lam, valid)
 
 
 def criteria(
@@ -61,26 +68,29 @@ def criteria(
     top_i: int | float | str,
     lam: float | str,
     valid: torch.Tensor,
+    rule: Rule = otsu,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`top_i` as a count and `lam` as a number, for each row: two times (B, 1).
 
-    Where they are "auto", Otsu's threshold parts what falls much from what falls little, and tokens with much
-    attention under the general instruction from those with little.
+    Where they are "auto", a threshold parts what falls much from what falls little, and tokens with much attention
+    under the general instruction from those with little.
 
-    Args: see `select_irrelevant`.
+    Args:
+        att_general, att_query, top_i, lam, valid: see `select_irrelevant`.
+        rule: what finds a threshold.
     """
-    most = at_most(top_i, valid) if not isinstance(top_i, str) else _above(att_general - att_query, valid)
+    most = at_most(top_i, valid) if not isinstance(top_i, str) else _above(att_general - att_query, valid, rule)
     if not isinstance(lam, str):
         return most, torch.full_like(att_general[:, :1], lam)
     mean, std = spread(att_general, valid)
-    found = (otsu(att_general, valid) - mean) / std
+    found = (rule(att_general, valid) - mean) / std
     # Where all tokens have the same attention none stands out.
     return most, found.where(found.isfinite(), 0.0).to(att_general.dtype)
 
 
-def _above(fall: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def _above(fall: torch.Tensor, valid: torch.Tensor, rule: Rule) -> torch.Tensor:
     falls = valid & (fall > 0)
-    return (falls & (fall > otsu(fall, falls))).sum(dim=1, keepdim=True).clamp(min=1)
+    return (falls & (fall > rule(fall, falls))).sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def above_mean(attention: torch.Tensor, lam: float | torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
