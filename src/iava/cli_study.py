@@ -7,7 +7,7 @@ import typer
 
 from iava.cli_settings import settings_of, with_settings
 
-STUDIES = ("auto", "wording", "regions", "negatives")
+STUDIES = ("auto", "wording", "regions", "negatives", "centred")
 
 
 @with_settings
@@ -16,7 +16,8 @@ def study(
         str,
         typer.Argument(
             help="auto: can i and lambda be set from the data? wording: does the general instruction's matter? "
-            "regions: does the selection miss the answer's region? negatives: is it the irrelevance?",
+            "regions: does the selection miss the answer's region? negatives: is it the irrelevance? "
+            "centred: where does IAVA+'s gain come from?",
             show_default=False,
         ),
     ],
@@ -46,6 +47,7 @@ def study(
         raise ValueError("--instances is for regions alone, and takes the place of --data and --split: leave those out")
     from iava.bench.runner import Plan
     from iava.bench.study.auto import auto
+    from iava.bench.study.centred import centred_study
     from iava.bench.study.negatives import negatives
     from iava.bench.study.regions import asked, coco_task, regions
     from iava.bench.study.wording import wording
@@ -74,6 +76,7 @@ def study(
         if what == "regions":
             regions(lvlm, task, iava, out, advance, model=model, seed=seed)
         else:
-            {"auto": auto, "wording": wording, "negatives": negatives}[what](lvlm, plan, out, advance)
+            asks = {"auto": auto, "wording": wording, "negatives": negatives, "centred": centred_study}
+            asks[what](lvlm, plan, out, advance)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"{out}: results.json, table.md, plot.png" + (", samples.png" if what == "regions" else ""))

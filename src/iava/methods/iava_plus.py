@@ -49,6 +49,11 @@ class IAVAPlus(IAVA):
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         assert negative is not None
-        irrelevant, text = negative.chunk(2)
-        # 0 * -inf would be NaN.
-        return logits if self.alpha == 0 else logits + self.alpha * (text - irrelevant)
+        return centred(logits, negative, self.alpha)
+
+
+def centred(logits: torch.Tensor, negative: torch.Tensor, alpha: float) -> torch.Tensor:
+    """logits + alpha * (text - V*): (B, V), and (2 B, V) those of V* behind which are those of the text -> (B, V)."""
+    irrelevant, text = negative.chunk(2)
+    # 0 * -inf would be NaN.
+    return logits if alpha == 0 else logits + alpha * (text - irrelevant)
