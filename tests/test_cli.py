@@ -125,7 +125,7 @@ def test_eval_of_every_benchmark_in_a_folder(with_fake, tmp_path):
         (["--top-i", "0.0"], "top_i"),
         (["--top-i", "1.5"], "top_i"),
         (["--top-i", "nan"], "top_i"),
-        (["--top-i", "many"], "top_i is 'many': it must be a count such as 40 or a share such as 0.2"),
+        (["--top-i", "many"], "top_i is 'many': it must be a count such as 40, a share such as 0.2, or \"auto\""),
         (["--alpha", "-1"], "alpha"),
         (["--alpha", "nan"], "alpha"),
         (["--beta", "1.5"], "beta"),

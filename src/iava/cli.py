@@ -1,4 +1,4 @@
-"""The command line: ask, demo, methods, eval, reproduce, tune, bench, merge, report, score, data."""
+"""The command line: ask, demo, methods, eval, reproduce, tune, ablate, bench, merge, report, score, data."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava import cli_bench, cli_data, cli_methods, cli_report, cli_reproduce, cli_tune
+from iava import cli_ablate, cli_bench, cli_data, cli_methods, cli_report, cli_reproduce, cli_tune
 from iava.cli_settings import method_names, settings_of, with_settings
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
@@ -197,11 +197,7 @@ def evaluate(
         raise ValueError(f"unknown engine {engine!r}: use local or ray")
     if workers is not None and engine != "ray":
         raise ValueError("--workers was given, but only --engine ray has any")
-    if data is None and model != "pocket":
-        raise ValueError(
-            f"--data is missing: name the folder that holds {bench} (iava data check says what is there), or pocket "
-            "for the pocket scenes"
-        )
+    data = pocket_scenes(bench, data, model)
     given = read_tuned([Path(path) for path in tuned.split(",")] if tuned else [], names, split or "test")
     plan = Plan(
         model,
@@ -213,7 +209,7 @@ def evaluate(
         parser,
         tune_images,
         bench,
-        None if data is None or str(data) == "pocket" else data,
+        data,
         None if shard is None else _shard(shard),
     )
     plan.task  # noqa: B018 - what is missing or broken is said before a model is loaded
@@ -250,6 +246,7 @@ def demo(
 
 app.command()(_one_line(cli_methods.methods))
 app.command()(_one_line(cli_tune.tune))
+app.command()(_one_line(cli_ablate.ablate))
 app.command()(_one_line(cli_data.score))
 app.command()(_one_line(cli_bench.bench))
 app.command()(_one_line(cli_data.merge))
@@ -260,6 +257,16 @@ data.command("check")(_one_line(cli_data.check))
 data.command("build-pope")(_one_line(cli_data.build_pope))
 data.command("write-pocket")(_one_line(cli_data.write_pocket))
 app.add_typer(data, name="data")
+
+
+def pocket_scenes(bench: str, data: Path | None, model: str) -> Path | None:
+    """The folder of the data; None: the pocket scenes, which the pocket model is asked about unless told otherwise."""
+    if data is None and model != "pocket":
+        raise ValueError(
+            f"--data is missing: name the folder that holds {bench} (iava data check says what is there), or pocket "
+            "for the pocket scenes"
+        )
+    return None if data is None or str(data) == "pocket" else data
 
 
 def _names(option: str, text: str) -> list[str]:

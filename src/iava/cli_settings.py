@@ -12,8 +12,10 @@ import typer
 
 # What the parameter `settings` of a command becomes.
 OPTIONS: dict[str, Any] = {
-    "top_i": Annotated[str | None, typer.Option(help="Tokens that may be selected: a count (40) or a share (0.2).")],
-    "lam": Annotated[float | None, typer.Option(help="Attention must lie above mean + lam * std.")],
+    "top_i": Annotated[
+        str | None, typer.Option(help="Tokens that may be selected: a count (40), a share (0.2) or auto.")
+    ],
+    "lam": Annotated[str | None, typer.Option(help="Attention must lie above mean + lam * std; auto finds lam.")],
     "alpha": Annotated[float | None, typer.Option(help="Strength of the contrast, at least 0.")],
     "beta": Annotated[float | None, typer.Option(help="Plausibility, 0 to 1.")],
     "general": Annotated[str | None, typer.Option(help="The general instruction.")],

@@ -63,6 +63,10 @@ class Explanation:
             ten most probable tokens, each {"id", "text", "probability"}; "combined" leaves out what the method rules
             out.
         looks: what the image tokens look at in models whose tokens are a Q-Former's queries.
+        top_i: how many tokens could be selected, as a count.
+        lam: how many standard deviations above the mean their attention had to be.
+        heads_general: (L, heads, N) `layers_general` before the mean over heads.
+        heads_query: (L, heads, N).
     """
 
     att_general: torch.Tensor | None
@@ -73,6 +77,10 @@ class Explanation:
     boxes: np.ndarray | None
     steps: list[dict[str, list[dict[str, Any]]]]
     looks: Looks | None = None
+    top_i: int | None = None
+    lam: float | None = None
+    heads_general: torch.Tensor | None = None
+    heads_query: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class Answer:
         seconds: wall-clock time, from the image to the text; of a batch, its time shared out equally.
         logits: (V,) float32, the first step's combined logits before the plausibility mask.
         explanation: if it was asked for.
+        selected: share of the image tokens that the method selected; None where it selects none.
     """
 
     text: str
@@ -96,6 +105,7 @@ class Answer:
     seconds: float
     logits: torch.Tensor
     explanation: Explanation | None = None
+    selected: float | None = None
 
 
 class LVLM:
@@ -276,9 +286,11 @@ class LVLM:
             for row, ids in enumerate(tokens)
         ]
         texts = [self.processor.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
+        shares = _shares(trace, len(questions))
         seconds = (time.perf_counter() - start) / len(questions)
+        about = method.name, method.settings(), seconds
         return [
-            Answer(texts[row], tokens[row], method.name, method.settings(), seconds, logits[row], explanations[row])
+            Answer(texts[row], tokens[row], *about, logits[row], explanations[row], shares[row])
             for row in range(len(questions))
         ]
 
@@ -339,6 +351,7 @@ class LVLM:
     ) -> Explanation:
         reading = {key: value[row].cpu() for key, value in trace.reading.items()}
         valid = reading.pop("valid", None)
+        top_i, lam = reading.pop("top_i", None), reading.pop("lam", None)
         kept = {key: value[..., valid] for key, value in reading.items()}
         return Explanation(
             att_general=kept.get("att_general"),
@@ -355,6 +368,11 @@ class LVLM:
             looks=Looks(runs[-1][row].cpu(), runs[0][row].cpu(), look_boxes(self.model, self.processor, picture))
             if runs
             else None,
+            top_i=None if top_i is None else int(top_i),
+            # The shortest decimal that is the same in single precision: -0.1, not -0.10000000149.
+            lam=None if lam is None else float(str(lam.numpy()[()])),
+            heads_general=kept.get("heads_general"),
+            heads_query=kept.get("heads_query"),
         )
 
     def _candidates(self, ids: torch.Tensor, probabilities: torch.Tensor) -> list[dict[str, Any]]:
@@ -456,6 +474,14 @@ class _Once:
             for name, value in self._made.items()
         }
         return type(self._made)(several)
+
+
+def _shares(trace: Trace, rows: int) -> list[float] | list[None]:
+    """Of each row's image tokens how many were selected, as a share of 1."""
+    if "selected" not in trace.reading:
+        return [None] * rows
+    valid = trace.reading["valid"]
+    return ((trace.reading["selected"] & valid).sum(dim=1) / valid.sum(dim=1)).tolist()
 
 
 def _repeated(features: Any, times: int) -> Any:

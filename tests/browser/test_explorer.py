@@ -12,7 +12,7 @@ from tests import families, tiny
 pytestmark = pytest.mark.browser
 
 QUESTIONS = ["Is there a dog in the picture ?", "Where <b>?"]
-METHODS = {"greedy": {}, "iava": {"top_i": 6, "lam": -0.5}}
+METHODS = {"greedy": {}, "iava": {"negative": "zeros", "top_i": 6, "lam": -0.5}}
 ROUNDING = 1e-4
 
 
@@ -304,7 +304,9 @@ def contrast(one, other):
 
 def page_of(name, picture):
     lvlm = LVLM(*families.build(name))
-    asked = compare(lvlm, picture, ["What ?"], {"iava": {"top_i": 0.5, "lam": -1.0}}, max_new_tokens=1, seed=0)
+    asked = compare(
+        lvlm, picture, ["What ?"], {"iava": {"negative": "zeros", "top_i": 0.5, "lam": -1.0}}, max_new_tokens=1, seed=0
+    )
     return asked[0][1][0].explanation, explain_page(picture, asked, model=name)
 
 

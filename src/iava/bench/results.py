@@ -206,12 +206,12 @@ def _verdict(row: Row) -> str:
 
 def is_control(method: str) -> bool:
     """Whether a method is one that others must beat to count as better."""
-    return METHODS[method].control
+    return method in METHODS and METHODS[method].control
 
 
 def title(method: str) -> str:
-    """A method's name for readers."""
-    return METHODS[method].title or METHODS[method].__name__
+    """A method's name for readers; a variant that has no command-line name keeps its own."""
+    return (METHODS[method].title or METHODS[method].__name__) if method in METHODS else method
 
 
 def console_table(rows: Sequence[Row]) -> Table:

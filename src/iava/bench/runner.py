@@ -20,7 +20,7 @@ from iava.bench.records import Record, Records, circumstances, fingerprint, open
 from iava.bench.results import rows_of
 from iava.bench.scoring import BENCHMARKS, parser_of
 from iava.bench.task import Question, Task, first_images, shard
-from iava.lvlm import LVLM, out_of_memory
+from iava.lvlm import LVLM, Answer, out_of_memory
 from iava.methods.base import Method
 from iava.methods.controls import yes_no_logits
 from iava.methods.oracle import Oracle
@@ -299,7 +299,11 @@ def _answers(
         assert task.read is not None
         return {"text": text, "parsed": task.read(question, text)}
 
-    return {q.id: outcome(q) | {"seconds": round(said[q.question].seconds, 6)} for q in questions}
+    def spent(answer: Answer) -> Record:
+        share = {} if answer.selected is None else {"selected": round(answer.selected, 6)}
+        return {**share, "seconds": round(answer.seconds, 6)}
+
+    return {q.id: outcome(q) | spent(said[q.question]) for q in questions}
 
 
 def _failed(question: Question, error: str) -> Record:

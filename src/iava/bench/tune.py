@@ -1,12 +1,10 @@
 """Chooses a method's settings by measuring many on a split for tuning, as many for every method.
 
-Each setting that is tried is a run of its own (`iava.bench.runner`) in a folder of its own, so that a search that was
-stopped goes on, a larger grid measures only what is new, and every record is kept.
+Each setting that is tried is a run of its own (`iava.bench.sweep`).
 """
 
 import json
 import random
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -14,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from iava.bench.records import write_json
-from iava.bench.runner import Advance, Plan, evaluate
+from iava.bench.runner import Advance, Plan
+from iava.bench.sweep import sweep
 from iava.lvlm import LVLM
 from iava.methods import METHODS
 
@@ -125,16 +124,13 @@ def tune(lvlm: LVLM, search: Search, folder: Path, advance: Advance = lambda *_:
         ValueError: if the folder cannot be used.
     """
     candidates = search.settings()
-    tried: list[dict[str, Any]] = []
-    manifest: dict[str, Any] = {}
-    for number, settings in enumerate(candidates, start=1):
-        name = f"{search.method}-{zlib.crc32(json.dumps(settings, sort_keys=True).encode()):08x}"
-        plan = Plan(search.model, {search.method: settings}, search.split, search.limit, search.seed)
-        what = f"{search.method}, setting {number} of {len(candidates)}"
-        results = evaluate(lvlm, plan, folder / name, lambda _, *n, what=what: advance(what, *n))
-        row = next(row for row in results["rows"] if row["category"] == "overall")
-        tried.append({"settings": settings, "folder": name, "metrics": row["metrics"], "intervals": row["intervals"]})
-        manifest = manifest or results["manifest"]
+    plan = Plan(search.model, {search.method: candidates[0]}, search.split, search.limit, search.seed)
+    runs = sweep(lvlm, plan, search.method, candidates, folder, advance)
+    tried: list[dict[str, Any]] = [
+        {"settings": run.settings, "folder": run.folder.name}
+        | {key: run.overall[key] for key in ("metrics", "intervals")}
+        for run in runs
+    ]
     best = max(tried, key=lambda one: one["metrics"][search.maximise] or 0.0)
     found = {
         "method": search.method,
@@ -143,7 +139,7 @@ def tune(lvlm: LVLM, search: Search, folder: Path, advance: Advance = lambda *_:
         "limit": search.limit,
         "best": best["settings"],
         "tried": tried,
-        "manifest": manifest,
+        "manifest": runs[0].results["manifest"],
     }
     write_json(folder / "tune.json", found)
     return found

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from iava.lvlm import Answer
-from iava.methods.select import ROUNDING, at_most, spread
+from iava.methods.select import ROUNDING, spread
 
 SIDE = 900
 """Pixels of the longer side of a picture on a page; larger ones are made smaller."""
@@ -47,8 +47,8 @@ def reading(answer: Answer, size: tuple[int, int], *, each_layer: bool = True) -
     return {
         "tokens": len(general),
         "maps": [_map(*pair) for pair in pairs],
-        "top_i": int(at_most(settings["top_i"], _all(general))),
-        "lam": settings["lam"],
+        "top_i": explanation.top_i,
+        "lam": explanation.lam,
         "rounding": ROUNDING,
         "selected": explanation.selected.nonzero().flatten().tolist(),
         "boxes": None if boxes is None else _shares(boxes, size),

@@ -54,7 +54,7 @@ class Method:
     changes how the decoder attends. Its constructor takes the settings by name and needs none of them.
     """
 
-    name: ClassVar[str]
+    name: str
     title: ClassVar[str | None] = None
     """The name in tables; None: the class's own."""
     paper: ClassVar[str | None] = None

@@ -37,11 +37,22 @@ def check_layers(layers: str | Sequence[int]) -> str | list[int]:
     return [int(layer) for layer in layers]
 
 
-def check_top_i(top_i: int | float) -> None:
-    """Refuses what is neither a count of at least 1 nor a share in (0, 1]."""
+def check_top_i(top_i: int | float | str) -> None:
+    """Refuses what is neither a count of at least 1, nor a share in (0, 1], nor "auto"."""
+    if top_i == "auto":
+        return
     if isinstance(top_i, str):
-        raise ValueError(f"top_i is {top_i!r}: it must be a count such as 40 or a share such as 0.2")
+        raise ValueError(f'top_i is {top_i!r}: it must be a count such as 40, a share such as 0.2, or "auto"')
     if isinstance(top_i, float):
         check_number("top_i", top_i, low=0, high=1, above=True)
     else:
         check_number("top_i", top_i, low=1)
+
+
+def check_lam(lam: float | str) -> None:
+    """Refuses what is neither a finite number nor "auto"."""
+    if lam == "auto":
+        return
+    if isinstance(lam, str):
+        raise ValueError(f'lam is {lam!r}: it must be a finite number such as 0.5, or "auto"')
+    check_number("lam", lam, low=-math.inf)

@@ -4,7 +4,6 @@ Instruction-Aligned Visual Attention for Mitigating Hallucinations in Large Visi
 (arXiv 2503.18556, ICME 2025). No code was published: where the paper is silent, the parameters say what was chosen.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -17,8 +16,8 @@ from iava.engine.prefix import Instruction, attention_under
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.qformer import features_under
 from iava.methods.base import Method, Trace, mix
-from iava.methods.checks import check_layers, check_number, check_top_i
-from iava.methods.select import select_irrelevant
+from iava.methods.checks import check_lam, check_layers, check_number, check_top_i
+from iava.methods.select import criteria, select_irrelevant
 
 PUBLISHED_LAM = {"llava": 0.0, "instructblip": -0.1}  # by Hugging Face model type; others take 0
 
@@ -33,14 +32,15 @@ class IAVA(Method):
         processor: the model's processor, which writes the general instruction; it must have a chat template.
         general: the general instruction.
         top_i: how many tokens with the largest fall of attention may be selected: an int is a count, a float in
-            (0, 1] a share of the image's tokens. The paper asks for a moderate number.
+            (0, 1] a share of the image's tokens. The paper asks for a moderate number. "auto" finds it in each
+            prompt's own attention (`select.criteria`); so it does for lam.
         lam: attention under the general instruction must lie above mean + lam * std over the image's tokens. None
-            takes the published value: 0.0 for LLaVA, -0.1 for InstructBLIP, 0.0 for others.
+            takes the published value: 0.0 for LLaVA, -0.1 for InstructBLIP, 0.0 for others. Or "auto".
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
-        negative: how the other tokens are masked: "zeros" sets their embeddings to zero, "drop" takes them out of
-            the sequence, "hide" keeps what follows the image from looking at them, "pixels" paints their patches over
-            and reads the image again. Where none is selected, all are masked: only the text is left to answer from.
+        negative: how the others are masked: "drop" takes them out of the sequence (best on tune, docs/papers.md),
+            "zeros" zeroes their embeddings, "hide" keeps what follows the image from looking at them, "pixels" paints
+            their patches over and reads the image again. Where none is selected, all are masked: only text is left.
         layers: whose attention is averaged: "all", or decoder layer indices, negative ones from the end.
         qformer: what InstructBLIP's Q-Former reads in the general pass: its "own" general instruction, or the
             "query", as in the question's pass.
@@ -64,8 +64,8 @@ class IAVA(Method):
         processor: ProcessorMixin | None = None,
         *,
         general: str = "Describe this image.",
-        top_i: int | float = 0.2,
-        lam: float | None = None,
+        top_i: int | float | str = 0.2,
+        lam: float | str | None = None,
         alpha: float = 1.0,
         beta: float = 0.1,
         negative: str = "drop",
@@ -77,7 +77,7 @@ class IAVA(Method):
             raise ValueError(f'general is {general!r}: it must be an instruction such as "Describe this image."')
         check_top_i(top_i)
         if lam is not None:
-            check_number("lam", lam, low=-math.inf)
+            check_lam(lam)
         check_number("alpha", alpha, low=0)
         check_number("beta", beta, low=0, high=1)
         if negative not in self.negatives:
@@ -115,14 +115,15 @@ class IAVA(Method):
         _, valid = pack(prompt.is_image)
         keep = self._select(prompt, att_general, att_query, valid)
         if trace is not None:
+            asked = self._lam_for(prompt.outer)
+            top_i, lam = criteria(att_general, att_query, top_i=self.top_i, lam=asked, valid=valid)
             trace.reading = {
                 "att_general": att_general,
-                "att_query": att_query,
+                "heads_general": general,
                 "layers_general": general.mean(dim=2),
-                "layers_query": query.mean(dim=2),
-                "selected": keep,
-                "valid": valid,
             }
+            trace.reading |= {"att_query": att_query, "heads_query": query, "layers_query": query.mean(dim=2)}
+            trace.reading |= {"selected": keep, "valid": valid, "top_i": top_i[:, 0], "lam": lam[:, 0]}
         return self._negative(prompt, keep)
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
@@ -137,7 +138,7 @@ class IAVA(Method):
     def _negative(self, prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
         return NEGATIVES[self.negative](prompt, keep)
 
-    def _lam_for(self, model: PreTrainedModel) -> float:
+    def _lam_for(self, model: PreTrainedModel) -> float | str:
         return PUBLISHED_LAM.get(model.config.model_type, 0.0) if self.lam is None else self.lam
 
     def _under_general(self, prompt: Prompt) -> torch.Tensor:

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from iava.methods.checks import check_number, check_top_i
+from iava.methods.adaptive import otsu
+from iava.methods.checks import check_lam, check_top_i
 
 ROUNDING = 1e-4
 """A fall by less than this share is rounding, not attention: the same question asked twice selects nothing."""
@@ -14,8 +15,8 @@ def select_irrelevant(
     att_general: torch.Tensor,
     att_query: torch.Tensor,
     *,
-    top_i: int | float,
-    lam: float,
+    top_i: int | float | str,
+    lam: float | str,
     valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The image tokens that are irrelevant to the question (arXiv 2503.18556).
@@ -28,8 +29,9 @@ def select_irrelevant(
     Args:
         att_general: (B, N) attention under the general instruction.
         att_query: (B, N) attention under the question.
-        top_i: an int of at least 1 is a count, a float in (0, 1] a share of the row's tokens (rounded, at least 1).
-        lam: any finite number.
+        top_i: an int of at least 1 is a count, a float in (0, 1] a share of the row's tokens (rounded, at least 1);
+            "auto" finds it in each row, see `criteria`.
+        lam: any finite number, or "auto".
         valid: (B, N) bool, False where a row has fewer than N image tokens; None: all are there.
 
     Returns:
@@ -43,15 +45,45 @@ def select_irrelevant(
             f"att_general is {tuple(att_general.shape)} and att_query {tuple(att_query.shape)}: both must be (B, N)"
         )
     check_top_i(top_i)
-    check_number("lam", lam, low=-math.inf)
+    check_lam(lam)
     valid = torch.ones_like(att_general, dtype=torch.bool) if valid is None else valid
     fall = (att_general - att_query).where(valid, -math.inf)
     rank = fall.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     falls = fall > ROUNDING * att_general
-    return falls & (rank < at_most(top_i, valid)) & above_mean(att_general, lam, valid)
+    most, least = criteria(att_general, att_query, top_i=top_i, lam=lam, valid=valid)
+    return falls & (rank < most) & above_mean(att_general, least, valid)
 
 
-def above_mean(attention: torch.Tensor, lam: float, valid: torch.Tensor) -> torch.Tensor:
+def criteria(
+    att_general: torch.Tensor,
+    att_query: torch.Tensor,
+    *,
+    top_i: int | float | str,
+    lam: float | str,
+    valid: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`top_i` as a count and `lam` as a number, for each row: two times (B, 1).
+
+    Where they are "auto", Otsu's threshold parts what falls much from what falls little, and tokens with much
+    attention under the general instruction from those with little.
+
+    Args: see `select_irrelevant`.
+    """
+    most = at_most(top_i, valid) if not isinstance(top_i, str) else _above(att_general - att_query, valid)
+    if not isinstance(lam, str):
+        return most, torch.full_like(att_general[:, :1], lam)
+    mean, std = spread(att_general, valid)
+    found = (otsu(att_general, valid) - mean) / std
+    # Where all tokens have the same attention none stands out.
+    return most, found.where(found.isfinite(), 0.0).to(att_general.dtype)
+
+
+def _above(fall: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    falls = valid & (fall > 0)
+    return (falls & (fall > otsu(fall, falls))).sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def above_mean(attention: torch.Tensor, lam: float | torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Whose attention lies above mean + lam * std over a row's tokens: (B, N) -> (B, N) bool."""
     mean, std = spread(attention, valid)
     return valid & (attention > mean + lam * std)
