@@ -223,7 +223,7 @@ def evaluate(
         lvlm = _load(model)
         with progress() as advance:
             results = run(lvlm, plan, out, advance)
-    page, _, _ = write_report(out / "report.html", read_runs([out]), open_image=plan.task.open_image)
+    page, _, _ = write_report(out / "report.html", read_runs([out]))
     cli_data.print_results(results, out)
     print(f"report: {page}")
 

@@ -51,8 +51,7 @@ def reproduce(
         console.print(console_table(one.rows))
         for sentence in verdicts(one.rows):
             console.print(sentence, style="bold", markup=False)
-    openers = {image: plan.task.open_image for plan in wanted for image in plan.task.images}
-    page, _, _ = write_report(out / "report.html", runs, open_image=lambda image: openers[image](image))
+    page, _, _ = write_report(out / "report.html", runs)
     print(f"report: {page}")
 
 
