@@ -132,7 +132,9 @@ def drawing(found: Sequence[Mapping[str, Any]]) -> Figure:
     }
     for panel, (heading, differences) in zip(axes, added.items(), strict=True):
         labels = [title(one["method"]) for one in others]
-        estimates(panel, *zip(*differences, strict=True), labels=labels, reference=("no difference", 0.0, None), joined=False)
+        estimates(
+            panel, *zip(*differences, strict=True), labels=labels, reference=("no difference", 0.0, None), joined=False
+        )
         panel.set_title(heading)
     return figure
 
