@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -115,6 +116,44 @@ def test_eval_of_every_benchmark_in_a_folder(with_fake, tmp_path):
         assert run(*arguments).exit_code == 0
         assert with_fake.asked == []
         assert "unknown split 'train'" in refused(*arguments, "--split", "train")
+
+
+@pytest.mark.usefixtures("with_none")
+@pytest.mark.parametrize(
+    ("name", "file", "old", "new", "words"),
+    [
+        ("pope-gqa", "gqa_pope_random.json", '"label": "no"}', '"label": "no', "line 2: this is no JSON"),
+        (
+            "pope-gqa",
+            "gqa_pope_random.json",
+            '"question_id": 1,',
+            '"question_id": 0,',
+            "line 2: question_id random-0 was",
+        ),
+        ("pope-gqa", "gqa_pope_random.json", '"no"', '"none"', "line 2: 'label' is 'none': it must be yes or no"),
+        ("pope-gqa", "gqa_pope_random.json", "green.jpg", "blue.jpg", "line 3: the image blue.jpg is missing from"),
+        ("mme", "count/red.txt", "Are there two dogs?\tNo\n", "", "line 1: image count/red.jpg has one question"),
+        ("textvqa", "TextVQA_0.5.1_val.json", "]}]}", "]}", "line 1, column"),
+    ],
+)
+def test_eval_of_broken_data_says_where_and_writes_nothing(tmp_path, name, file, old, new, words):
+    path = written(tmp_path / "data") / name / file
+    path.write_text(path.read_text().replace(old, new, 1))
+    said = refused("eval", name, "--model", "fake", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    assert f"{path}, {words}" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_eval_of_a_model_that_says_nothing_is_wrong_and_says_so(with_fake, monkeypatch, tmp_path):
+    answer = with_fake._answer
+    monkeypatch.setattr(with_fake, "_answer", lambda *given: replace(answer(*given), text=""))
+    arguments = ("--model", "fake", "--data", written(tmp_path / "data"), "--out", tmp_path / "out")
+    result = run("eval", "pope-gqa", *arguments, "--methods", "greedy,bias,iava")
+    assert result.exit_code == 0, result.output + str(result.exception)
+    assert "iava: IAVA: 4 of 6 answers are empty; random-0: ''" in result.stderr
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert {row["metrics"]["accuracy"] for row in rows} == {0.0}
+    assert {row["metrics"]["unparsed"] for row in rows} == {1.0}
 
 
 @pytest.mark.usefixtures("with_none")

@@ -171,6 +171,10 @@ def evaluate(
     tuned: Annotated[
         str | None, typer.Option("--settings", help="What `iava tune` found best: one or more of its tune.json.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: many GPUs or machines (needs iava[ray]).")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(help="ray: models at once; by default one for each GPU, or CPU core without any.")
+    ] = None,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -189,6 +193,10 @@ def evaluate(
     from iava.console import progress
     from iava.files import check_folder
 
+    if engine not in ("local", "ray"):
+        raise ValueError(f"unknown engine {engine!r}: use local or ray")
+    if workers is not None and engine != "ray":
+        raise ValueError("--workers was given, but only --engine ray has any")
     data = pocket_scenes(bench, data, model)
     given = read_tuned([Path(path) for path in tuned.split(",")] if tuned else [], names, split or "test")
     plan = Plan(
@@ -206,10 +214,16 @@ def evaluate(
     )
     plan.task  # noqa: B018 - what is missing or broken is said before a model is loaded
     check_folder(out)
-    lvlm = _load(model)
-    with progress() as advance:
-        results = run(lvlm, plan, out, advance)
-    page, _, _ = write_report(out / "report.html", read_runs([out]), open_image=plan.task.open_image)
+    if engine == "ray":
+        from iava.bench.ray_engine import evaluate_with_ray
+
+        with progress() as advance:
+            results = evaluate_with_ray(plan, out, advance, workers=workers, loaded=_load)
+    else:
+        lvlm = _load(model)
+        with progress() as advance:
+            results = run(lvlm, plan, out, advance)
+    page, _, _ = write_report(out / "report.html", read_runs([out]))
     cli_data.print_results(results, out)
     print(f"report: {page}")
 

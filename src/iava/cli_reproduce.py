@@ -51,8 +51,7 @@ def reproduce(
         console.print(console_table(one.rows))
         for sentence in verdicts(one.rows):
             console.print(sentence, style="bold", markup=False)
-    openers = {image: plan.task.open_image for plan in wanted for image in plan.task.images}
-    page, _, _ = write_report(out / "report.html", runs, open_image=lambda image: openers[image](image))
+    page, _, _ = write_report(out / "report.html", runs)
     print(f"report: {page}")
 
 
@@ -74,5 +73,5 @@ def _table(found: Any) -> Any:
 
 
 def _time(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

@@ -61,7 +61,7 @@ def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
             chosen,
         ),
     ]
-    page, _, _ = write_report(folder / "report.html", read_runs([folder]), groups, task.open_image)
+    page, _, _ = write_report(folder / "report.html", read_runs([folder]), groups)
     console.print(console_table(results["rows"]))
     console.print(f"Report: {page}", markup=False)
     for sentence in verdicts(results["rows"]):

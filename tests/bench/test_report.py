@@ -1,16 +1,21 @@
 """The report shows what was asked and what the rows say, needs nothing from outside, and takes any text as text."""
 
+import base64
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from iava.bench.data import load
 from iava.bench.report import Example, report_latex, report_markdown, report_page, write_report
 from iava.bench.runs import read_runs
 from iava.bench.section import section
 from iava.lvlm import LVLM
 from tests import tiny
+from tests.bench.folders import written
 from tests.bench.made import METHODS, records, write_run
 from tests.bench.test_shift import on_curve
 from tests.bench.test_tables import row
@@ -127,6 +132,44 @@ def test_flips_counted_by_hand(run, shown):
     ]
 
 
+def colour(uri):
+    return uri and Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).getpixel((0, 0))
+
+
+def test_flips_of_data_on_disk_show_their_pictures_while_they_are_there(tmp_path):
+    data = written(tmp_path / "data")
+    task = load("pope-gqa", data / "pope-gqa")
+    some = []
+    for question, (greedy, ours) in zip(task.questions, [("no", "yes"), ("no", "yes")] * 3, strict=True):
+        for method, said in (("greedy", greedy), ("iava", ours)):
+            record = {"id": question.id, "image": question.image, "split": "test", "category": "random"}
+            record |= {"method": method, "question": question.question, "truth": question.truth, "text": said}
+            some.append(record | {"parsed": said, "yes": 0.0, "no": 1.0, "seconds": 0.1})
+    folder = write_run(
+        tmp_path / "run",
+        some,
+        {"greedy": {}, "iava": {}},
+        benchmark="pope-gqa",
+        split=task.split,
+        questions=task.digest,
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"data": str(data)}))
+
+    def colours():
+        [run] = read_runs([folder])
+        return [{thumb.image: colour(thumb.picture) for thumb in strip.thumbs} for strip in section(run).strips]
+
+    # Gained and lost; the third picture is broken.
+    assert colours() == [{"red.jpg": (254, 0, 0), "green.jpg": (0, 128, 1), "bad.jpg": None}] * 2
+    # Other questions: other pictures may bear the same names.
+    lines = data / "pope-gqa" / "gqa_pope_random.json"
+    lines.write_text(lines.read_text().replace("a cat", "a cow"))
+    assert colours() == [dict.fromkeys(("red.jpg", "green.jpg", "bad.jpg"))] * 2
+    data.rename(tmp_path / "elsewhere")
+    assert colours() == [dict.fromkeys(("red.jpg", "green.jpg", "bad.jpg"))] * 2
+
+
 def test_markdown_and_latex_hold_the_same_tables(run, shown):
     text, tex = report_markdown([shown]), report_latex([shown])
     assert text.count("### ") == len(shown.tables) + 1
@@ -205,7 +248,7 @@ def test_answers_that_are_not_yes_or_no_have_tables_only(tmp_path):
 def test_several_runs_on_one_page(tmp_path, run):
     other = write_run(tmp_path / "other", records(seed=1, images=2, prefix="photo"), split="elsewhere")
     runs = [run, *read_runs([other])]
-    page, markdown, tex = write_report(tmp_path / "all.html", runs, open_image=lambda image: tiny.image())
+    page, markdown, tex = write_report(tmp_path / "all.html", runs)
     text = Reader(page.read_text()).text
     assert "2 runs" in text
     assert "pope · elsewhere" in text

@@ -7,6 +7,7 @@ import pytest
 from iava import cli
 from iava.bench import reproduce
 from iava.bench.reproduce import TABLES, estimate, plans
+from iava.cli_reproduce import _time
 from tests.bench.fakes import FakeLVLM
 from tests.bench.folders import written
 from tests.bench.test_runner import by_key, lines
@@ -83,6 +84,10 @@ def test_the_estimate_is_what_a_run_takes(data, monkeypatch):
     assert found.seconds == pytest.approx(0.25 * different * (len(METHODS) + 2))
     assert (found.questions, found.images, found.answers) == (54, 3, 54 * len(METHODS))
     assert found.memory >= sum(weight.numel() * 4 for weight in lvlm.model.parameters())
+
+
+def test_the_estimate_is_told_in_hours_minutes_or_seconds():
+    assert [_time(seconds) for seconds in (38, 119, 216, 11_100)] == ["38 s", "119 s", "4 min", "3 h 05 min"]
 
 
 def test_as_many_of_popes_data_sets_as_there_are(tmp_path):

@@ -141,7 +141,7 @@ def circumstances(model: torch.nn.Module) -> dict[str, Any]:
     """By which command, when, with which versions and on what machine something is measured; ready for JSON."""
     weight = next(model.parameters())
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in ("iava", "torch", "transformers")}
         | {"python": platform.python_version()},
@@ -153,6 +153,11 @@ def circumstances(model: torch.nn.Module) -> dict[str, Any]:
             "dtype": str(weight.dtype).removeprefix("torch."),
         },
     }
+
+
+def command() -> str:
+    """The command line of this process."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def fingerprint(model: torch.nn.Module) -> str:

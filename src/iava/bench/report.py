@@ -12,7 +12,7 @@ from iava.bench import charts
 from iava.bench.pope import parse_word
 from iava.bench.results import title
 from iava.bench.runs import Run
-from iava.bench.section import OpenImage, Section, section
+from iava.bench.section import Section, section
 from iava.bench.typeset import latex, latex_text, markdown, markdown_text
 from iava.explain.overlay import data_uri, reading, shrunk
 from iava.explain.page import environment
@@ -40,16 +40,13 @@ Groups = Sequence[tuple[str, str, Sequence[Example]]]
 """Examples under a heading, with a sentence that says how they were chosen."""
 
 
-def write_report(
-    page: Path, runs: Sequence[Run], groups: Groups = (), open_image: OpenImage | None = None
-) -> tuple[Path, Path, Path]:
+def write_report(page: Path, runs: Sequence[Run], groups: Groups = ()) -> tuple[Path, Path, Path]:
     """Writes a report as HTML, and beside it its tables as Markdown and LaTeX.
 
     Args:
         page: where the HTML goes; the others differ in the ending only.
         runs: see `iava.bench.runs.read_runs`.
         groups: examples that come before the tables.
-        open_image: gives a picture by its id; None: the pocket scenes, and no pictures of other data.
 
     Returns:
         The three files.
@@ -57,7 +54,7 @@ def write_report(
     Raises:
         ValueError: if a file cannot be written.
     """
-    sections = [section(run, open_image) for run in runs]
+    sections = [section(run) for run in runs]
     files = page, page.with_suffix(".md"), page.with_suffix(".tex")
     texts = report_page(sections, groups), report_markdown(sections), report_latex(sections)
     for file, text in zip(files, texts, strict=True):

@@ -7,8 +7,7 @@ that nobody disturbed.
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import groupby
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +125,10 @@ class Plan:
         return first_images(replace(task, questions=[q for q in task.questions if q.polar]), self.tune_images)
 
 
+Ask = Callable[[str, Mapping[str, Mapping[str, Any]], Records, Callable[[int, int], None]], None]
+"""Asks a part of a plan ("task" or "tune") by methods (name -> parameters), keeps the answers, tells of progress."""
+
+
 def evaluate(
     lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None, *, others: Sequence[Method] = ()
 ) -> dict[str, Any]:
@@ -141,38 +144,54 @@ def evaluate(
     Raises:
         ValueError: if the folder cannot be used, or the plan names what does not exist.
     """
-    task = plan.task
-    methods = {name: lvlm.method(name, **settings) for name, settings in plan.methods.items()}
-    methods |= {method.name: method for method in others}
-    described = {name: method.settings() for name, method in methods.items()}
+
+    def ask(part: str, methods: Mapping[str, Mapping[str, Any]], records: Records, told: Callable[..., None]) -> None:
+        made = [lvlm.method(name, **settings) for name, settings in methods.items()]
+        made += others if part == "task" else ()
+        ask_all(lvlm, getattr(plan, part), made, records, plan, told)
+
+    return evaluate_by(ask, describe(lvlm, plan, others), plan, folder, advance)
+
+
+def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run of a plan must share with another to go on with it, and what is written beside it."""
+    methods = {name: lvlm.method(name, **settings).settings() for name, settings in plan.methods.items()}
+    methods |= {method.name: method.settings() for method in others}
     if plan.fitted:
-        described["bias"] = {"fitted_on": plan.tune.split, "images": plan.tune_images, "yes_ratio_of": plan.like}
+        methods["bias"] = {"fitted_on": plan.tune.split, "images": plan.tune_images, "yes_ratio_of": plan.like}
     settings = {
         "benchmark": plan.benchmark,
         "questions": plan.questions.digest,
         "model": plan.model,
         "weights": fingerprint(lvlm.model),
-        "split": task.split,
+        "split": plan.task.split,
         "limit": plan.limit,
         "shard": None if plan.shard is None else f"{plan.shard[0]}/{plan.shard[1]}",
-        "methods": described,
+        "methods": methods,
         "seed": plan.seed,
         "max_new_tokens": plan.length,
         "parser": parser_of(plan.benchmark, plan.parser),
     }
     data = "pocket" if plan.data is None else str(plan.data.absolute())
-    prompt = lvlm.prompt(task.questions[0].question)
-    about = {"data": data, "prompt": prompt, "revision": lvlm.revision, **circumstances(lvlm.model)}
+    prompt = lvlm.prompt(plan.task.questions[0].question)
+    return settings, {"data": data, "prompt": prompt, "revision": lvlm.revision, **circumstances(lvlm.model)}
+
+
+def evaluate_by(
+    ask: Ask, described: tuple[dict[str, Any], dict[str, Any]], plan: Plan, folder: Path, advance: Advance
+) -> dict[str, Any]:
+    """`evaluate`, wherever the model is: `described` is what `describe` says there."""
+    settings, about = described
     manifest = open_run(folder, settings, about)
+    methods, shown = dict(plan.methods), settings["methods"]
     if plan.fitted:
-        bias = _bias_on_tune(lvlm, plan, methods, folder, advance)
-        methods["bias"] = lvlm.method("bias", bias=bias)
-        described["bias"] = {"bias": bias, **described["bias"]}
+        bias = _bias_on_tune(ask, plan, folder, advance)
+        methods["bias"] = {"bias": bias}
+        shown = {**shown, "bias": {"bias": bias, **shown["bias"]}}
     records = Records(folder / "records.jsonl")
-    label = f"{plan.benchmark} {task.split}"
-    ask_all(lvlm, task, list(methods.values()), records, plan, lambda *n: advance(label, *n))
-    rows = rows_of(records.rows, benchmark=plan.benchmark, settings=described, seed=plan.seed)
-    results = {"rows": rows, "methods": described, "manifest": manifest}
+    ask("task", methods, records, partial(advance, f"{plan.benchmark} {plan.task.split}"))
+    rows = rows_of(records.rows, benchmark=plan.benchmark, settings=shown, seed=plan.seed)
+    results = {"rows": rows, "methods": shown, "manifest": manifest}
     write_json(folder / "results.json", results)
     return results
 
@@ -190,37 +209,65 @@ def ask_all(
     The questions of an image are asked together, equal ones once. An image of which some records are missing is asked
     about as a whole again, because the company a question is asked in may change the last digits of its logits.
     """
-    done = {(record["id"], record["method"]) for record in records.rows}
-    total = len(task.questions) * len(methods)
-    advance(len(done), total)
-    for image, questions in _by_image(task.questions):
-        todo = [method for method in methods if any((question.id, method.name) not in done for question in questions)]
-        if not todo:
-            continue
-        try:
-            picture, error = task.open_image(image), ""
-            picture.load()
-        except (OSError, ValueError) as reason:
-            picture, error = None, str(reason)
-        for method in todo:
-            if picture is None:
-                answers = {question.id: _failed(question, error) for question in questions}
-            else:
-                answers = _answers(lvlm, task, picture, questions, method, plan)
-            fresh = [
-                {"id": q.id, "image": q.image, "split": task.split, "category": q.category, "method": method.name}
-                | {"question": q.question, "truth": q.truth, **answers[q.id]}
-                for q in questions
-                if (q.id, method.name) not in done
-            ]
-            records.append(fresh)
-            done.update((record["id"], record["method"]) for record in fresh)
-            advance(len(done), total)
+    by_name = {method.name: method for method in methods}
+    missing = Missing(task, list(by_name), records)
+    advance(*missing.progress)
+    for image, names in missing.images():
+        for answers in answer_image(lvlm, task, image, [by_name[name] for name in names], plan):
+            missing.add(answers)
+            advance(*missing.progress)
 
 
-def _by_image(questions: Sequence[Question]) -> Iterator[tuple[str, list[Question]]]:
-    for image, group in groupby(questions, key=lambda question: question.image):
-        yield image, list(group)
+class Missing:
+    """What is missing of the records of a task's questions by some methods.
+
+    Args:
+        task: what is asked.
+        methods: their names.
+        records: grow by what is added.
+    """
+
+    def __init__(self, task: Task, methods: Sequence[str], records: Records) -> None:
+        self._task, self._methods, self._records = task, methods, records
+        self._done = {(record["id"], record["method"]) for record in records.rows}
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many answers there are, and how many there will be."""
+        return len(self._done), len(self._task.questions) * len(self._methods)
+
+    def images(self) -> Iterator[tuple[str, list[str]]]:
+        """The images of which some records are missing, and by which methods."""
+        for image, questions in self._task.by_image.items():
+            names = [name for name in self._methods if any((q.id, name) not in self._done for q in questions)]
+            if names:
+                yield image, names
+
+    def add(self, answers: Sequence[Record]) -> None:
+        """Records those of the answers that are missing."""
+        fresh = [record for record in answers if (record["id"], record["method"]) not in self._done]
+        self._records.append(fresh)
+        self._done.update((record["id"], record["method"]) for record in fresh)
+
+
+def answer_image(lvlm: LVLM, task: Task, image: str, methods: Sequence[Method], plan: Plan) -> Iterator[list[Record]]:
+    """The records of all questions about an image, a list for each method."""
+    questions = task.by_image[image]
+    try:
+        picture, error = task.open_image(image), ""
+        picture.load()
+    except (OSError, ValueError) as reason:
+        picture, error = None, str(reason)
+    for method in methods:
+        if picture is None:
+            answers = {question.id: _failed(question, error) for question in questions}
+        else:
+            answers = _answers(lvlm, task, picture, questions, method, plan)
+        yield [
+            {"id": q.id, "image": q.image, "split": task.split, "category": q.category, "method": method.name}
+            | {"question": q.question, "truth": q.truth, **answers[q.id]}
+            for q in questions
+        ]
 
 
 def _answers(
@@ -264,11 +311,11 @@ def _failed(question: Question, error: str) -> Record:
     return {"text": "", "parsed": None, **logits, "seconds": 0.0, "error": error}
 
 
-def _bias_on_tune(lvlm: LVLM, plan: Plan, methods: Mapping[str, Method], folder: Path, advance: Advance) -> float:
+def _bias_on_tune(ask: Ask, plan: Plan, folder: Path, advance: Advance) -> float:
     """The bias with which greedy decoding says yes as often on `Plan.tune` as the method it is to copy."""
-    pair = {"greedy": lvlm.method("greedy"), plan.like: methods[plan.like]}
     records = Records(folder / "tune-records.jsonl")
-    ask_all(lvlm, plan.tune, list(pair.values()), records, plan, lambda *n: advance("fitting the bias", *n))
+    pair = {"greedy": {}, plan.like: plan.methods[plan.like]}
+    ask("tune", pair, records, partial(advance, "fitting the bias"))
     answered = [record for record in records.rows if "error" not in record]
     yes = [record["parsed"] == "yes" for record in answered if record["method"] == plan.like]
     margins = [record["yes"] - record["no"] for record in answered if record["method"] == "greedy"]

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from iava.bench.charts import Chart, cost_chart, yes_chart
+from iava.bench.data import find
 from iava.bench.flips import REFERENCE, Flips, flips, shown
 from iava.bench.published import beside, is_pocket
 from iava.bench.records import Record
@@ -92,19 +94,15 @@ class Section:
         return [table for table in several if table is not None]
 
 
-def section(run: Run, open_image: OpenImage | None = None) -> Section:
-    """Everything a report says of a run.
-
-    Args:
-        open_image: gives a picture by its id; None: the pocket scenes, and no pictures of other data.
-    """
+def section(run: Run) -> Section:
+    """Everything a report says of a run, with pictures if they are still where the run found them."""
     rows = run.rows
     overall = [row for row in rows if row["category"] == "overall"]
     methods = [row["method"] for row in overall]
     changed = _changed(run, methods)
+    ours = [some for some in changed if not is_control(some.method)]
+    open_image = _opener(run) if ours else None
     tables = category_tables(rows)
-    if open_image is None and is_pocket(run.records):
-        open_image = _scene
     return Section(
         name=run.name,
         model=run.settings["model"],
@@ -117,7 +115,7 @@ def section(run: Run, open_image: OpenImage | None = None) -> Section:
         cost=cost_chart(overall) if len(overall) > 1 else None,
         beyond=_beyond(run, overall),
         flips=_flips_table(changed),
-        strips=[strip for some in changed if not is_control(some.method) for strip in _strips(some, open_image)],
+        strips=[strip for some in ours for strip in _strips(some, open_image)],
         published=beside(run.settings, rows, run.records),
         made=_made(run, overall),
     )
@@ -249,6 +247,18 @@ def _small(image: str, open_image: OpenImage | None) -> str | None:
         return None
     picture.thumbnail((_THUMB, _THUMB))
     return data_uri(picture)
+
+
+def _opener(run: Run) -> OpenImage | None:
+    """What gives a picture by its id; None if the questions are not those of the run any more, or nowhere."""
+    if is_pocket(run.records):
+        return _scene
+    data = run.manifests[0].get("data")
+    try:
+        task = find(run.settings["benchmark"], Path(data), run.settings["split"]) if data else None
+    except ValueError:
+        return None
+    return task.open_image if task and task.digest == run.settings.get("questions") else None
 
 
 def _scene(image: str) -> Image.Image:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from PIL import Image
@@ -66,7 +67,12 @@ class Task:
     @property
     def images(self) -> list[str]:
         """The images' ids, in the order in which they are asked about."""
-        return list(dict.fromkeys(question.image for question in self.questions))
+        return list(self.by_image)
+
+    @cached_property
+    def by_image(self) -> dict[str, list[Question]]:
+        """The questions about each image."""
+        return _grouped(self.questions)
 
 
 def first_images(task: Task, limit: int | None) -> Task:
@@ -101,7 +107,11 @@ def _about(task: Task, images: Sequence[str]) -> Task:
 
 def by_image(questions: Sequence[Question]) -> list[Question]:
     """The questions in their order, but those of one image together, where its first one stands."""
+    return [question for group in _grouped(questions).values() for question in group]
+
+
+def _grouped(questions: Sequence[Question]) -> dict[str, list[Question]]:
     together: dict[str, list[Question]] = {}
     for question in questions:
         together.setdefault(question.image, []).append(question)
-    return [question for group in together.values() for question in group]
+    return together

@@ -1,0 +1,19 @@
+"""What pocket_pope.yaml needs of a question: its picture, its words, and whether an answer is right."""
+
+from pathlib import Path
+
+from PIL import Image
+
+IMAGES = Path("runs/pocket/pope/images")
+
+
+def doc_to_visual(doc):
+    return [Image.open(IMAGES / doc["image"])]
+
+
+def doc_to_text(doc, lmms_eval_specific_kwargs=None):
+    return doc["text"]
+
+
+def process_results(doc, results):
+    return {"accuracy": float(results[0].lower().strip(" .") == doc["label"])}
