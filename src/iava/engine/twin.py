@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
 from transformers.generation import LogitsProcessor, LogitsProcessorList
 from transformers.generation.utils import GenerateOutput
 
 from iava.engine.boundary import Prompt, capture, check_served, image_mask, prompt_of, run
+from iava.engine.cache import Behind, before, parts_of
 from iava.engine.probe import last_row
 from iava.engine.shared import Memory, may_begin_alike, read_together
 
@@ -62,13 +64,13 @@ class Twin:
         self._memory = memory
         self._steer = steer
         self._step = 0
-        self._rows = 0
         self._mask: torch.Tensor | None = None
-        # How many columns the second branch needs more than the prompts have, and how far its positions are ahead.
-        self.extra = 0
+        # Pairs of rows; how many columns the cache has more than the prompts, once it holds both branches; and how far
+        # the second's positions are ahead.
+        self.rows = self.extra = 0
         self._ahead: torch.Tensor | None = None
         self._is_image: torch.Tensor | None = None
-        self._join: Callable[[], torch.Tensor] | None = None
+        self._join: Callable[[], tuple[torch.Tensor, int]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -87,7 +89,7 @@ class Twin:
         def read() -> Outputs:
             return self.model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
 
-        self._rows = len(input_ids)
+        self.rows = len(input_ids)
         if self._steer is not None:
             self._is_image = image_mask(self._outer, input_ids)
         prompt, outputs = self._read_together(input_ids, model_kwargs, read)
@@ -108,21 +110,16 @@ class Twin:
         shared = other.get_seq_length()
         with self._steering(self._is_image, second=True):
             negative = run(self.model, inputs, other)
-        mask, cache = inputs["attention_mask"], outputs.past_key_values
         self._ahead = inputs["position_ids"][..., -1:] - prompt.inputs["position_ids"][..., -1:]
-        self.extra = _missing_columns(mask, shared, input_ids.shape[1])
         # Whoever wants one token only, as many benchmarks do, need not pay for it.
-        self._join = partial(_append_rows, cache, other, mask, shared, input_ids.shape[1], self.extra)
+        cache, mask, length = outputs.past_key_values, inputs["attention_mask"], input_ids.shape[1]
+        self._join = partial(_append_rows, cache, other, mask, shared, length)
         return self._combined(outputs, negative.logits[:, -1])
-
-    @property
-    def joined(self) -> bool:
-        """Whether the second branch's rows are in the cache behind the first's."""
-        return self._mask is not None
 
     def _joined_mask(self) -> torch.Tensor:
         if self._join is not None:
-            self._mask, self._join = self._join(), None
+            self._mask, self.extra = self._join()
+            self._join = None
         assert self._mask is not None
         return self._mask
 
@@ -186,7 +183,7 @@ class Twin:
 
     def _combined(self, outputs: Outputs, negative: torch.Tensor | None = None) -> Outputs:
         """Makes one row of logits of two: `negative` (B, V), or the rows that follow the first branch's."""
-        full, rest = outputs.logits[: self._rows, -1], outputs.logits[self._rows :, -1]
+        full, rest = outputs.logits[: self.rows, -1], outputs.logits[self.rows :, -1]
         if negative is None and len(rest):
             negative = rest
         # Half precision would lose the difference of two nearly equal rows.
@@ -205,76 +202,85 @@ class Twin:
         return cache
 
 
-def _missing_columns(mask: torch.Tensor, shared: int, length: int) -> int:
-    """How many columns more than `length` the second branch needs; see `_append_rows`."""
-    columns = torch.arange(1, shared + 1, device=mask.device)
-    needed = mask[:, shared:].sum(dim=1)
-    if shared:
-        needed = needed + (mask[:, :shared] * columns).amax(dim=1)
-    return max(int(needed.max()) - length, 0)
-
-
-def _widen(cache: Any, columns: int) -> None:
-    """Puts empty columns before those that a cache holds, or, if `columns` is below 0, takes them away again."""
-    if columns == 0:
-        return
-    for layer in cache.layers:
-        size = layer.keys.shape[-2] + columns
-        if hasattr(layer, "cumulative_length"):
-            layer.cumulative_length += columns
-        if layer.is_compileable:
-            if layer.is_sliding:
-                raise ValueError(
-                    "the second branch is longer than the prompt, and a static cache with a sliding window has no room "
-                    "for it: leave out cache_implementation"
-                )
-            layer.max_cache_len += columns
-        elif layer.is_sliding:
-            size = min(layer.cumulative_length, layer.sliding_window - 1)
-        for name in ("keys", "values"):
-            part = torch.nn.functional.pad(getattr(layer, name), (0, 0, max(columns, 0), 0))
-            setattr(layer, name, part[:, :, part.shape[-2] - size :])
-
-
 def _append_rows(
-    cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, length: int, extra: int
-) -> torch.Tensor:
-    """Puts the second branch's rows behind the first's, layer by layer, freeing the second's as it goes.
+    cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, length: int
+) -> tuple[torch.Tensor, int]:
+    """Puts the second branch's rows behind the first's, without a copy where the first's share what they begin with.
 
     Args:
         cache: the first branch's, of any kind of layers.
-        other: the second branch's; what it has belongs to the cache's last columns.
+        other: the second branch's; it is emptied.
         mask: (B, K) 1 where a column of `other` may be seen.
-        shared: how many of `other`'s first columns are the first branch's own.
+        shared: how many of `other`'s first columns stay where they are; what follows them goes to the cache's last
+            columns.
         length: of the prompts.
-        extra: how many columns more than that the second branch needs: the cache gets as many empty ones first.
 
     Returns:
-        (B, length + extra) 1 where the second branch's rows may be seen.
+        (B, length + extra) 1 where the second branch's rows may be seen; and `extra`, how many columns more than the
+        prompts these need: the first branch's rows have as many empty ones before them.
     """
-    _widen(cache, extra)
-    length += extra
-    new = mask.shape[1] - shared
-    seen = mask.new_zeros(len(mask), length)
-    seen[:, :shared] = mask[:, :shared]
-    fresh = mask[:, shared:].bool()
-    whole = bool(fresh.all())
-    seen[:, length - new :] = torch.where(fresh, mask[:, shared:], seen[:, length - new :])
-    for layer, other_layer in zip(cache.layers, other.layers, strict=True):
-        for name in ("keys", "values"):
-            ours, theirs = getattr(layer, name), getattr(other_layer, name)
-            # What they do not share, and nothing fresh replaces, is not seen.
-            both = torch.cat([ours, ours.roll(-extra, dims=2) if extra else ours])
-            rows = both[len(ours) :]
-            # A static layer is filled from its start, a sliding one may have lost its first columns.
-            end = min(length, ours.shape[-2])
-            begin = max(end - new, 0)
-            tail = theirs[:, :, -(end - begin) :]
-            keep = fresh[:, None, -(end - begin) :, None].to(ours.device)
-            rows[:, :, begin:end] = tail if whole else torch.where(keep, tail, rows[:, :, begin:end])
-            setattr(layer, name, both)
-        other_layer.reset()
-    return seen
+    fresh = mask[:, shared:]
+    width = fresh.shape[1]
+    # From a row's first token on.
+    spans = width - fresh.argmax(dim=1, keepdim=True)
+    columns = torch.arange(1, shared + 1, device=mask.device)
+    needed = spans[:, 0] + ((mask[:, :shared] * columns).amax(dim=1) if shared else 0)
+    extra = max(int(needed.max()) - length, 0)
+    total = length + extra
+    seen = torch.nn.functional.pad(mask[:, :shared], (0, total - shared))
+    begun = torch.arange(width, device=mask.device) >= width - spans
+    seen[:, total - width :] = torch.where(begun, fresh, seen[:, total - width :])
+    for number, layer in enumerate(cache.layers):
+        rows = [[(end + extra, k, v) for end, k, v in parts] for parts in parts_of(layer, length)]
+        for span, parts in zip(spans[:, 0].tolist(), parts_of(other.layers[number], mask.shape[1]), strict=True):
+            _, keys, values = parts[-1]
+            rows.append([*before(parts[:-1], total - span), (total, keys[:, -span:], values[:, -span:])])
+        both = Behind(rows, total)
+        if isinstance(layer, Behind):
+            cache.layers[number] = both
+        else:
+            size = _lengthen(layer, extra)
+            layer.keys, layer.values = (_fitted(part, size) for part in both.whole())
+        # What no other layer holds now is needed no longer.
+        other.layers[number] = DynamicLayer()
+    return seen, extra
+
+
+def _lengthen(layer: Any, columns: int) -> Any:
+    """Tells a layer that it was given more columns, or fewer; returns how many it holds then."""
+    if hasattr(layer, "cumulative_length"):
+        layer.cumulative_length += columns
+    if not layer.is_compileable:
+        return (
+            min(layer.cumulative_length, layer.sliding_window - 1)
+            if layer.is_sliding
+            else layer.keys.shape[2] + columns
+        )
+    if layer.is_sliding and columns:
+        raise ValueError(
+            "the second branch is longer than the prompt, and a static cache with a sliding window has no room for it: "
+            "leave out cache_implementation"
+        )
+    layer.max_cache_len += columns
+    return layer.max_cache_len
+
+
+def _fitted(part: torch.Tensor, size: int) -> torch.Tensor:
+    """The last columns, or all and empty ones behind them."""
+    return torch.nn.functional.pad(part, (0, 0, 0, max(size - part.shape[2], 0)))[:, :, -size:]
+
+
+def _first_rows(cache: Any, count: int, extra: int) -> None:
+    """Leaves in a cache its first rows only, without their first `extra` columns, in layers of the usual kinds."""
+    for number, layer in enumerate(cache.layers):
+        if isinstance(layer, Behind):
+            whole = Behind(layer.rows[:count], layer.start)
+            keys, values = whole.update(layer.keys[:count], layer.values[:count])
+            cache.layers[number] = DynamicLayer()
+            cache.layers[number].update(keys[:, :, extra:], values[:, :, extra:])
+        elif len(layer.keys) > count:
+            size = _lengthen(layer, -extra)
+            layer.keys, layer.values = layer.keys[:count, :, -size:], layer.values[:count, :, -size:]
 
 
 def decode(
@@ -340,9 +346,7 @@ def decode(
         **model_kwargs,
     )
     kept = getattr(result, "past_key_values", None)
-    if twin.joined and kept is not None:
+    if kept is not None:
         # The second branch's rows are of no use to who goes on from here.
-        for layer in kept.layers:
-            layer.keys, layer.values = layer.keys.chunk(2)[0], layer.values.chunk(2)[0]
-        _widen(kept, -twin.extra)
+        _first_rows(kept, twin.rows, twin.extra)
     return result
