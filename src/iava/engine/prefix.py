@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import DynamicCache, ProcessorMixin
 
 from iava.engine.boundary import Prompt, pack, run
-from iava.engine.cache import cache_behind
+from iava.engine.cache import before, cache_behind, parts_of
 from iava.engine.probe import last_row, over_images
 
 # What processors made of texts around a blank image: every method of every question asks for the same few.
@@ -276,11 +276,12 @@ def prefix_cache(
     if not prompt.shareable or (window is not None and width + more > window):
         return None
     layers: list[Any] = prompt.cache.layers
-    if any(layer.keys.shape[-2] < prompt.input_ids.shape[1] for layer in layers):
+    length = prompt.input_ids.shape[1]
+    if any(layer.is_sliding and layer.keys.shape[2] < length for layer in layers):
         return None
-    everyone = rows is None or rows == list(range(len(prompt.input_ids)))
-    columns = (slice(None) if everyone else rows, slice(None), slice(width))
-    return cache_behind((layer.keys[columns], layer.values[columns]) for layer in layers)
+    chosen = range(len(prompt.input_ids)) if rows is None else rows
+    columns = ([before(parts[row], width) for row in chosen] for parts in (parts_of(one, length) for one in layers))
+    return cache_behind(columns, width)
 
 
 def _once_a_beginning(prompt: Prompt, tail: list[int]) -> torch.Tensor | None:

@@ -4,16 +4,17 @@ In a causal decoder the keys and values up to the last image token do not depend
 decoder inputs up to there are equal share them; each prompt then costs what follows its image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from iava.engine.boundary import Prompt, run
-from iava.engine.cache import cache_behind, put
+from iava.engine.cache import cache_behind
 from iava.engine.columns import at_columns, right_aligned
 from iava.engine.probe import last_row
 
@@ -85,7 +86,7 @@ def read_together(
         if memory is not None:
             memory.beginnings = known
     prompt.beginnings = [known[number] for number in found]
-    return _read_on(prompt, begins, mask & ~begins, steering, probe)
+    return _read_on(prompt, [last + 1 for last in prompt.last_image[:, 0].tolist()], steering, probe)
 
 
 def _matched(prompt: Prompt, begins: torch.Tensor, known: list[Beginning]) -> tuple[list[int], list[int]]:
@@ -135,80 +136,36 @@ def _read(prompt: Prompt, begins: torch.Tensor, rows: list[int]) -> list[Beginni
 
 def _read_on(
     prompt: Prompt,
-    begins: torch.Tensor,
-    follows: torch.Tensor,
+    ends: list[int],
     steering: Callable[[torch.Tensor], AbstractContextManager[None]],
     probe: bool,
 ) -> Any:
-    """Runs what follows the beginnings, and puts all keys and values where the prompts have them."""
-    length = prompt.input_ids.shape[1]
-    width = int(begins.sum(dim=1).max())
-    before = [
-        tuple(_side_by_side(parts, width) for parts in zip(*layer, strict=True))
-        for layer in zip(*(beginning.layers for beginning in prompt.beginnings), strict=True)
-    ]
-    cache = cache_behind((keys, values) for keys, values in before)
-    index, valid = right_aligned(follows)
-    inputs = at_columns(prompt.inputs, index, valid)
-    place, seen = right_aligned(begins)
-    is_image = torch.cat([prompt.is_image.gather(1, place) & seen, torch.zeros_like(valid)], dim=1)
+    """Runs the columns that follow the first beginning to end; those that another beginning has, too, are its own."""
+    start, inputs = min(ends), prompt.inputs
+    layers = zip(*(beginning.layers for beginning in prompt.beginnings), strict=True)
+    cache = cache_behind(([[(end, *part)] for end, part in zip(ends, layer, strict=True)] for layer in layers), start)
     watch: AbstractContextManager[list[torch.Tensor]] = last_row(prompt.model) if probe else nullcontext([])
-    with watch as rows, steering(is_image):
+    with watch as prompt.rows, steering(prompt.is_image):
         outputs = run(
             prompt.model,
             {
-                "inputs_embeds": inputs["inputs_embeds"],
-                "position_ids": inputs["position_ids"],
-                "attention_mask": torch.cat([seen, valid], dim=1).long(),
+                "inputs_embeds": inputs["inputs_embeds"][:, start:],
+                "position_ids": inputs["position_ids"][..., start:],
+                "attention_mask": prompt.attention_mask,
             },
             cache,
         )
-    ends = [last + 1 for last in prompt.last_image[:, 0].tolist()]
-    layers: list[Any] = cache.layers
-    for number, ((keys, values), layer) in enumerate(zip(before, layers, strict=True)):
-        put(
-            prompt.cache,
-            number,
-            _placed(keys, layer.keys, ends, length),
-            _placed(values, layer.values, ends, length),
-        )
-    there = prompt.attention_mask[:, None]
-    prompt.rows = [
-        _placed(row[:, :, :width, None], row[:, :, width:, None], ends, length)[..., 0] * there.to(row.device)
-        for row in rows
-    ]
+    # What only one prompt begins with is better copied once than put together for each new token.
+    shared = len(set(map(id, prompt.beginnings))) < len(ends)
+    read: list[Any] = cache.layers
+    held = prompt.cache.layers
+    for number, layer in enumerate(read):
+        if shared and (number == len(held) or type(held[number]) is DynamicLayer):
+            held[number : number + 1] = [layer]
+        else:
+            prompt.cache.update(*layer.whole(), number)
     outputs.past_key_values = prompt.cache
     return outputs
-
-
-def _side_by_side(parts: Sequence[torch.Tensor], width: int) -> torch.Tensor:
-    """(heads, P, d) each -> (B, heads, width, d), at the right; one and the same part is not copied."""
-    if all(part is parts[0] for part in parts) and parts[0].shape[1] == width:
-        return parts[0].expand(len(parts), -1, -1, -1)
-    return torch.stack([torch.nn.functional.pad(part, (0, 0, width - part.shape[1], 0)) for part in parts])
-
-
-def _placed(before: torch.Tensor, after: torch.Tensor, ends: list[int], length: int) -> torch.Tensor:
-    """What belongs to beginnings and to what follows them, where the prompts have it.
-
-    Args:
-        before: (B, heads, P, d), at the right.
-        after: (B, heads, W, d), at the right.
-        ends: for each row the prompt's column that follows its beginning.
-        length: S.
-
-    Returns:
-        (B, heads, S, d); what stands at a prompt's padding has no meaning, but is finite.
-    """
-    width = before.shape[2]
-    placed = after.new_zeros(*after.shape[:2], length, after.shape[3])
-    for end in set(ends):
-        same = [row for row, other in enumerate(ends) if other == end]
-        rows = slice(same[0], same[-1] + 1) if len(same) == same[-1] - same[0] + 1 else same
-        first, rest = min(end, width), min(length - end, after.shape[2])
-        placed[rows, :, end - first : end] = before[rows, :, width - first :]
-        placed[rows, :, length - rest :] = after[rows, :, after.shape[2] - rest :]
-    return placed
 
 
 def may_begin_alike(input_ids: torch.Tensor, is_image: torch.Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Two branches, one batch, Hugging Face's own decoding loops.
+"""Two branches or more, one batch, Hugging Face's own decoding loops.
 
 The twin looks like the model to `GenerationMixin._sample` and `_beam_search`, but its forward runs the prompt's rows
 and the second branch's rows together and returns one row of logits for each pair. Sampling, beams, stopping
@@ -17,13 +17,14 @@ from transformers.generation import LogitsProcessor, LogitsProcessorList
 from transformers.generation.utils import GenerateOutput
 
 from iava.engine.boundary import Prompt, capture, check_served, image_mask, prompt_of, run
+from iava.engine.join import Branch, first_rows, join
 from iava.engine.probe import last_row
 from iava.engine.shared import Memory, may_begin_alike, read_together
 
 # A model output with `logits` and `past_key_values`; each family has a class of its own.
 Outputs = Any
 
-Second = Callable[[Prompt], list[dict[str, Any]]]
+Others = Callable[[Prompt], list[dict[str, Any]]]
 Combine = Callable[[torch.Tensor, torch.Tensor | None, int], torch.Tensor]
 Steer = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], AbstractContextManager[None]]
 
@@ -36,42 +37,40 @@ class Twin:
 
     Args:
         model: the real model; it is not changed.
-        second: what the decoder is fed in every other branch, given the prompt that the first has read: the inputs that
-            `boundary.run` takes, of the same batch; see `negative`. None: there is no other branch.
+        others: what the decoder is fed in each branch but the first, given the prompt that the first has read: the
+            inputs that `boundary.run` takes, of the same batch; see `negative`. None: there is no other branch.
         combine: (logits (B, V), negative or None, number of the step from 0) -> logits (B, V), all float32; negative
             has the other branches' logits, (B, V) of one behind that of another.
         outer: the vision-language model, where `model` is only its language model.
         memory: what was read of images before, and what is read of them now.
         steer: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
-            tokens so far are the image's, and (R,) bool, which rows are the second branch's. It may make the decoder
-            give twice as many rows: the others are then what the second branch would have said.
+            tokens so far are the image's, and (R,) bool, which rows are another branch's. It may make the decoder
+            give twice as many rows: the others are then what a second branch would have said.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        second: Second | None,
+        others: Others | None,
         combine: Combine,
         outer: PreTrainedModel | None = None,
         memory: Memory | None = None,
         steer: Steer | None = None,
     ) -> None:
         self.model: Any = model
-        self._second = second
+        self._others = others
         self._combine = combine
         self._outer = outer or model
         self._memory = memory
         self._steer = steer
         self._step = 0
-        self._rows = 0
-        # With the first.
-        self.branches = 1
         self._mask: torch.Tensor | None = None
-        # How many columns the second branch needs more than the prompts have, and how far its positions are ahead.
-        self.extra = 0
+        # Rows of one branch, how many branches there are, and how many columns the cache has more than the prompts,
+        # once it holds them all; and how far the others' positions are ahead.
+        self.rows, self._count, self.extra = 0, 1, 0
         self._ahead: torch.Tensor | None = None
         self._is_image: torch.Tensor | None = None
-        self._join: Callable[[], torch.Tensor] | None = None
+        self._join: Callable[[], tuple[torch.Tensor, int]] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -90,46 +89,40 @@ class Twin:
         def read() -> Outputs:
             return self.model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
 
-        self._rows = len(input_ids)
+        self.rows = len(input_ids)
         if self._steer is not None:
             self._is_image = image_mask(self._outer, input_ids)
         prompt, outputs = self._read_together(input_ids, model_kwargs, read)
-        if outputs is None and self._second is not None:
+        if outputs is None and self._others is not None:
             with capture(self.model) as captured, last_row(self.model) as rows, self._steering(self._is_image):
                 outputs = read()
             prompt = self._prompt(input_ids, model_kwargs, captured)
             prompt.rows = rows
-        if self._second is None:
+        if self._others is None:
             if outputs is None:
                 with self._steering(self._is_image):
                     outputs = read()
             return self._combined(outputs)
         assert prompt is not None
         assert outputs is not None
-        positions = prompt.inputs["position_ids"][..., -1:]
-        logits, others = [], []
-        for inputs in self._second(prompt):
+        last = prompt.inputs["position_ids"][..., -1:]
+        branches, logits, ahead = [], [], []
+        for inputs in self._others(prompt):
             other = inputs.pop("past_key_values", None) or DynamicCache()
-            shared = other.get_seq_length()
+            branch = Branch(other, inputs["attention_mask"], other.get_seq_length())
             with self._steering(self._is_image, second=True):
                 logits.append(run(self.model, inputs, other).logits[:, -1])
-            others.append((other, inputs["attention_mask"], shared, inputs["position_ids"][..., -1:] - positions))
-        self.branches = 1 + len(others)
-        self._ahead = torch.cat([ahead for *_, ahead in others], dim=-2)
-        length = input_ids.shape[1]
-        self.extra = max(_missing_columns(mask, shared, length) for _, mask, shared, _ in others)
+            branches.append(branch)
+            ahead.append(inputs["position_ids"][..., -1:] - last)
+        self._count, self._ahead = 1 + len(branches), torch.cat(ahead, dim=-2)
         # Whoever wants one token only, as many benchmarks do, need not pay for it.
-        self._join = partial(_append_all, outputs.past_key_values, [one[:3] for one in others], length, self.extra)
+        self._join = partial(join, outputs.past_key_values, branches, input_ids.shape[1])
         return self._combined(outputs, torch.cat(logits))
-
-    @property
-    def joined(self) -> bool:
-        """Whether the second branch's rows are in the cache behind the first's."""
-        return self._mask is not None
 
     def _joined_mask(self) -> torch.Tensor:
         if self._join is not None:
-            self._mask, self._join = self._join(), None
+            self._mask, self.extra = self._join()
+            self._join = None
         assert self._mask is not None
         return self._mask
 
@@ -144,7 +137,7 @@ class Twin:
         with capture(self.model, stop=True) as captured:
             read()
         prompt = self._prompt(input_ids, model_kwargs, captured)
-        return prompt, read_together(prompt, self._memory, self._steering, probe=self._second is not None)
+        return prompt, read_together(prompt, self._memory, self._steering, probe=self._others is not None)
 
     def _steering(self, is_image: torch.Tensor | None, second: bool = False) -> AbstractContextManager[None]:
         """Steers a run of one branch: (B, T) bool, where its image tokens are."""
@@ -158,9 +151,8 @@ class Twin:
             return nullcontext()
         is_image = torch.nn.functional.pad(self._is_image, (self.extra, self._step))
         second = is_image.new_zeros(len(is_image))
-        if self._second is not None:
-            others = self.branches - 1
-            is_image, second = torch.cat([is_image] * self.branches), torch.cat([second, *[~second] * others])
+        if self._others is not None:
+            is_image, second = is_image.repeat(self._count, 1), torch.cat([second, (~second).repeat(self._count - 1)])
         return self._steer(self.model, is_image, second)
 
     def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
@@ -169,26 +161,25 @@ class Twin:
         return prompt_of(self.model, self._outer, input_ids, mask, captured, types, [], cache)
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
-        """Both branches get the same new tokens; where these stand and what they may look at is each one's own."""
-        if self._second is None:
+        """All branches get the same new tokens; where these stand and what they may look at is each one's own."""
+        if self._others is None:
             return self.model.prepare_inputs_for_generation(input_ids, **kwargs)
         batch, seen = len(input_ids), self._joined_mask()
         assert self._ahead is not None
         mask = kwargs.get("attention_mask")
         first = torch.nn.functional.pad(torch.ones_like(input_ids) if mask is None else mask, (self.extra, 0))
         new = first[:, seen.shape[1] :]
-        others = self.branches - 1
-        kwargs["attention_mask"] = torch.cat([first, torch.cat([seen.to(first), torch.cat([new] * others)], dim=1)])
+        others = torch.cat([seen.to(first), new.repeat(self._count - 1, 1)], dim=1)
+        kwargs["attention_mask"] = torch.cat([first, others])
         for key in _OF_ROWS[1:]:
             if kwargs.get(key) is not None:
-                kwargs[key] = torch.cat([kwargs[key]] * self.branches)
+                kwargs[key] = torch.cat([kwargs[key]] * self._count)
         positions = kwargs.get("position_ids")
         if positions is not None:
             positions = positions.expand(*positions.shape[:-2], batch, -1)
-            kwargs["position_ids"] = torch.cat(
-                [positions, torch.cat([positions] * others, dim=-2) + self._ahead], dim=-2
-            )
-        return self.model.prepare_inputs_for_generation(torch.cat([input_ids] * self.branches), **kwargs)
+            ahead = torch.cat([positions] * (self._count - 1), dim=-2) + self._ahead
+            kwargs["position_ids"] = torch.cat([positions, ahead], dim=-2)
+        return self.model.prepare_inputs_for_generation(input_ids.repeat(self._count, 1), **kwargs)
 
     def __call__(self, **inputs: Any) -> Outputs:
         with self._steering_steps():
@@ -196,8 +187,8 @@ class Twin:
         return self._combined(outputs)
 
     def _combined(self, outputs: Outputs, negative: torch.Tensor | None = None) -> Outputs:
-        """Makes one row of logits of two: `negative` (B, V), or the rows that follow the first branch's."""
-        full, rest = outputs.logits[: self._rows, -1], outputs.logits[self._rows :, -1]
+        """One row of logits of all branches': `negative` has the others', or they follow the first's."""
+        full, rest = outputs.logits[: self.rows, -1], outputs.logits[self.rows :, -1]
         if negative is None and len(rest):
             negative = rest
         # Half precision would lose the difference of two nearly equal rows.
@@ -208,99 +199,19 @@ class Twin:
 
     def _reorder_cache(self, cache: Any, beams: torch.Tensor) -> Any:
         rows = beams
-        if self._second is not None:
-            # The second branch's rows lie behind the first's and follow the same beams.
+        if self._others is not None:
+            # The other branches' rows lie behind the first's and follow the same beams.
             self._joined_mask()
-            rows = torch.cat([beams + len(beams) * branch for branch in range(self.branches)])
+            rows = torch.cat([beams + len(beams) * number for number in range(self._count)])
         cache.reorder_cache(rows.long())
         return cache
-
-
-def _missing_columns(mask: torch.Tensor, shared: int, length: int) -> int:
-    """How many columns more than `length` the second branch needs; see `_append_rows`."""
-    columns = torch.arange(1, shared + 1, device=mask.device)
-    needed = mask[:, shared:].sum(dim=1)
-    if shared:
-        needed = needed + (mask[:, :shared] * columns).amax(dim=1)
-    return max(int(needed.max()) - length, 0)
-
-
-def _widen(cache: Any, columns: int) -> None:
-    """Puts empty columns before those that a cache holds, or, if `columns` is below 0, takes them away again."""
-    if columns == 0:
-        return
-    for layer in cache.layers:
-        size = layer.keys.shape[-2] + columns
-        if hasattr(layer, "cumulative_length"):
-            layer.cumulative_length += columns
-        if layer.is_compileable:
-            if layer.is_sliding:
-                raise ValueError(
-                    "the second branch is longer than the prompt, and a static cache with a sliding window has no room "
-                    "for it: leave out cache_implementation"
-                )
-            layer.max_cache_len += columns
-        elif layer.is_sliding:
-            size = min(layer.cumulative_length, layer.sliding_window - 1)
-        for name in ("keys", "values"):
-            part = torch.nn.functional.pad(getattr(layer, name), (0, 0, max(columns, 0), 0))
-            setattr(layer, name, part[:, :, part.shape[-2] - size :])
-
-
-def _append_all(
-    cache: Any, read: list[tuple[DynamicCache, torch.Tensor, int]], length: int, extra: int
-) -> torch.Tensor:
-    """Puts the other branches' rows behind the first's; see `_append_rows`, of which it returns all masks."""
-    _widen(cache, extra)
-    return torch.cat([_append_rows(cache, *one, length, extra) for one in read])
-
-
-def _append_rows(
-    cache: Any, other: DynamicCache, mask: torch.Tensor, shared: int, length: int, extra: int
-) -> torch.Tensor:
-    """Puts the second branch's rows behind the first's, layer by layer, freeing the second's as it goes.
-
-    Args:
-        cache: the first branch's, of any kind of layers.
-        other: the second branch's; what it has belongs to the cache's last columns.
-        mask: (B, K) 1 where a column of `other` may be seen.
-        shared: how many of `other`'s first columns are the first branch's own.
-        length: of the prompts.
-        extra: how many columns more than that the second branch needs: the cache gets as many empty ones first.
-
-    Returns:
-        (B, length + extra) 1 where the second branch's rows may be seen.
-    """
-    length += extra
-    new = mask.shape[1] - shared
-    seen = mask.new_zeros(len(mask), length)
-    seen[:, :shared] = mask[:, :shared]
-    fresh = mask[:, shared:].bool()
-    whole = bool(fresh.all())
-    seen[:, length - new :] = torch.where(fresh, mask[:, shared:], seen[:, length - new :])
-    for layer, other_layer in zip(cache.layers, other.layers, strict=True):
-        for name in ("keys", "values"):
-            ours, theirs = getattr(layer, name), getattr(other_layer, name)
-            # What they do not share, and nothing fresh replaces, is not seen.
-            first = ours[: len(mask)]
-            both = torch.cat([ours, first.roll(-extra, dims=2) if extra else first])
-            rows = both[len(ours) :]
-            # A static layer is filled from its start, a sliding one may have lost its first columns.
-            end = min(length, ours.shape[-2])
-            begin = max(end - new, 0)
-            tail = theirs[:, :, -(end - begin) :]
-            keep = fresh[:, None, -(end - begin) :, None].to(ours.device)
-            rows[:, :, begin:end] = tail if whole else torch.where(keep, tail, rows[:, :, begin:end])
-            setattr(layer, name, both)
-        other_layer.reset()
-    return seen
 
 
 def decode(
     model: PreTrainedModel,
     input_ids: torch.Tensor,
     *,
-    second: Second | None,
+    others: Others | None,
     combine: Combine,
     sampling: bool | None,
     warpers: list[LogitsProcessor],
@@ -317,7 +228,7 @@ def decode(
     Args:
         model: the model on which `generate` was called.
         input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` hands to its loop.
-        second: see `Twin`.
+        others: see `Twin`.
         combine: see `Twin`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
         warpers: applied to the combined logits after `generate`'s own processors.
@@ -329,7 +240,7 @@ def decode(
         ValueError: if the model cannot be served, or if `past_key_values` already holds a part of the prompt: both
             branches must read all of it.
     """
-    if second is not None or steer is not None:
+    if others is not None or steer is not None:
         check_served(outer or model)
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
@@ -349,7 +260,7 @@ def decode(
         model_kwargs["streamer"].put(input_ids.cpu())
     mixin: Any = type(model)
     loop = mixin._beam_search if generation_config.num_beams > 1 else mixin._sample
-    twin = Twin(model, second, combine, outer, memory, steer)
+    twin = Twin(model, others, combine, outer, memory, steer)
     result = loop(
         twin,
         input_ids,
@@ -359,9 +270,7 @@ def decode(
         **model_kwargs,
     )
     kept = getattr(result, "past_key_values", None)
-    if twin.joined and kept is not None:
-        # The second branch's rows are of no use to who goes on from here.
-        for layer in kept.layers:
-            layer.keys, layer.values = layer.keys.chunk(twin.branches)[0], layer.values.chunk(twin.branches)[0]
-        _widen(kept, -twin.extra)
+    if kept is not None:
+        # The other branches' rows are of no use to who goes on from here.
+        first_rows(kept, twin.rows, twin.extra)
     return result

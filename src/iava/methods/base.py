@@ -150,7 +150,7 @@ class Method:
             input_ids,
             outer=outer,
             memory=memory,
-            second=partial(self.others, trace=trace) if self.has_second() else None,
+            others=partial(self.others, trace=trace) if self.has_second() else None,
             steer=self.steer if steers else None,
             combine=combine,
             sampling=self.sampling,
