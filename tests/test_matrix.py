@@ -20,7 +20,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "beams": {"num_beams": 2},
 }
 SERVED = {"llava", "qwen2_5_vl", "internvl", "idefics3"}
-"""Families that no method may refuse. IAVA and the controls may refuse none."""
+"""Families that no method may refuse. IAVA, IAVA+ and the controls may refuse none."""
 REFUSED = {"oracle": {"instructblip", "blip-2"}}
 """A method that may refuse some families, and exactly which."""
 
@@ -28,7 +28,7 @@ REFUSED = {"oracle": {"instructblip", "blip-2"}}
 def may_refuse(name: str, family: str) -> bool:
     if name in REFUSED:
         return family in REFUSED[name]
-    return not METHODS[name].control and name != "iava" and family not in SERVED
+    return not METHODS[name].control and name not in ("iava", "iava+") and family not in SERVED
 
 
 def run(name: str, family: str, rows: tuple[int, ...], **options: Any) -> tuple[Method, Trace, Any] | ValueError:
