@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from iava.methods.controls import APC, ConstantBias, Greedy, Sample
     from iava.methods.controls_prompt import PromptBias
     from iava.methods.iava import IAVA
+    from iava.methods.iava_plus import IAVAPlus
     from iava.methods.icd import ICD
     from iava.methods.m3id import M3ID
     from iava.methods.only import ONLY
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "APC": "iava.methods.controls",
     "IAVA": "iava.methods.iava",
+    "IAVAPlus": "iava.methods.iava_plus",
     "ICD": "iava.methods.icd",
     "LVLM": "iava.lvlm",
     "M3ID": "iava.methods.m3id",
@@ -56,6 +58,7 @@ __all__ = [
     "AvisC",
     "ConstantBias",
     "Greedy",
+    "IAVAPlus",
     "PromptBias",
     "Sample",
     "contrast",
