@@ -136,13 +136,13 @@ def test_instructblips_image_is_seen_once_for_both_instructions():
 
 def test_branches_are_joined_when_a_second_token_is_wanted(lvlm, monkeypatch):
     joined = []
-    append_rows = twin._append_rows
+    join = twin.join
 
     def count(*args):
         joined.append(1)
-        return append_rows(*args)
+        return join(*args)
 
-    monkeypatch.setattr(twin, "_append_rows", count)
+    monkeypatch.setattr(twin, "join", count)
     lvlm.model.generation_config.eos_token_id = None
     lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=1)
     assert not joined
