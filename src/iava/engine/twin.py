@@ -251,11 +251,8 @@ def _lengthen(layer: Any, columns: int) -> Any:
     if hasattr(layer, "cumulative_length"):
         layer.cumulative_length += columns
     if not layer.is_compileable:
-        return (
-            min(layer.cumulative_length, layer.sliding_window - 1)
-            if layer.is_sliding
-            else layer.keys.shape[2] + columns
-        )
+        held = layer.keys.shape[2] + columns
+        return min(layer.cumulative_length, layer.sliding_window - 1) if layer.is_sliding else held
     if layer.is_sliding and columns:
         raise ValueError(
             "the second branch is longer than the prompt, and a static cache with a sliding window has no room for it: "
