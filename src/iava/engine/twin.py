@@ -264,7 +264,9 @@ def _lengthen(layer: Any, columns: int) -> Any:
 
 def _fitted(part: torch.Tensor, size: int) -> torch.Tensor:
     """The last columns, or all and empty ones behind them."""
-    return torch.nn.functional.pad(part, (0, 0, 0, max(size - part.shape[2], 0)))[:, :, -size:]
+    if size > part.shape[2]:
+        return torch.nn.functional.pad(part, (0, 0, 0, size - part.shape[2]))
+    return part[:, :, -size:]
 
 
 def _first_rows(cache: Any, count: int, extra: int) -> None:
