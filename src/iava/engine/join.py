@@ -100,11 +100,8 @@ def _lengthen(layer: Any, columns: int) -> Any:
     if hasattr(layer, "cumulative_length"):
         layer.cumulative_length += columns
     if not layer.is_compileable:
-        return (
-            min(layer.cumulative_length, layer.sliding_window - 1)
-            if layer.is_sliding
-            else layer.keys.shape[2] + columns
-        )
+        held = layer.keys.shape[2] + columns
+        return min(layer.cumulative_length, layer.sliding_window - 1) if layer.is_sliding else held
     if layer.is_sliding and columns:
         raise ValueError(
             "another branch is longer than the prompt, and a static cache with a sliding window has no room for it: "
@@ -116,4 +113,6 @@ def _lengthen(layer: Any, columns: int) -> Any:
 
 def _fitted(part: torch.Tensor, size: int) -> torch.Tensor:
     """The last columns, or all and empty ones behind them."""
-    return torch.nn.functional.pad(part, (0, 0, 0, max(size - part.shape[2], 0)))[:, :, -size:]
+    if size > part.shape[2]:
+        return torch.nn.functional.pad(part, (0, 0, 0, size - part.shape[2]))
+    return part[:, :, -size:]

@@ -63,7 +63,7 @@ def read_together(
     Args:
         prompt: with an empty cache, and no rows.
         memory: what was read before; what is read now is added. None keeps nothing.
-        steering: entered while what follows the beginnings is read; given (B, K) bool, the image tokens in that run.
+        steering: entered while what follows the beginnings is read; given (B, S) bool, where the image tokens are.
         probe: whether the attention of the last prompt tokens is wanted.
 
     Returns:
@@ -77,6 +77,10 @@ def read_together(
     begins = mask & (columns <= prompt.last_image)
     if not prompt.shareable or (window is not None and 2 * length > window):
         return None
+    ends = prompt.last_image[:, 0] + 1
+    if not torch.equal(begins.sum(dim=1), ends - begins.long().argmax(dim=1)):
+        # What is held without the columns that nobody may see could not be put back where it was.
+        return None
     known = list(memory.beginnings) if memory else []
     found, new = _matched(prompt, begins, known)
     if memory is None and len(new) == len(found):
@@ -86,7 +90,7 @@ def read_together(
         if memory is not None:
             memory.beginnings = known
     prompt.beginnings = [known[number] for number in found]
-    return _read_on(prompt, [last + 1 for last in prompt.last_image[:, 0].tolist()], steering, probe)
+    return _read_on(prompt, ends.tolist(), steering, probe)
 
 
 def _matched(prompt: Prompt, begins: torch.Tensor, known: list[Beginning]) -> tuple[list[int], list[int]]:

@@ -1,0 +1,106 @@
+import pytest
+import torch
+from transformers import DynamicCache
+
+import iava
+from iava.engine import twin
+from iava.engine.cache import Behind, before, parts_of
+from tests import tiny
+
+QUESTIONS = ["Is there a dog ?", "where is the blue boat on the street ?", "What ?"]
+
+
+def part(end, *numbers):
+    """A part with one head of one dimension; its values are its keys, negative."""
+    keys = torch.tensor(numbers, dtype=torch.float32)[None, :, None]
+    return end, keys, -keys
+
+
+def columns(rows):
+    return torch.tensor(rows, dtype=torch.float32)[:, None, :, None]
+
+
+def flat(parts):
+    return [(end, keys.flatten().tolist(), (-values).flatten().tolist()) for end, keys, values in parts]
+
+
+@pytest.fixture
+def layer():
+    # The first row has a gap and ends early, the second reaches one column beyond the start.
+    return Behind([[part(2, 1), part(4, 2)], [part(6, 3, 4, 5)]], start=5)
+
+
+def test_new_columns_stand_behind_the_parts(layer):
+    keys, values = layer.update(columns([[6, 7], [8, 9]]), -columns([[6, 7], [8, 9]]))
+    assert keys[:, 0, :, 0].tolist() == [[0, 1, 0, 2, 0, 6, 7], [0, 0, 0, 3, 4, 5, 9]]
+    assert torch.equal(values, -keys)
+    assert layer.get_seq_length() == 7
+    longer, _ = layer.update(columns([[10], [11]]), columns([[10], [11]]))
+    assert longer[:, 0, :, 0].tolist() == [[0, 1, 0, 2, 0, 6, 7, 10], [0, 0, 0, 3, 4, 5, 9, 11]]
+    layer.reorder_cache(torch.tensor([1, 1]))
+    assert torch.equal(layer.whole()[0], longer[[1, 1]])
+
+
+def test_where_each_row_is(layer):
+    layer.update(columns([[6, 7], [8, 9]]), -columns([[6, 7], [8, 9]]))
+    first, second = parts_of(layer, 7)
+    assert flat(first) == [(2, [1], [1]), (4, [2], [2]), (7, [6, 7], [6, 7])]
+    assert flat(second) == [(6, [3, 4, 5], [3, 4, 5]), (7, [9], [9])]
+    assert torch.equal(Behind([first, second], 7).whole()[0], layer.whole()[0])
+    assert flat(before(second, 5)) == [(5, [3, 4], [3, 4]), (5, [], [])]
+    plain = DynamicCache()
+    plain.update(*layer.whole(), 0)
+    assert torch.equal(Behind(parts_of(plain.layers[0], 7), 7).whole()[1], layer.whole()[1])
+
+
+@pytest.mark.parametrize(("negative", "second"), [("hide", 3 * 11), ("zeros", 3 * (11 + 11))])
+def test_an_image_is_held_once_while_answers_grow(monkeypatch, negative, second):
+    """Eleven columns up to the image's end, and eleven, padded to the longest, that follow it in each of three rows."""
+    held = []
+    append_rows = twin._append_rows
+
+    def look(cache, *args):
+        found = append_rows(cache, *args)
+        for layer in cache.layers:
+            keys = [part for row in layer.rows for _, part, _ in row]
+            bytes_of = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in keys}
+            held.append(sum(bytes_of.values()) // keys[0][:, 0].nbytes)
+        return found
+
+    monkeypatch.setattr(twin, "_append_rows", look)
+    model = tiny.model(1)
+    model.generation_config.eos_token_id = None
+    iava.load(model, tiny.processor()).ask_many(tiny.image(2), QUESTIONS, negative=negative, max_new_tokens=3)
+    assert held == [11 + 3 * 11 + second] * 3
+
+
+@pytest.mark.parametrize("negative", ["zeros", "drop", "hide"])
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_whoever_asks_for_the_cache_gets_a_plain_one(negative, tokens):
+    model, proc = tiny.model(1), tiny.processor()
+    inputs = tiny.inputs(proc, tiny.image(2), *QUESTIONS)
+    options = {"max_new_tokens": tokens, "return_dict_in_generate": True, "eos_token_id": None}
+    plain = model.generate(**inputs, **options)
+    made = iava.IAVA(proc, negative=negative, alpha=0, beta=0)
+    found = model.generate(**inputs, custom_generate=made, **options)
+    seen = torch.nn.functional.pad(inputs["attention_mask"], (0, tokens - 1), value=1)[:, None, :, None]
+    for ours, theirs in zip(found.past_key_values.layers, plain.past_key_values.layers, strict=True):
+        assert type(ours) is type(theirs)
+        assert ours.get_seq_length() == theirs.get_seq_length()
+        torch.testing.assert_close(ours.keys * seen, theirs.keys * seen, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours.values * seen, theirs.values * seen, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("column", [1, 5, -3])
+def test_columns_that_nobody_may_see_stay_where_they_are(column):
+    """Before the image, in it, and after it."""
+    model, proc = tiny.model(1), tiny.processor()
+    inputs = tiny.inputs(proc, tiny.image(2), QUESTIONS[0], QUESTIONS[0], "Is there a cat ?")
+    inputs["attention_mask"][:, column] = 0
+    options = {"max_new_tokens": 5, "return_dict_in_generate": True, "output_logits": True, "eos_token_id": None}
+    plain = model.generate(**inputs, **options)
+    for negative in ("drop", "hide"):
+        made = iava.IAVA(proc, negative=negative, alpha=0, beta=0)
+        found = model.generate(**inputs, custom_generate=made, **options)
+        assert torch.equal(plain.sequences, found.sequences)
+        torch.testing.assert_close(torch.stack(found.logits), torch.stack(plain.logits), atol=1e-4, rtol=1e-4)
