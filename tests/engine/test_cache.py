@@ -57,17 +57,17 @@ def test_where_each_row_is(layer):
 def test_an_image_is_held_once_while_answers_grow(monkeypatch, negative, second):
     """Eleven columns up to the image's end, and eleven, padded to the longest, that follow it in each of three rows."""
     held = []
-    append_rows = twin._append_rows
+    join = twin.join
 
     def look(cache, *args):
-        found = append_rows(cache, *args)
+        found = join(cache, *args)
         for layer in cache.layers:
             keys = [part for row in layer.rows for _, part, _ in row]
             bytes_of = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in keys}
             held.append(sum(bytes_of.values()) // keys[0][:, 0].nbytes)
         return found
 
-    monkeypatch.setattr(twin, "_append_rows", look)
+    monkeypatch.setattr(twin, "join", look)
     model = tiny.model(1)
     model.generation_config.eos_token_id = None
     iava.load(model, tiny.processor()).ask_many(tiny.image(2), QUESTIONS, negative=negative, max_new_tokens=3)
