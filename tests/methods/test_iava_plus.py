@@ -76,6 +76,6 @@ def test_where_nothing_is_selected_nothing_is_subtracted(setup):
 
 
 def test_its_defaults_are_its_own():
-    assert (IAVAPlus().settings()["alpha"], IAVAPlus().settings()["top_i"]) == (0.25, 0.5)
+    assert (IAVAPlus().settings()["alpha"], IAVAPlus().settings()["top_i"]) == (0.125, 0.5)
     with pytest.raises(ValueError, match="alpha is -1"):
         IAVAPlus(alpha=-1)

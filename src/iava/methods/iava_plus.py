@@ -38,7 +38,7 @@ class IAVAPlus(IAVA):
         processor: ProcessorMixin | None = None,
         *,
         top_i: int | float | str = 0.5,
-        alpha: float = 0.25,
+        alpha: float = 0.125,
         **settings: Any,
     ) -> None:
         super().__init__(processor, top_i=top_i, alpha=alpha, **settings)
