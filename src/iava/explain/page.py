@@ -8,9 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 from PIL import Image
 
+from iava.answers import Answer
 from iava.explain.overlay import data_uri, reading, shrunk
 from iava.explain.words import differing
-from iava.lvlm import LVLM, Answer
+from iava.lvlm import LVLM
 
 Asked = Sequence[tuple[str, Sequence[Answer]]]
 """Each question with its answers, one a method."""

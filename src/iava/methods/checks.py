@@ -37,6 +37,12 @@ def check_text(name: str, text: str, example: str) -> None:
         raise ValueError(f"{name} is {text!r}: it must be {example}")
 
 
+def check_question(question: str) -> None:
+    """Refuses what asks nothing."""
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+
+
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Refuses what is none of the choices."""
     if value not in choices:
