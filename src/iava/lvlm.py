@@ -18,7 +18,7 @@ from iava.engine.shared import Memory
 from iava.explained import CANDIDATES, explanation, shares
 from iava.images import ImageSource, read_image
 from iava.inputs import Inputs
-from iava.methods import METHODS
+from iava.methods import METHODS, check_settings
 from iava.methods.base import Method
 from iava.methods.checks import check_question, check_whole
 from iava.methods.trace import Trace
@@ -49,13 +49,7 @@ class LVLM:
         Raises:
             ValueError: if the name or a parameter is unknown, or a parameter is out of range.
         """
-        if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}: use one of {', '.join(METHODS)}")
-        known = METHODS[name]().settings()
-        for setting in settings:
-            if setting not in known:
-                wanted = f"use one of {', '.join(known)}" if known else "it has none"
-                raise ValueError(f"method {name} has no setting {setting!r}: {wanted}")
+        check_settings(name, settings)
         return METHODS[name](**settings).bind(self.model, self.processor)
 
     def prompt(self, question: str) -> str:

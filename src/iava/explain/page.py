@@ -92,6 +92,11 @@ def explain_page(
     )
 
 
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """A method's parameters in one line; what is None is left out."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)
+
+
 def _made(
     picture: Image.Image, answers: Sequence[Answer], model: str, about: Mapping[str, str]
 ) -> list[tuple[str, list[str]]]:
@@ -108,7 +113,7 @@ def _made(
 
 
 def _settings(answer: Answer) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in answer.settings.items() if value is not None)
+    settings = settings_text(answer.settings)
     return f"{answer.method}: {settings}" if settings else answer.method
 
 
