@@ -24,10 +24,8 @@ def console_table(rows: Sequence[Row]) -> rich.Table:
         chosen = [row for row in rows if row["category"] == category]
         table.add_row(f"[bold]{escape(category)}[/bold] · {chosen[0]['n']} questions")
         for row in chosen:
-            cells = [estimate(row, name) for name in names]
-            estimates = [
-                _line(cell) if name == row["main"] else cell.text for name, cell in zip(names, cells, strict=True)
-            ]
+            found = {name: estimate(row, name) for name in names}
+            estimates = [_line(cell) if name == row["main"] else cell.text for name, cell in found.items()]
             against = [_line(cell) for cell in compared(row, row["main"])]
             table.add_row(
                 escape("  " + title(row["method"])), *map(escape, (*estimates, f"{row['seconds']:.3f}", *against))
