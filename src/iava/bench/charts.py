@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from iava.bench.results import Row, is_control, title
 from iava.bench.shift import Curve
-from iava.bench.shown import heading, scale
+from iava.bench.shown import heading, scale, within
 from iava.bench.tables import axis, estimate, main_metric
 
 WIDTH, HEIGHT = 560, 372
@@ -92,7 +92,7 @@ def cost_chart(rows: Sequence[Row]) -> Chart:
     across = 0.0, 1.15 * max(cost for _, cost, _ in costs) or 1.0
     up = axis(rows, main)
     return Chart(
-        f"Cost and {heading(main) if heading(main).isupper() else heading(main).lower()}",
+        f"Cost and {within(main)}",
         "Time a question, times greedy" if greedy else "Seconds a question",
         heading(main) + (", %" if scale(main) == 100 else ""),
         _ticks(across, LEFT, RIGHT, 1),

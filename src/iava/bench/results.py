@@ -9,7 +9,7 @@ import numpy as np
 from iava.bench.pope import auc
 from iava.bench.records import Record
 from iava.bench.scoring import BENCHMARKS, LOWER_IS_BETTER, Part
-from iava.bench.shown import heading, number, pair
+from iava.bench.shown import number, pair, within
 from iava.bench.stats import bootstrap_auc, by_cluster, holm, interval, mcnemar, paired_difference, resampled
 from iava.methods import METHODS
 
@@ -174,9 +174,9 @@ def _verdict(row: Row) -> str:
     limits = f"95 % interval {pair(metric, (low, high), sign=True)}"
     better, worse = (high < 0, low > 0) if metric in LOWER_IS_BETTER else (low > 0, high < 0)
     outcome = "it helps here." if better else "it does not help here." if worse else "no difference is shown here."
-    where = "" if metric == "accuracy" else f"In {heading(metric)}, "
+    where = "" if metric == "accuracy" else f"In {within(metric)}, "
     if metric in LOWER_IS_BETTER:
-        where = f"In {heading(metric)}, of which less is better, "
+        where = f"In {within(metric)}, of which less is better, "
     if difference[1:] == "0.0":
         equal = "is as accurate as" if metric == "accuracy" else "is level with"
         return f"{where}{name} {equal} {control}, {limits}: {outcome}"

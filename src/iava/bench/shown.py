@@ -22,6 +22,11 @@ def heading(metric: str) -> str:
     return _HEADINGS.get(metric, metric.replace("_", " ").capitalize())
 
 
+def within(metric: str) -> str:
+    """A metric's name inside a sentence."""
+    return _HEADINGS.get(metric, metric.replace("_", " "))
+
+
 def scale(metric: str) -> int:
     """What a metric's value is multiplied by: fractions are shown in percent, points as they are."""
     return 1 if metric in POINTS else 100

@@ -18,6 +18,8 @@ from iava.pocket.scenes import load_scene
 SCENES = 12
 """Pictures of the shipped world's test split to pick from."""
 SEED = 42
+OFFERED = [name for name in METHODS if name != "oracle"]
+"""The oracle must be told which region answers; here nobody knows."""
 
 
 def build(lvlm: LVLM, model: str) -> gr.Blocks:
@@ -42,12 +44,15 @@ def build(lvlm: LVLM, model: str) -> gr.Blocks:
         negative: str,
         general: str,
         max_new_tokens: int,
-    ) -> tuple[str, str]:
+    ) -> tuple[str, gr.DownloadButton]:
         given = dict(top_i=float(top_i), lam=lam, alpha=alpha, beta=beta, negative=negative, general=general)
         try:
-            return _explored(lvlm, model, picture, questions, methods, given, int(max_new_tokens), Path(folder.name))
+            shown, path = _explored(
+                lvlm, model, picture, questions, methods, given, int(max_new_tokens), Path(folder.name)
+            )
         except ValueError as error:
             raise gr.Error(str(error)) from None
+        return shown, gr.DownloadButton(value=path, interactive=True)
 
     def pick(event: gr.SelectData) -> Image.Image:
         return scenes[event.index]
@@ -59,10 +64,12 @@ def build(lvlm: LVLM, model: str) -> gr.Blocks:
         with gr.Row():
             with gr.Column():
                 picture = gr.Image(type="pil", label="Picture", value=scenes[0], height=320)
-                gallery = gr.Gallery(scenes, label="The pocket world", columns=6, height=180, allow_preview=False)
+                gallery = gr.Gallery(
+                    scenes, show_label=False, columns=4, height="auto", allow_preview=False, buttons=[]
+                )
             with gr.Column():
                 questions = gr.Textbox("Is there a dog in the image?", label="Questions, one a line", lines=2)
-                methods = gr.CheckboxGroup(list(METHODS), value=["greedy", "iava"], label="Methods")
+                methods = gr.CheckboxGroup(OFFERED, value=["greedy", "iava"], label="Methods")
                 with gr.Accordion("Settings", open=False):
                     top_i = gr.Slider(0.01, 1, iava["top_i"], label="top_i, share of the tokens")
                     lam = gr.Number(iava["lam"], label="lambda; empty takes the model's own")
@@ -72,7 +79,7 @@ def build(lvlm: LVLM, model: str) -> gr.Blocks:
                     general = gr.Textbox(iava["general"], label="general instruction")
                     longest = gr.Slider(1, 256, 32, step=1, label="longest answer, tokens")
                 ask = gr.Button("Ask", variant="primary")
-                keep = gr.DownloadButton("Keep the page")
+                keep = gr.DownloadButton("Keep the page", interactive=False)
         shown = gr.HTML()
         gallery.select(pick, None, picture)
         asked = [picture, questions, methods, top_i, lam, alpha, beta, negative, general, longest]
