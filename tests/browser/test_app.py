@@ -49,6 +49,9 @@ def test_a_scene_is_picked_asked_about_and_the_page_kept(page, tmp_path):
     frame = page.frame_locator("iframe[title='The explorer']")
     frame.locator("h1", has_text=QUESTION).wait_for()
     assert frame.locator(".answer").count() == 2
+    fits = "frame => frame.clientHeight >= frame.contentDocument.documentElement.scrollHeight"
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function(f"({fits})(document.querySelector('iframe'))")
     frame.get_by_text("Where ?").first.click()
     assert frame.locator("h1").inner_text() == "Where ?"
     with page.expect_download() as kept:
@@ -67,6 +70,15 @@ def test_an_uploaded_picture_is_asked_about(page, tmp_path):
     page.get_by_role("button", name="Ask").click()
     frame = page.frame_locator("iframe[title='The explorer']")
     frame.get_by_text("48 × 32 pixels").wait_for()
+
+
+def test_lambda_is_the_models_own_unless_typed(page):
+    page.get_by_role("button", name="Settings").first.click()
+    lam = page.get_by_label("lambda")
+    assert lam.input_value() == ""
+    lam.fill("much")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("lam is 'much': it must be a finite number").wait_for()
 
 
 def test_what_is_missing_is_said(page):

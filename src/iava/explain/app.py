@@ -38,14 +38,14 @@ def build(lvlm: LVLM, model: str) -> gr.Blocks:
         questions: str,
         methods: list[str],
         top_i: float,
-        lam: float | None,
+        lam: str,
         alpha: float,
         beta: float,
         negative: str,
         general: str,
         max_new_tokens: int,
     ) -> tuple[str, gr.DownloadButton]:
-        given = dict(top_i=float(top_i), lam=lam, alpha=alpha, beta=beta, negative=negative, general=general)
+        given = dict(top_i=float(top_i), lam=read_lam(lam), alpha=alpha, beta=beta, negative=negative, general=general)
         try:
             shown, path = _explored(
                 lvlm, model, picture, questions, methods, given, int(max_new_tokens), Path(folder.name)
@@ -72,7 +72,8 @@ def build(lvlm: LVLM, model: str) -> gr.Blocks:
                 methods = gr.CheckboxGroup(OFFERED, value=["greedy", "iava"], label="Methods")
                 with gr.Accordion("Settings", open=False):
                     top_i = gr.Slider(0.01, 1, iava["top_i"], label="top_i, share of the tokens")
-                    lam = gr.Number(iava["lam"], label="lambda; empty takes the model's own")
+                    # Text, because an empty field for numbers counts as 0.
+                    lam = gr.Textbox("", label="lambda, a number or auto; empty takes the model's own")
                     alpha = gr.Slider(0, 3, iava["alpha"], label="alpha")
                     beta = gr.Slider(0, 1, iava["beta"], label="beta")
                     negative = gr.Dropdown(list(NEGATIVES), value=iava["negative"], label="negative image")
@@ -85,6 +86,14 @@ def build(lvlm: LVLM, model: str) -> gr.Blocks:
         asked = [picture, questions, methods, top_i, lam, alpha, beta, negative, general, longest]
         gr.on([ask.click, questions.submit], explore, asked, [shown, keep])
     return app
+
+
+def read_lam(text: str) -> float | str | None:
+    """What is typed for lambda: nothing is None; what is no number is left to be refused, unless it is "auto"."""
+    try:
+        return float(text) if text.strip() else None
+    except ValueError:
+        return text.strip()
 
 
 def _explored(
@@ -114,7 +123,10 @@ def _explored(
     page = explain_page(image, asked, model=model, about=about)
     path = Path(tempfile.mkdtemp(dir=folder)) / "iava.html"
     path.write_text(page, encoding="utf-8")
-    grow = "this.style.height = this.contentDocument.documentElement.scrollHeight + 'px'"
+    grow = (
+        "const inside = this.contentDocument; new ResizeObserver(() => "
+        "{ this.style.height = inside.documentElement.scrollHeight + 'px'; }).observe(inside.body)"
+    )
     return (
         f'<iframe title="The explorer" srcdoc="{html.escape(page)}" onload="{grow}" '
         'style="width:100%;height:1400px;border:0;border-radius:12px"></iframe>',
