@@ -21,7 +21,7 @@ test: install
 	$(BIN)/pytest
 
 test-browser: install
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser,app]'
 	command -v chromium || $(BIN)/playwright install chromium
 	$(BIN)/pytest -m browser tests/browser
 

@@ -16,7 +16,7 @@ def lvlm():
     return LVLM(tiny.model(), tiny.processor())
 
 
-def test_it_ends_with_the_page_and_the_sentence(lvlm, tmp_path, capsys):
+def test_it_ends_with_the_page_and_the_sentence_and_refuses_another_run(lvlm, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "runs" / "demo"
     demo.run(lvlm, folder, 4, model="tiny")
     printed = capsys.readouterr().out
@@ -27,6 +27,9 @@ def test_it_ends_with_the_page_and_the_sentence(lvlm, tmp_path, capsys):
     assert str(Path(folder) / "report.html") in printed
     assert "test-00000" in printed
     assert {row["method"] for row in json.loads((folder / "results.json").read_text())["rows"]} == set(demo.METHODS)
+    monkeypatch.setattr(lvlm, "ask_many", lambda *_, **__: pytest.fail("asked before the folder was looked at"))
+    with pytest.raises(ValueError, match=r"limit is 4 there, 5 here\): delete it, or choose another folder \(--out\)$"):
+        demo.run(lvlm, folder, 5, model="tiny")
 
 
 def test_pictures_where_answers_differ_are_found_in_order():

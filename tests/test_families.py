@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from iava import IAVA, load, probe
 from iava.engine.boundary import check_served
-from iava.methods.base import Trace
+from iava.methods.trace import Trace
 from tests import families, naive, tiny
 from tests.families import FAMILIES
 

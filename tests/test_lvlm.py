@@ -6,7 +6,7 @@ from transformers import AutoProcessor
 
 import iava
 from iava import IAVA, Greedy
-from iava.lvlm import Explanation
+from iava.answers import Explanation
 from tests import naive, tiny
 
 QUESTIONS = ["Is there a dog ?", "where is the blue boat ? on the street ?", "What ?"]
@@ -161,7 +161,11 @@ def test_boxes_are_where_the_processor_looks(size):
         picture = np.zeros((size[1], size[0], 3), dtype=np.uint8)
         x0, y0, x1, y1 = box.round().astype(int)
         picture[y0:y1, x0:x1] = 255
-        pixels = lvlm._inputs(lvlm.read(Image.fromarray(picture)), ["What ?"], pixels=True)["pixel_values"][0].mean(0)
+        pixels = (
+            lvlm.read(Image.fromarray(picture))
+            .inputs.of([lvlm.prompt("What ?")], pixels=True)["pixel_values"][0]
+            .mean(0)
+        )
         patches = pixels.unfold(0, 8, 8).unfold(1, 8, 8).reshape(9, 8, 8)[:, 2:6, 2:6].mean(dim=(1, 2))
         assert int(patches.argmax()) == n
         assert patches[n] > 1.5

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from iava.methods import METHODS
-from iava.methods.base import Method, Trace
+from iava.methods.base import Method
 from iava.methods.oracle import Oracle
+from iava.methods.trace import Trace
 from tests import families, tiny
 from tests.families import FAMILIES
 

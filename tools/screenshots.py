@@ -19,6 +19,7 @@ SHOTS = {
     "explorer-dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "explorer-phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "device_scale_factor": 2},
 }
+TOP = {"explorer-phone": "document.getElementById('lab').offsetTop"}
 WHAT = {"explorer-light": "general", "explorer-dark": "drop", "explorer-phone": "negative"}
 
 
@@ -39,6 +40,8 @@ def main() -> None:
             # Seconds of whatever else this machine was doing would read as a measurement.
             page.add_style_tag(content=".answer .number { visibility: hidden }")
             page.evaluate("document.activeElement.blur()")
+            # What was filled in last has been scrolled to.
+            page.evaluate(f"window.scrollTo(0, {TOP.get(name, 0)})")
             page.screenshot(path=OUT / f"{name}.png", full_page=name == "explorer-light")
             page.close()
 

@@ -4,8 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from iava.answers import Answer
     from iava.engine.probe import probe
-    from iava.lvlm import LVLM, Answer, load
+    from iava.loading import load
+    from iava.lvlm import LVLM
     from iava.methods.avisc import AvisC
     from iava.methods.base import contrast
     from iava.methods.controls import APC, ConstantBias, Greedy, Sample
@@ -32,14 +34,14 @@ _HOMES = {
     "ONLY": "iava.methods.only",
     "PAI": "iava.methods.pai",
     "SID": "iava.methods.sid",
-    "Answer": "iava.lvlm",
+    "Answer": "iava.answers",
     "AvisC": "iava.methods.avisc",
     "ConstantBias": "iava.methods.controls",
     "Greedy": "iava.methods.controls",
     "PromptBias": "iava.methods.controls_prompt",
     "Sample": "iava.methods.controls",
     "contrast": "iava.methods.base",
-    "load": "iava.lvlm",
+    "load": "iava.loading",
     "probe": "iava.engine.probe",
     "select_irrelevant": "iava.methods.select",
 }

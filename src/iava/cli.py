@@ -278,9 +278,10 @@ def _names(option: str, text: str) -> list[str]:
 
 
 def _check_questions(questions: Sequence[str]) -> None:
+    from iava.methods.checks import check_question
+
     for question in questions:
-        if not question.strip():
-            raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+        check_question(question)
 
 
 def _check(option: str, value: int) -> None:
@@ -299,7 +300,7 @@ def _load(model: str) -> Any:
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    from iava.lvlm import load
+    from iava.loading import load
 
     if model == "pocket":
         import torch

@@ -52,7 +52,8 @@ def merge(
 def print_results(results: dict[str, Any], folder: Path) -> None:
     """Tells what was measured; what must be known beside the table goes to standard error."""
     from iava.bench.records import Records
-    from iava.bench.results import console_table, remarks, verdicts
+    from iava.bench.results import remarks, verdicts
+    from iava.bench.typeset import console_table
     from iava.console import terminal
 
     console = terminal()

@@ -43,8 +43,9 @@ def reproduce(
         console.print(f"methods: {', '.join(wanted[0].methods)}", markup=False)
         return
     from iava.bench.report import write_report
-    from iava.bench.results import console_table, verdicts
+    from iava.bench.results import verdicts
     from iava.bench.runs import read_runs
+    from iava.bench.typeset import console_table
 
     runs = read_runs(folders)
     for one in runs:

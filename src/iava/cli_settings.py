@@ -94,11 +94,10 @@ def settings_of(names: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Se
     Raises:
         ValueError: if a method or setting is unknown, or a value out of range.
     """
-    from iava.methods import METHODS
+    from iava.methods import METHODS, check_settings
 
     for name in names:
-        if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}: use one of {', '.join(METHODS)}")
+        check_settings(name)
     known = {name: METHODS[name]().settings() for name in names}
     chosen: dict[str, Settings] = {name: {} for name in names}
     for key, value in (pair for some in given for pair in sorted(some.items(), key=lambda pair: "." in pair[0])):

@@ -48,18 +48,12 @@ def tune(
 
 
 def _grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
-    from iava.methods import METHODS
+    from iava.methods import METHODS, check_settings
 
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: use one of {', '.join(METHODS)}")
-    known, hints = METHODS[method]().settings(), hints_of(METHODS[method])
-    grid = {}
-    for setting, values in read_pairs("--grid", texts).items():
-        if setting not in known:
-            use = f"use one of {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"method {method} has no setting {setting!r}: {use}")
-        grid[setting] = [read_value(value, hints[setting]) for value in values.split(",")]
-    return grid
+    given = read_pairs("--grid", texts)
+    check_settings(method, given)
+    hints = hints_of(METHODS[method])
+    return {name: [read_value(value, hints[name]) for value in values.split(",")] for name, values in given.items()}
 
 
 def _table(found: dict[str, Any]) -> Any:
@@ -68,7 +62,7 @@ def _table(found: dict[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from iava.bench.results import number, pair
+    from iava.bench.shown import number, pair
 
     tried = found["tried"]
     varied = [name for name in tried[0]["settings"] if len({str(one["settings"][name]) for one in tried}) > 1]

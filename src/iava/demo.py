@@ -8,10 +8,11 @@ from PIL import Image
 from iava.bench.pocket import CAPTION_PROMPT, pocket
 from iava.bench.records import Record, Records
 from iava.bench.report import Example, write_report
-from iava.bench.results import console_table, title, verdicts
+from iava.bench.results import title, verdicts
 from iava.bench.runner import Plan, evaluate
 from iava.bench.runs import read_runs
 from iava.bench.task import Question
+from iava.bench.typeset import console_table
 from iava.console import progress, side_by_side, terminal
 from iava.lvlm import LVLM
 
@@ -22,7 +23,7 @@ METHODS = ("greedy", "apc", "bias", "iava")
 
 
 def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
-    """Asks, measures and writes `folder`/report.html, telling the terminal about it.
+    """Measures, asks and writes `folder`/report.html, telling the terminal about it.
 
     Args:
         lvlm: the model.
@@ -41,15 +42,16 @@ def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
     def example(image: str) -> Example:
         return _asked(lvlm, task.open_image(image), [q for q in task.questions if q.image == image], image)
 
+    # First, because it refuses a folder that holds another run.
+    plan = Plan(model, {name: {} for name in METHODS}, SPLIT, limit, tune_images=max(10, limit // 2))
+    with progress() as advance:
+        results = evaluate(lvlm, plan, folder, advance)
     first = [example(image) for image in images[:FIRST]]
     console.print(f"The first {len(first)} pictures of the split {SPLIT!r}, greedy and IAVA:", style="bold")
     for shown in first:
         rows = [(question, truth, [greedy.text, ours.text]) for question, truth, greedy, ours in shown.questions]
         console.print(f"\n{shown.name}")
         console.print(side_by_side([title("greedy"), title("iava")], rows, plain))
-    plan = Plan(model, {name: {} for name in METHODS}, SPLIT, limit, tune_images=max(10, limit // 2))
-    with progress() as advance:
-        results = evaluate(lvlm, plan, folder, advance)
     differing = _where_they_differ(Records(folder / "records.jsonl").rows, images[FIRST:])
     chosen = [example(image) for image in differing[:CHOSEN]]
     groups = [

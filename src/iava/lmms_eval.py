@@ -14,7 +14,7 @@ from lmms_eval.models.registry_v2 import ModelManifest
 from PIL import Image
 from tqdm import tqdm
 
-from iava.lvlm import load
+from iava.loading import load
 
 MAX_NEW_TOKENS = 1024
 """The longest answer where a task does not say."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from iava.lvlm import Answer
+from iava.answers import Answer
 from iava.methods import METHODS
 from tests import tiny
 

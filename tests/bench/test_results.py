@@ -7,7 +7,9 @@ import pytest
 from rich.console import Console
 
 from iava.bench.pope import CATEGORIES
-from iava.bench.results import best_control, console_table, p_value, rows_of, verdicts
+from iava.bench.results import best_control, rows_of, verdicts
+from iava.bench.shown import p_value
+from iava.bench.typeset import console_table
 
 
 def record(image, category, number, method, question, truth, parsed, margin=0.0, **more):

@@ -176,6 +176,7 @@ def test_layers_and_opacity_repaint(page):
         looks.add(painted(page))
     assert len(looks) == 4
     page.locator("#opacity").fill("0")
+    assert page.locator("#opacity-value").inner_text() == "0 %"
     assert page.evaluate(
         """() => { const c = document.getElementById('overlay'), b = 0.2;
         return c.getContext('2d').getImageData(c.width * b, c.height * b, c.width * (1 - 2 * b), c.height * (1 - 2 * b))

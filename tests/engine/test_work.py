@@ -91,8 +91,8 @@ def test_a_picture_is_processed_and_seen_once_whatever_is_asked(lvlm, method, mo
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_a_picture_processed_once_is_as_processed_for_each_question(name):
     lvlm = iava.load(*families.build(name))
-    found = lvlm._inputs(lvlm.read(PICTURE), QUESTIONS, pixels=True)
     texts = [lvlm.prompt(question) for question in QUESTIONS]
+    found = lvlm.read(PICTURE).inputs.of(texts, pixels=True)
     made = lvlm.processor(
         text=texts, images=[[PICTURE] for _ in texts], padding=True, padding_side="left", return_tensors="pt"
     )

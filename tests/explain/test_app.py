@@ -41,6 +41,12 @@ def test_what_is_missing_is_said(ask, tmp_path):
             ask(picture, questions, methods, tmp_path)
 
 
+def test_what_is_typed_for_lambda():
+    from iava.explain.app import read_lam
+
+    assert [read_lam(text) for text in ("", " ", "-0.1", " auto ", "much")] == [None, None, -0.1, "auto", "much"]
+
+
 def test_it_is_built():
     from iava.explain.app import build
 

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from iava import select_irrelevant
+from iava.answers import Answer, Explanation
 from iava.explain.overlay import SIDE, data_uri, reading, sheets, shrunk
-from iava.lvlm import LVLM, Answer, Explanation
+from iava.lvlm import LVLM
 from tests import families, tiny
 
 

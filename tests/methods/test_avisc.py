@@ -7,7 +7,7 @@ import torch
 import iava
 from iava import AvisC
 from iava.methods.avisc import most_attentive
-from iava.methods.base import Trace
+from iava.methods.trace import Trace
 from tests import families, naive, tiny, twobranch
 
 PICTURES = [tiny.image(1, (40, 32)), tiny.image(2, (60, 25)), tiny.image(3, (31, 64))]

@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from iava import APC, ConstantBias, Greedy, Sample
 from iava.methods import METHODS
-from iava.methods.controls import yes_no_ids, yes_no_logits
+from iava.methods.words import yes_no_ids, yes_no_logits
 from tests import tiny
 
 QUESTIONS = ["Is there a dog ?", "where is the blue boat ?"]

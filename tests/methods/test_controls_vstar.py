@@ -5,9 +5,9 @@ import torch
 
 from iava import IAVA, PromptBias, load
 from iava.methods import METHODS
-from iava.methods.base import Trace
 from iava.methods.controls_vstar import NoImage, Noise, RandomTokens, RelevantTokens, _like
 from iava.methods.oracle import Oracle
+from iava.methods.trace import Trace
 from tests import naive, tiny
 
 QUESTIONS = ["Is there a dog ?", "how many red birds , one or two or three , are there on the street ?", "What ?"]

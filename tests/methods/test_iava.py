@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iava import IAVA, contrast, select_irrelevant
-from iava.methods.base import Trace
+from iava.methods.trace import Trace
 from tests import naive, tiny
 
 MODELS = [

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from iava.methods.base import Trace
 from iava.methods.iava_plus import IAVAPlus
+from iava.methods.trace import Trace
 from tests import naive, tiny
 
 QUESTIONS = ["Is there a dog ?", "how many red birds , one or two or three , are there on the street ?", "What ?"]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from iava.bench.pope import wording
+from iava.bench.words import with_article
 from iava.pocket.scenes import COLOURS, CONTEXTS, THINGS, Scene, Thing, load_scene
 from iava.pocket.text import (
     GHOST_RATES,
@@ -14,7 +15,6 @@ from iava.pocket.text import (
     halves_of,
     plural,
     positions,
-    with_article,
 )
 
 TOKENIZER = build_tokenizer()

@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 
 from iava.bench.plots import estimates, panels, save
 from iava.bench.records import Record, write_json
-from iava.bench.results import number, pair, rows_of
+from iava.bench.results import rows_of
 from iava.bench.runner import Advance, Plan
-from iava.bench.scoring import POINTS
+from iava.bench.shown import heading, number, pair, scale
 from iava.bench.stats import Interval, bootstrap
 from iava.bench.sweep import Tried, sweep
-from iava.bench.tables import Cell, Line, Table, estimate, heading, main_metric
+from iava.bench.tables import Cell, Line, Table, estimate, main_metric
 from iava.bench.typeset import markdown
 from iava.engine.negative import NEGATIVES
 from iava.files import write_text
@@ -174,7 +174,7 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
     labels = [text_of(one["value"]) for one in tried]
     shares, share_limits = [one["selected"][0] for one in tried], [one["selected"][1] for one in tried]
     # A score on a scale of its own is drawn as it is.
-    metrics = [name for name in metrics_of(greedy) if name != "f1" and name not in POINTS]
+    metrics = [name for name in metrics_of(greedy) if name != "f1" and scale(name) == 100]
     told = all(share is not None for share in shares) and found["setting"] in ("top_i", "lam", "layers", "general")
     against_share = [name for name in metrics if name != "yes_ratio"] if told else []
     joined = not isinstance(tried[0]["value"], str | list)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from iava.bench.results import Row, is_control, title
-from iava.bench.scoring import POINTS
 from iava.bench.shift import Curve
-from iava.bench.tables import axis, estimate, heading, main_metric
+from iava.bench.shown import heading, scale, within
+from iava.bench.tables import axis, estimate, main_metric
 
 WIDTH, HEIGHT = 560, 372
 LEFT, RIGHT, TOP, BOTTOM = 46, 412, 14, 322
@@ -90,13 +90,13 @@ def cost_chart(rows: Sequence[Row]) -> Chart:
     unit = greedy or 1.0
     costs = [(row, row["seconds"] / unit, None) for row in rows]
     across = 0.0, 1.15 * max(cost for _, cost, _ in costs) or 1.0
-    up, scale = axis(rows, main), 1 if main in POINTS else 100
+    up = axis(rows, main)
     return Chart(
-        f"Cost and {heading(main) if heading(main).isupper() else heading(main).lower()}",
+        f"Cost and {within(main)}",
         "Time a question, times greedy" if greedy else "Seconds a question",
-        heading(main) + (", %" if scale == 100 else ""),
+        heading(main) + (", %" if scale(main) == 100 else ""),
         _ticks(across, LEFT, RIGHT, 1),
-        _ticks(up, BOTTOM, TOP, scale),
+        _ticks(up, BOTTOM, TOP, scale(main)),
         _points(costs, across, up),
     )
 
@@ -167,12 +167,12 @@ def _place(value: float, ends: tuple[float, float], start: float, stop: float) -
     return round(start + (float(value) - ends[0]) / (ends[1] - ends[0]) * (stop - start), 1)
 
 
-def _ticks(ends: tuple[float, float], start: float, stop: float, scale: float) -> list[Tick]:
+def _ticks(ends: tuple[float, float], start: float, stop: float, factor: float) -> list[Tick]:
     """Round numbers between the ends, at most seven."""
-    low, high = ends[0] * scale, ends[1] * scale
+    low, high = ends[0] * factor, ends[1] * factor
     size = 10.0 ** math.floor(math.log10(high - low)) / 10
     step = next(size * times for times in (1, 2, 5, 10, 20, 50, 100) if (high - low) / (size * times) <= 6)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     first = math.ceil(low / step - 1e-9)
     values = [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
-    return [(_place(value / scale, ends, start, stop), f"{value:.{digits}f}") for value in values]
+    return [(_place(value / factor, ends, start, stop), f"{value:.{digits}f}") for value in values]

@@ -20,7 +20,8 @@ from iava.bench.records import circumstances, write_json
 from iava.bench.shapes import QUESTIONS, SHAPES, picture
 from iava.files import check_folder
 from iava.lvlm import LVLM, out_of_memory
-from iava.methods.base import Method, Trace
+from iava.methods.base import Method
+from iava.methods.trace import Trace
 
 BASELINE = "generate"
 PEERS = ("naive", "mitigv")

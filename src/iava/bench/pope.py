@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 
 from iava.bench.stats import share
 from iava.bench.task import Question
+from iava.bench.words import with_article
 
 CATEGORIES = ("random", "popular", "adversarial")
 COUNTS = ("n", "correct", "true_yes", "said_yes", "is_yes", "unparsed")
@@ -84,7 +85,7 @@ def _drawn(rng: np.random.Generator, kinds: Sequence[str], k: int) -> list[str]:
 
 def wording(kind: str) -> str:
     """POPE's question about a kind of object: "Is there an apple in the image?"."""
-    return f"Is there {'an' if kind[0].lower() in 'aeiou' else 'a'} {kind} in the image?"
+    return f"Is there {with_article(kind)} in the image?"
 
 
 def parse_word(text: str) -> str | None:

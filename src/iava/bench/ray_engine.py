@@ -12,7 +12,8 @@ from typing import Any
 
 from iava.bench.records import Record, Records, command
 from iava.bench.runner import Advance, Missing, Plan, answer_image, describe, evaluate_by
-from iava.lvlm import LVLM, load
+from iava.loading import load
+from iava.lvlm import LVLM
 
 try:
     import ray

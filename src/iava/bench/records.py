@@ -118,7 +118,10 @@ def _same_run(folder: Path, path: Path, settings: dict[str, Any]) -> dict[str, A
     old, new = _flat(there), _flat(settings)
     # What only one of them has shows in the list of names it is missing from.
     which = [f"{key} is {old[key]} there, {new[key]} here" for key in old if key in new and old[key] != new[key]]
-    raise ValueError(f"{folder} holds a run made with other settings ({'; '.join(which)}): choose another folder")
+    differ = "; ".join(which)
+    raise ValueError(
+        f"{folder} holds a run made with other settings ({differ}): delete it, or choose another folder (--out)"
+    )
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from iava.answers import Answer
 from iava.bench import charts
 from iava.bench.pope import parse_word
 from iava.bench.results import title
@@ -18,7 +19,6 @@ from iava.explain.overlay import data_uri, reading, shrunk
 from iava.explain.page import environment
 from iava.explain.words import differing
 from iava.files import write_text
-from iava.lvlm import Answer
 
 
 @dataclass(frozen=True)

@@ -5,33 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich import box
-from rich.table import Table
 
 from iava.bench.pope import auc
 from iava.bench.records import Record
-from iava.bench.scoring import BENCHMARKS, LOWER_IS_BETTER, POINTS, Part
+from iava.bench.scoring import BENCHMARKS, LOWER_IS_BETTER, Part
+from iava.bench.shown import number, pair, within
 from iava.bench.stats import bootstrap_auc, by_cluster, holm, interval, mcnemar, paired_difference, resampled
 from iava.methods import METHODS
-
-HEADINGS = {
-    "accuracy": "accuracy",
-    "precision": "prec.",
-    "recall": "recall",
-    "f1": "F1",
-    "yes_ratio": "yes",
-    "no_ratio": "no",
-    "auc": "AUC",
-    "acc": "acc",
-    "acc_plus": "acc+",
-    "score": "score",
-    "chair_i": "CHAIRi",
-    "chair_s": "CHAIRs",
-    "chair": "CHAIR",
-    "cover": "Cover",
-    "hal": "Hal",
-    "cog": "Cog",
-}
 
 Row = dict[str, Any]
 
@@ -194,9 +174,9 @@ def _verdict(row: Row) -> str:
     limits = f"95 % interval {pair(metric, (low, high), sign=True)}"
     better, worse = (high < 0, low > 0) if metric in LOWER_IS_BETTER else (low > 0, high < 0)
     outcome = "it helps here." if better else "it does not help here." if worse else "no difference is shown here."
-    where = "" if metric == "accuracy" else f"In {HEADINGS[metric]}, "
+    where = "" if metric == "accuracy" else f"In {within(metric)}, "
     if metric in LOWER_IS_BETTER:
-        where = f"In {HEADINGS[metric]}, of which less is better, "
+        where = f"In {within(metric)}, of which less is better, "
     if difference[1:] == "0.0":
         equal = "is as accurate as" if metric == "accuracy" else "is level with"
         return f"{where}{name} {equal} {control}, {limits}: {outcome}"
@@ -212,57 +192,3 @@ def is_control(method: str) -> bool:
 def title(method: str) -> str:
     """A method's name for readers; a variant that has no command-line name keeps its own."""
     return (METHODS[method].title or METHODS[method].__name__) if method in METHODS else method
-
-
-def console_table(rows: Sequence[Row]) -> Table:
-    """The rows as a table for the terminal; shares in percent, seconds a question."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.add_column("", no_wrap=True)
-    compared = {row["main"] for row in rows}
-    names = [name for name in dict.fromkeys(name for row in rows for name in row["metrics"]) if name != "unparsed"]
-    for name in names:
-        table.add_column(HEADINGS[name] + (" [95 %]" if name in compared else ""), justify="right", no_wrap=True)
-    for heading in ("s/question", "vs best control", "p (Holm)"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for category in dict.fromkeys(row["category"] for row in rows):
-        chosen = [row for row in rows if row["category"] == category]
-        table.add_row(f"[bold]{category}[/bold] · {chosen[0]['n']} questions")
-        for row in chosen:
-            table.add_row("  " + title(row["method"]), *(_cell(row, name) for name in names), *_cells(row))
-        table.add_section()
-    return table
-
-
-def _cell(row: Row, name: str) -> str:
-    if name not in row["metrics"]:
-        return ""
-    value, limits = number(name, row["metrics"][name]), row["intervals"].get(name)
-    return f"{value} {pair(name, limits)}" if limits and name == row["main"] else value
-
-
-def _cells(row: Row) -> list[str]:
-    comparison = row["comparison"]
-    against, p = ("best control" if is_control(row["method"]) else "", "")
-    if comparison is not None:
-        metric = comparison["metric"]
-        difference = number(metric, comparison["difference"], sign=True)
-        against, p = f"{difference} {pair(metric, comparison['interval'], sign=True)}", p_value(comparison)
-    return [f"{row['seconds']:.3f}", against, p]
-
-
-def number(metric: str, value: float | None, *, sign: bool = False) -> str:
-    """A metric's value as it is shown: fractions in percent, with one decimal."""
-    if value is None:
-        return "–"
-    shown = value if metric in POINTS else 100 * value
-    return f"{shown:+.1f}" if sign else f"{shown:.1f}"
-
-
-def pair(metric: str, limits: Sequence[float], *, sign: bool = False) -> str:
-    """An interval as it is shown."""
-    return f"[{number(metric, limits[0], sign=sign)}, {number(metric, limits[1], sign=sign)}]"
-
-
-def p_value(comparison: Mapping[str, Any]) -> str:
-    p = comparison["p_holm"]
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"

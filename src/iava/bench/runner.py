@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from iava.answers import Answer
 from iava.bench.data import find
 from iava.bench.records import Record, Records, circumstances, fingerprint, open_run, write_json
 from iava.bench.results import rows_of
 from iava.bench.scoring import BENCHMARKS, parser_of
 from iava.bench.task import Question, Task, first_images, shard
-from iava.lvlm import LVLM, Answer, out_of_memory
+from iava.lvlm import LVLM, out_of_memory
 from iava.methods.base import Method
-from iava.methods.controls import yes_no_logits
 from iava.methods.oracle import Oracle
+from iava.methods.words import yes_no_logits
 
 Advance = Callable[[str, int, int], None]
 """Told of progress: what is being done, how many questions are answered, how many there are."""

@@ -12,11 +12,13 @@ from iava.bench.data import find
 from iava.bench.flips import REFERENCE, Flips, flips, shown
 from iava.bench.published import beside, is_pocket
 from iava.bench.records import Record
-from iava.bench.results import Row, is_control, number, pair, title, verdicts
+from iava.bench.results import Row, is_control, title, verdicts
 from iava.bench.runs import Run
 from iava.bench.shift import Curve, at_best_threshold, beyond_bias, bias_curve
-from iava.bench.tables import Cell, Line, Table, category_tables, main_metric, settings_text, summary
+from iava.bench.shown import number, pair
+from iava.bench.tables import Cell, Line, Table, category_tables, main_metric, summary
 from iava.explain.overlay import data_uri
+from iava.explain.page import settings_text
 from iava.pocket.scenes import load_scene
 
 PARSER_NOTES = {

@@ -12,7 +12,8 @@ import transformers as hf
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from iava.lvlm import LVLM, load
+from iava.loading import load
+from iava.lvlm import LVLM
 
 Sizes = dict[str, Any]
 """Numbers of layers and heads, widths, by the names that configurations know."""

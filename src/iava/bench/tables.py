@@ -1,26 +1,17 @@
 """Results as tables, before they become a page, Markdown or LaTeX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from iava.bench.results import Row, is_control, number, p_value, pair, title
-from iava.bench.scoring import POINTS
+from iava.bench.results import Row, is_control, title
+from iava.bench.shown import heading, number, p_value, pair, scale
 
-HEADINGS = {
-    "accuracy": "Accuracy",
-    "f1": "F1",
-    "yes_ratio": "Yes-ratio",
-    "auc": "AUC",
-    "acc": "Acc",
-    "acc_plus": "Acc+",
-    "chair_i": "CHAIRi",
-    "chair_s": "CHAIRs",
-    "chair": "CHAIR",
-}
-"""Of metrics whose name alone, with a capital, would not do."""
 MAIN = ("accuracy", "score")
 """In which methods are compared unless a row names its own; without these the first metric there is."""
+
+
+AGAINST = ("vs best control", "p (Holm)")
+"""Headings of what `compared` gives."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +72,24 @@ def main_metric(row: Row) -> str:
     return row.get("main") or next((name for name in MAIN if name in row["metrics"]), next(iter(row["metrics"])))
 
 
-def heading(metric: str) -> str:
-    return HEADINGS.get(metric, metric.replace("_", " ").capitalize())
-
-
 def estimate(row: Row, metric: str) -> Cell:
     """A metric with its interval."""
     if metric not in row["metrics"]:
         return Cell()
     value, limits = row["metrics"][metric], row["intervals"].get(metric)
     return Cell(number(metric, value), pair(metric, limits) if limits else "", value)
+
+
+def compared(row: Row, metric: str) -> tuple[Cell, Cell]:
+    """By how much a method differs from the best control, and how surely."""
+    comparison = row.get("comparison")
+    if comparison is None:
+        return Cell("best control" if is_control(row["method"]) else ""), Cell()
+    difference = comparison["difference"]
+    return (
+        Cell(number(metric, difference, sign=True), pair(metric, comparison["interval"], sign=True), difference),
+        Cell(p_value(comparison), "", comparison["p_holm"]),
+    )
 
 
 def summary(rows: Sequence[Row]) -> Table:
@@ -120,15 +119,15 @@ def category_tables(rows: Sequence[Row]) -> list[tuple[str, Table]]:
         main = main_metric(chosen[0])
         metrics.sort(key=lambda name: name != main)
         low, high = axis(rows, main)
-        compared = any(row.get("comparison") for row in chosen)
-        against = ["vs best control", "p (Holm)"] if compared else []
+        with_control = any(row.get("comparison") for row in chosen)
+        against = AGAINST if with_control else ()
         headings = [heading(main), *against, *(heading(name) for name in metrics[1:]), "Seconds"]
         lines = [
             _line(
                 row["method"],
                 [
                     estimate(row, main),
-                    *(_compared(row, main) if compared else ()),
+                    *(compared(row, main) if with_control else ()),
                     *(estimate(row, name) for name in metrics[1:]),
                     _cost(row, greedy.get(category)),
                 ],
@@ -156,8 +155,9 @@ def axis(rows: Sequence[Row], metric: str) -> tuple[float, float]:
     shown = [row for row in rows if row["metrics"].get(metric) is not None]
     ends = [end for row in shown for end in row["intervals"].get(metric, [row["metrics"][metric]])]
     low, high = min(ends), max(ends)
-    room = max(0.06 * (high - low), 2.0 if metric in POINTS else 0.01)
-    return max(0.0, low - room), high + room if metric in POINTS else min(1.0, high + room)
+    points = scale(metric) == 1
+    room = max(0.06 * (high - low), 2.0 if points else 0.01)
+    return max(0.0, low - room), high + room if points else min(1.0, high + room)
 
 
 def named(category: str) -> str:
@@ -174,17 +174,6 @@ def _line(method: str, cells: Sequence[Cell], whisker: tuple[float, float, float
     return Line(title(method), cells, "control" if control else "", not control, whisker)
 
 
-def _compared(row: Row, metric: str) -> tuple[Cell, Cell]:
-    comparison = row.get("comparison")
-    if comparison is None:
-        return Cell("best control" if is_control(row["method"]) else ""), Cell()
-    difference = comparison["difference"]
-    return (
-        Cell(number(metric, difference, sign=True), pair(metric, comparison["interval"], sign=True), difference),
-        Cell(p_value(comparison), "", comparison["p_holm"]),
-    )
-
-
 def _cost(row: Row, greedy: float | None) -> Cell:
     seconds = row["seconds"]
     return Cell(f"{seconds:.3f}", f"× {seconds / greedy:.2f}" if greedy else "", seconds)
@@ -196,8 +185,3 @@ def _whisker(row: Row, metric: str, low: float, high: float) -> tuple[float, flo
         return None
     left, middle, right = (round(100 * (end - low) / (high - low), 2) for end in (limits[0], value, limits[1]))
     return left, middle, right
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """A method's parameters in one line."""
-    return ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)

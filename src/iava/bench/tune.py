@@ -15,7 +15,7 @@ from iava.bench.records import write_json
 from iava.bench.runner import Advance, Plan
 from iava.bench.sweep import sweep
 from iava.lvlm import LVLM
-from iava.methods import METHODS
+from iava.methods import METHODS, check_settings
 
 MAXIMISED = ("accuracy", "auc", "f1")
 SPLITS = ("tune", "tune-heldout")
@@ -80,8 +80,7 @@ class Search:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"unknown method {self.method!r}: use one of {', '.join(METHODS)}")
+        check_settings(self.method)
         if self.split not in SPLITS:
             raise ValueError(
                 f"split is {self.split!r}: settings are chosen on one of {', '.join(SPLITS)}, and reported on another"

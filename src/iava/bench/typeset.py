@@ -1,6 +1,41 @@
-"""Tables in Markdown and LaTeX; whatever text they hold stays text."""
+"""Tables on the terminal, in Markdown and LaTeX; whatever text they hold stays text."""
 
-from iava.bench.tables import Cell, Table
+from collections.abc import Sequence
+
+from rich import box
+from rich import table as rich
+from rich.markup import escape
+
+from iava.bench.results import Row, title
+from iava.bench.shown import heading
+from iava.bench.tables import AGAINST, Cell, Table, compared, estimate
+
+
+def console_table(rows: Sequence[Row]) -> rich.Table:
+    """Results for the terminal, in one table; seconds a question."""
+    table = rich.Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.add_column("", no_wrap=True)
+    main = {row["main"] for row in rows}
+    names = [name for name in dict.fromkeys(name for row in rows for name in row["metrics"]) if name != "unparsed"]
+    shown = [heading(name) + (" [95 %]" if name in main else "") for name in names]
+    for text in (*shown, "s/question", *AGAINST):
+        table.add_column(text, justify="right", no_wrap=True)
+    for category in dict.fromkeys(row["category"] for row in rows):
+        chosen = [row for row in rows if row["category"] == category]
+        table.add_row(f"[bold]{escape(category)}[/bold] · {chosen[0]['n']} questions")
+        for row in chosen:
+            found = {name: estimate(row, name) for name in names}
+            estimates = [_line(cell) if name == row["main"] else cell.text for name, cell in found.items()]
+            against = [_line(cell) for cell in compared(row, row["main"])]
+            table.add_row(
+                escape("  " + title(row["method"])), *map(escape, (*estimates, f"{row['seconds']:.3f}", *against))
+            )
+        table.add_section()
+    return table
+
+
+def _line(cell: Cell) -> str:
+    return f"{cell.text} {cell.note}".strip()
 
 
 def markdown(table: Table, level: int = 3) -> str:
@@ -8,7 +43,7 @@ def markdown(table: Table, level: int = 3) -> str:
     rows = [
         [
             line.name + (f" ({line.tag})" if line.tag else ""),
-            *(f"{cell.text} {cell.note}".strip() for cell in line.cells),
+            *map(_line, line.cells),
         ]
         for line in table.lines
     ]

@@ -11,6 +11,11 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:-[^\W_]+)*|[^\w\s]", text.lower())
 
 
+def with_article(name: str) -> str:
+    """A name with its article: "an apple"."""
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
 def singular(word: str, known: Collection[str]) -> str:
     """The word itself or its singular, whichever is among the known ones; the word if neither is."""
     if word in known:

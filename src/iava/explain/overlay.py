@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from iava.lvlm import Answer
+from iava.answers import Answer
 from iava.methods.select import ROUNDING, spread
 
 SIDE = 900

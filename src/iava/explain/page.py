@@ -8,9 +8,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 from PIL import Image
 
+from iava.answers import Answer
 from iava.explain.overlay import data_uri, reading, shrunk
 from iava.explain.words import differing
-from iava.lvlm import LVLM, Answer
+from iava.lvlm import LVLM
 
 Asked = Sequence[tuple[str, Sequence[Answer]]]
 """Each question with its answers, one a method."""
@@ -91,6 +92,11 @@ def explain_page(
     )
 
 
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """A method's parameters in one line; what is None is left out."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)
+
+
 def _made(
     picture: Image.Image, answers: Sequence[Answer], model: str, about: Mapping[str, str]
 ) -> list[tuple[str, list[str]]]:
@@ -107,7 +113,7 @@ def _made(
 
 
 def _settings(answer: Answer) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in answer.settings.items() if value is not None)
+    settings = settings_text(answer.settings)
     return f"{answer.method}: {settings}" if settings else answer.method
 
 

@@ -1,5 +1,7 @@
 """Decoding methods by their command-line names."""
 
+from collections.abc import Iterable
+
 from iava.methods.avisc import AvisC
 from iava.methods.base import Method
 from iava.methods.controls import APC, ConstantBias, Greedy, Sample
@@ -36,3 +38,14 @@ METHODS: dict[str, type[Method]] = {
     "noise": Noise,
     "oracle": Oracle,
 }
+
+
+def check_settings(name: str, settings: Iterable[str] = ()) -> None:
+    """Refuses a method that there is not, and names of settings that it does not have."""
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}: use one of {', '.join(METHODS)}")
+    known = METHODS[name]().settings()
+    for setting in settings:
+        if setting not in known:
+            wanted = f"use one of {', '.join(known)}" if known else "it has none"
+            raise ValueError(f"method {name} has no setting {setting!r}: {wanted}")

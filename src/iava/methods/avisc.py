@@ -15,9 +15,10 @@ from transformers.generation.utils import GenerateOutput
 from iava.engine.boundary import Prompt, pack
 from iava.engine.negative import zeros
 from iava.engine.probe import over_images
-from iava.methods.base import Method, Trace, mix
+from iava.methods.base import Method, mix
 from iava.methods.checks import check_number
 from iava.methods.select import above_mean
+from iava.methods.trace import Trace
 
 PUBLISHED_ALPHA = {"llava": 2.5, "instructblip": 3.0}
 """The settings of the paper, by Hugging Face model type; other types take 1, the default of the authors' code."""

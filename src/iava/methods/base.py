@@ -3,7 +3,6 @@
 import copy
 import math
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
 
@@ -18,40 +17,15 @@ from iava.engine.twin import decode
 from iava.methods.mixing import contrast as contrast
 from iava.methods.mixing import mix as mix
 from iava.methods.mixing import plausible
-
-
-@dataclass
-class Trace:
-    """What a caller wants to know of one decoding run; handed in, filled, never kept by the method.
-
-    Args:
-        top: how many candidates to keep at each step; 0 keeps none.
-        logits: (B, V) float32, the first step's combined logits before the plausibility mask.
-        steps: a step's candidates: for "full", "negative" and "combined" (the plausible ones) the (B, top) ids and
-            probabilities.
-        reading: what the method read off the prompt, by name.
-    """
-
-    top: int = 0
-    logits: torch.Tensor | None = None
-    steps: list[dict[str, tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=list)
-    reading: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def add_step(self, **logits: torch.Tensor | None) -> None:
-        if self.top:
-            self.steps.append({k: _candidates(v, self.top) for k, v in logits.items() if v is not None})
-
-
-def _candidates(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
-    probabilities, ids = logits.softmax(dim=-1).topk(min(top, logits.shape[-1]))
-    return ids, probabilities
+from iava.methods.trace import Trace
 
 
 class Method:
     """A decoding method, passed to `model.generate(**inputs, custom_generate=method)`.
 
-    A new method defines `name`, `paper`, `settings`, `combine`, `second` if it has a second branch, and `steer` if it
-    changes how the decoder attends. Its constructor takes the settings by name and needs none of them.
+    A new method defines `name`, `paper`, `settings`, `second` if it has a second branch, `combine` if that is not the
+    plain contrast, and `steer` if it changes how the decoder attends. Its constructor takes the settings by name and
+    needs none of them.
     """
 
     name: str
@@ -65,12 +39,16 @@ class Method:
     """Whether it is what the others must beat to count as better, not a proposal of its own."""
     sampling: ClassVar[bool | None] = None
     """True: always draws tokens; False: always takes the best; None: does as `generate` is told."""
+    alpha: float | None = None
+    """Strength of the contrast, for methods that leave `combine` alone."""
     beta: float = 0.0
     """Plausibility: tokens below beta times the largest probability are ruled out; 0 rules out none."""
     reads_pixels: bool = False
     """Whether the second branch needs the image's pixels, not only what the vision tower made of them."""
     model: PreTrainedModel | None = None
     """The vision-language model, for families that hand decoding to their language model."""
+    processor: Any = None
+    """The model's processor, for methods that write or read text."""
 
     def settings(self) -> dict[str, Any]:
         """The parameters, ready for JSON."""
@@ -79,7 +57,7 @@ class Method:
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
         """A copy with everything filled in that a model and its processor decide."""
         bound = copy.copy(self)
-        bound.model = model
+        bound.model, bound.processor = model, processor
         return bound
 
     def reword(self, question: str) -> str:
@@ -102,7 +80,10 @@ class Method:
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         """One row out of two: (B, V), (B, V) -> (B, V) float32; `negative` is None without a second branch."""
-        return logits
+        if negative is None:
+            return logits
+        assert self.alpha is not None
+        return mix(logits, negative, self.alpha)
 
     @classmethod
     def has_second(cls) -> bool:

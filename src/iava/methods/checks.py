@@ -1,7 +1,7 @@
 """Parameters that are out of range are refused with one line: which, its value, and what would be right."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 def check_number(name: str, value: float, *, low: float, high: float = math.inf, above: bool = False) -> None:
@@ -23,6 +23,30 @@ def check_whole(name: str, value: int, *, low: int, high: float = math.inf) -> N
         return
     wanted = f"at least {low}" if high == math.inf else f"at least {low} and at most {high}"
     raise ValueError(f"{name} is {value!r}: it must be a whole number, {wanted}")
+
+
+def check_contrast(alpha: float, beta: float) -> None:
+    """Refuses a strength below 0, and a plausibility that is not from 0 to 1; see `mixing.contrast`."""
+    check_number("alpha", alpha, low=0)
+    check_number("beta", beta, low=0, high=1)
+
+
+def check_text(name: str, text: str, example: str) -> None:
+    """Refuses what says nothing."""
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{name} is {text!r}: it must be {example}")
+
+
+def check_question(question: str) -> None:
+    """Refuses what asks nothing."""
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Refuses what is none of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
 
 
 def check_layers(layers: str | Sequence[int]) -> str | list[int]:

@@ -5,14 +5,15 @@ methods have that and nothing else.
 """
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.generation import LogitsProcessor, MinPLogitsWarper, TemperatureLogitsWarper, TopPLogitsWarper
 
 from iava.methods.base import Method
 from iava.methods.checks import check_number
+from iava.methods.words import yes_no_ids
 
 
 class Greedy(Method):
@@ -92,11 +93,6 @@ class ConstantBias(Method):
     def settings(self) -> dict[str, Any]:
         return {"bias": self.bias}
 
-    def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        bound = super().bind(model, processor)
-        bound.processor = processor
-        return bound
-
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         if self.processor is None:
             raise ValueError("ConstantBias has no processor to find yes with: use ConstantBias(bias, processor)")
@@ -108,42 +104,3 @@ class ConstantBias(Method):
 
 def _tokenizer(processor: ProcessorMixin | PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     return processor if isinstance(processor, PreTrainedTokenizerBase) else processor.tokenizer
-
-
-def yes_no_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
-    """The tokens with which an answer of yes or no begins, in every spelling that the tokenizer knows.
-
-    Spelled as Yes, yes, YES, with and without a space before. A first token that two words share, that is unknown,
-    or that is no letter of the word (a lone space) says neither.
-
-    Returns:
-        (yes ids, no ids), sorted, disjoint.
-
-    Raises:
-        ValueError: if the tokenizer has no token for one of the two.
-    """
-    yes, no = (
-        {
-            ids[0]
-            for spelling in (word, word.lower(), word.upper())
-            for text in (spelling, " " + spelling)
-            if (ids := tokenizer.encode(text, add_special_tokens=False))
-            and str(tokenizer.decode(ids[:1])).strip() == spelling
-        }
-        for word in ("Yes", "No")
-    )
-    if not yes or not no:
-        raise ValueError("the tokenizer has no single token for yes or for no, so the two cannot be compared")
-    return sorted(yes), sorted(no)
-
-
-def yes_no_logits(logits: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """The logits of an answer that begins with yes, and with no: (B, V) -> (B, 2), summed over spellings.
-
-    The difference of the two columns is the log odds of yes against no.
-
-    Args:
-        logits: (B, V), such as `Answer.logits[None]`.
-        tokenizer: the model's tokenizer.
-    """
-    return torch.stack([logits[:, ids].logsumexp(dim=-1) for ids in yes_no_ids(tokenizer)], dim=-1)

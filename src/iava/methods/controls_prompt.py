@@ -1,12 +1,13 @@
 """The control that asks for "yes" in words."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.generation.utils import GenerateOutput
 
 from iava.methods.base import Method
+from iava.methods.checks import check_text
 from iava.methods.words import says
 
 
@@ -34,18 +35,12 @@ class PromptBias(Method):
     def __init__(
         self, hint: str = "Whenever possible, please select Yes.", processor: ProcessorMixin | None = None
     ) -> None:
-        if not isinstance(hint, str) or not hint.strip():
-            raise ValueError(f'hint is {hint!r}: it must be a request such as "Answer yes whenever possible."')
+        check_text("hint", hint, 'a request such as "Answer yes whenever possible."')
         self.hint = hint.strip()
         self.processor = processor
 
     def settings(self) -> dict[str, Any]:
         return {"hint": self.hint}
-
-    def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        bound = super().bind(model, processor)
-        bound.processor = processor
-        return bound
 
     def reword(self, question: str) -> str:
         return f"{question} {self.hint}"

@@ -13,9 +13,10 @@ import torch
 
 from iava.engine.boundary import Prompt, pack
 from iava.engine.negative import NEGATIVES
-from iava.methods.base import Method, Trace, mix
-from iava.methods.checks import check_number
+from iava.methods.base import Method
+from iava.methods.checks import check_choice, check_contrast
 from iava.methods.iava import IAVA
+from iava.methods.trace import Trace
 
 
 class RandomTokens(IAVA):
@@ -88,10 +89,8 @@ class NoImage(Method):
     control = True
 
     def __init__(self, *, alpha: float = 1.0, beta: float = 0.1, negative: str = "drop") -> None:
-        check_number("alpha", alpha, low=0)
-        check_number("beta", beta, low=0, high=1)
-        if negative not in NEGATIVES:
-            raise ValueError(f"negative is {negative!r}: it must be one of {', '.join(NEGATIVES)}")
+        check_contrast(alpha, beta)
+        check_choice("negative", negative, NEGATIVES)
         self.alpha = alpha
         self.beta = beta
         self.negative = negative
@@ -106,10 +105,6 @@ class NoImage(Method):
 
     def _keep(self, prompt: Prompt, valid: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(valid)
-
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        return mix(logits, negative, self.alpha)
 
 
 def _generator(prompt: Prompt, row: int) -> torch.Generator:

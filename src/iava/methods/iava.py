@@ -15,9 +15,10 @@ from iava.engine.negative import NEGATIVES
 from iava.engine.prefix import Instruction, attention_under
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.qformer import features_under
-from iava.methods.base import Method, Trace, mix
-from iava.methods.checks import check_lam, check_layers, check_number, check_top_i
+from iava.methods.base import Method
+from iava.methods.checks import check_choice, check_contrast, check_lam, check_layers, check_text, check_top_i
 from iava.methods.select import criteria, select_irrelevant
+from iava.methods.trace import Trace
 
 PUBLISHED_LAM = {"llava": 0.0, "instructblip": -0.1}  # by Hugging Face model type; others take 0
 
@@ -74,15 +75,13 @@ class IAVA(Method):
         qformer: str = "own",
         model: PreTrainedModel | None = None,
     ) -> None:
-        if not isinstance(general, str) or not general.strip():
-            raise ValueError(f'general is {general!r}: it must be an instruction such as "Describe this image."')
+        check_text("general", general, 'an instruction such as "Describe this image."')
         check_top_i(top_i)
         if lam is not None:
             check_lam(lam)
-        check_number("alpha", alpha, low=0)
-        check_number("beta", beta, low=0, high=1)
-        if negative not in self.negatives:
-            raise ValueError(f"negative is {negative!r}: it must be one of {', '.join(self.negatives)}")
+        check_contrast(alpha, beta)
+        check_choice("negative", negative, self.negatives)
+        check_choice("qformer", qformer, ("own", "query"))
         self.processor = processor
         self.general = general
         self.top_i = top_i
@@ -92,8 +91,6 @@ class IAVA(Method):
         self.negative = negative
         self.reads_pixels = negative == "pixels"
         self.layers = check_layers(layers)
-        if qformer not in ("own", "query"):
-            raise ValueError(f'qformer is {qformer!r}: it must be "own" or "query"')
         self.qformer = qformer
         self.model = model
         self._instruction: Instruction | None = None
@@ -104,7 +101,6 @@ class IAVA(Method):
 
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
         bound = super().bind(model, processor)
-        bound.processor = processor
         bound.lam = self._lam_for(model)
         bound._instruction = None
         return bound
@@ -118,18 +114,11 @@ class IAVA(Method):
         if trace is not None:
             asked = self._lam_for(prompt.outer)
             top_i, lam = criteria(att_general, att_query, top_i=self.top_i, lam=asked, valid=valid)
-            trace.reading = {
-                "att_general": att_general,
-                "heads_general": general,
-                "layers_general": general.mean(dim=2),
-            }
-            trace.reading |= {"att_query": att_query, "heads_query": query, "layers_query": query.mean(dim=2)}
-            trace.reading |= {"selected": keep, "valid": valid, "top_i": top_i[:, 0], "lam": lam[:, 0]}
+            trace.reading = {"selected": keep, "valid": valid, "top_i": top_i[:, 0], "lam": lam[:, 0]}
+            for name, heads, mean in (("general", general, att_general), ("query", query, att_query)):
+                each = {f"heads_{name}": heads, f"layers_{name}": heads.mean(dim=2), f"att_{name}": mean}
+                trace.reading |= each
         return self._negative(prompt, keep)
-
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        return mix(logits, negative, self.alpha)
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """The image tokens that the second branch keeps, by attention to them: (B, N) floats -> bool."""

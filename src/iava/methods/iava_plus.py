@@ -10,8 +10,8 @@ import torch
 from transformers import ProcessorMixin
 
 from iava.engine.boundary import Prompt, pack
-from iava.methods.base import Trace
 from iava.methods.iava import IAVA
+from iava.methods.trace import Trace
 
 
 class IAVAPlus(IAVA):
@@ -49,6 +49,7 @@ class IAVAPlus(IAVA):
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         assert negative is not None
+        assert self.alpha is not None
         return centred(logits, negative, self.alpha)
 
 

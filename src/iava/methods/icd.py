@@ -4,16 +4,16 @@ Mitigating Hallucinations in Large Vision-Language Models with Instruction Contr
 Findings of ACL 2024). Checked against the authors' code: the prefix, the contrast, the constraint.
 """
 
-from typing import Any, Self
+from typing import Any
 
-import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.engine.boundary import Prompt
 from iava.engine.prefix import Instruction, prefixed, rewritten
 from iava.engine.qformer import features_under
-from iava.methods.base import Method, Trace, mix
-from iava.methods.checks import check_number
+from iava.methods.base import Method
+from iava.methods.checks import check_contrast, check_text
+from iava.methods.trace import Trace
 
 
 class ICD(Method):
@@ -49,10 +49,8 @@ class ICD(Method):
         beta: float = 0.1,
         model: PreTrainedModel | None = None,
     ) -> None:
-        if not isinstance(prefix, str) or not prefix.strip():
-            raise ValueError(f'prefix is {prefix!r}: it must be a role such as "You are a confused objects detector."')
-        check_number("alpha", alpha, low=0)
-        check_number("beta", beta, low=0, high=1)
+        check_text("prefix", prefix, 'a role such as "You are a confused objects detector."')
+        check_contrast(alpha, beta)
         self.processor = processor
         self.prefix = prefix
         self.alpha = alpha
@@ -62,18 +60,9 @@ class ICD(Method):
     def settings(self) -> dict[str, Any]:
         return {"prefix": self.prefix, "alpha": self.alpha, "beta": self.beta}
 
-    def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        bound = super().bind(model, processor)
-        bound.processor = processor
-        return bound
-
     def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
         if self.processor is None:
             raise ValueError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
         role = Instruction(self.processor, self.prefix.strip(), prompt.outer.config.image_token_id)
         disturbed = prefixed(prompt, role)
         return rewritten(prompt, disturbed, features_under(prompt, *disturbed))
-
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        return mix(logits, negative, self.alpha)

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 
 from iava.engine.boundary import Prompt
 from iava.engine.negative import text_only
-from iava.methods.base import Method, Trace
+from iava.methods.base import Method
 from iava.methods.checks import check_number, check_whole
+from iava.methods.trace import Trace
 
 LARGEST = 50.0
 """Where decay * t stops growing: e**50 drowns everything but the contrast."""

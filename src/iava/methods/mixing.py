@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from iava.methods.checks import check_number
+from iava.methods.checks import check_contrast
 
 
 def contrast(logits: torch.Tensor, negative: torch.Tensor, *, alpha: float, beta: float) -> torch.Tensor:
@@ -24,8 +24,7 @@ def contrast(logits: torch.Tensor, negative: torch.Tensor, *, alpha: float, beta
     Raises:
         ValueError: if alpha or beta is out of range.
     """
-    check_number("alpha", alpha, low=0)
-    check_number("beta", beta, low=0, high=1)
+    check_contrast(alpha, beta)
     return mix(logits, negative, alpha).masked_fill(~plausible(logits, beta), -math.inf)
 
 

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
 from iava.boxes import token_boxes
 from iava.engine.boundary import Prompt
@@ -26,14 +26,8 @@ class Oracle(NoImage):
 
     name, title = "oracle", "oracle V*"
     control = False
-    _processor: ProcessorMixin | None = None
     _picture: Image.Image | None = None
     _regions: Mapping[str, Sequence[Box]] = {}
-
-    def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        bound = super().bind(model, processor)
-        bound._processor = processor
-        return bound
 
     def told(self, picture: Image.Image, regions: Mapping[str, Sequence[Box]]) -> Self:
         """A copy for questions about one picture.
@@ -48,17 +42,17 @@ class Oracle(NoImage):
         return told
 
     def _keep(self, prompt: Prompt, valid: torch.Tensor) -> torch.Tensor:
-        if self._picture is None or self._processor is None:
+        if self._picture is None or self.processor is None:
             raise ValueError("oracle must be told which region answers: use `iava eval pope --model pocket`, or told")
         keep = valid.clone()
         for row, there in enumerate(valid):
-            boxes = token_boxes(prompt.outer, self._processor, self._picture, int(there.sum()))
+            boxes = token_boxes(prompt.outer, self.processor, self._picture, int(there.sum()))
             if boxes is None:
                 kind = prompt.outer.config.model_type
                 raise ValueError(
                     f"oracle does not know where {kind}'s image tokens look: use a model whose are patches"
                 )
-            for x0, y0, x1, y1 in self._region(prompt.input_ids[row], self._processor):
+            for x0, y0, x1, y1 in self._region(prompt.input_ids[row], self.processor):
                 left, top, right, bottom = boxes.T
                 inside = np.logical_and.reduce([left < x1, top < y1, right > x0, bottom > y0])
                 keep[row, : len(inside)] &= ~torch.from_numpy(inside).to(keep.device)

@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 from iava.engine.boundary import Prompt
 from iava.engine.negative import text_only
 from iava.engine.steer import Call, steered
-from iava.methods.base import Method, Trace, mix
+from iava.methods.base import Method, mix
 from iava.methods.checks import check_number, check_whole
+from iava.methods.trace import Trace
 
 
 class PAI(Method):
@@ -44,6 +45,7 @@ class PAI(Method):
     """
 
     name, paper = "pai", "2407.21771"
+    alpha: float
 
     def __init__(
         self,

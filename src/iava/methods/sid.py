@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, ProcessorMixin
 from iava.engine.boundary import Prompt, pack
 from iava.engine.probe import over_images
 from iava.engine.steer import Call, steered
-from iava.methods.base import Method, Trace, mix
-from iava.methods.checks import check_number, check_whole
+from iava.methods.base import Method
+from iava.methods.checks import check_contrast, check_number, check_whole
+from iava.methods.trace import Trace
 
 PUBLISHED_EARLY = {"instructblip": 5}
 """The paper's layer i by Hugging Face model type; other types take 3."""
@@ -65,8 +66,7 @@ class SID(Method):
             check_whole("keep", keep, low=1)
         if early is not None:
             check_whole("early", early, low=1)
-        check_number("alpha", alpha, low=0)
-        check_number("beta", beta, low=0, high=1)
+        check_contrast(alpha, beta)
         self.keep = keep
         self.early = early
         self.alpha = alpha
@@ -107,10 +107,6 @@ class SID(Method):
             return call.run()
 
         return steered(model, attend)
-
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        return mix(logits, negative, self.alpha)
 
     def _early_for(self, model: PreTrainedModel) -> int:
         layers = model.config.get_text_config().num_hidden_layers

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 
 from iava.engine.boundary import Prompt
 from iava.engine.pixels import each_image, pixel_values, with_pixels
-from iava.methods.base import Method, Trace, mix
-from iava.methods.checks import check_number, check_whole
+from iava.methods.base import Method
+from iava.methods.checks import check_contrast, check_whole
+from iava.methods.trace import Trace
 
 STEPS = 1000
 """How many steps of diffusion the schedule has."""
@@ -56,8 +57,7 @@ class VCD(Method):
         model: PreTrainedModel | None = None,
     ) -> None:
         check_whole("step", step, low=0, high=STEPS - 1)
-        check_number("alpha", alpha, low=0)
-        check_number("beta", beta, low=0, high=1)
+        check_contrast(alpha, beta)
         check_whole("seed", seed, low=0)
         self.step = step
         self.alpha = alpha
@@ -72,10 +72,6 @@ class VCD(Method):
         # A tile without a single pixel pads a batch: Idefics knows it by that.
         noisy = [diffused(x, self.step, self.seed) if x.any() else x for x in each_image(prompt)]
         return with_pixels(prompt, torch.cat([x.flatten() for x in noisy]).view_as(pixel_values(prompt)))
-
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        return mix(logits, negative, self.alpha)
 
 
 def signal() -> torch.Tensor:

@@ -20,7 +20,8 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from iava.lvlm import LVLM, load
+from iava.loading import load
+from iava.lvlm import LVLM
 from iava.pocket.scenes import THINGS, Scene, load_scene
 from iava.pocket.text import halves_of, plural, positions
 from iava.pocket.train_vision import NAMES, normalised, patch_labels, seen

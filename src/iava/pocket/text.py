@@ -11,6 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from iava.bench.words import with_article
 from iava.pocket.scenes import COLOURS, CONTEXTS, SIZE, THINGS, Scene, Thing
 
 CHAT_TEMPLATE = (
@@ -53,10 +54,6 @@ class Exchange:
     question: str
     answer: str
     things: tuple[str, ...] = ()
-
-
-def with_article(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def plural(name: str) -> str:

@@ -11,12 +11,13 @@ from iava.bench.study.compare import compare, drawing, leave
 from iava.engine.boundary import Prompt, pack
 from iava.engine.negative import NEGATIVES
 from iava.lvlm import LVLM
-from iava.methods.base import Method, Trace
+from iava.methods.base import Method
 from iava.methods.controls_vstar import RandomTokens, RelevantTokens
 from iava.methods.iava import IAVA
 from iava.methods.iava_plus import IAVAPlus, centred
 from iava.methods.oracle import Oracle
 from iava.methods.sid import least_attended
+from iava.methods.trace import Trace
 
 LEAST = 0.4
 """Which share of the image's tokens is V* where V* is what the question attends to least."""
@@ -57,6 +58,7 @@ class CentredOracle(Oracle):
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         assert negative is not None
+        assert self.alpha is not None
         return centred(logits, negative, self.alpha)
 
 

@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from iava.bench.ablate import selected_share
 from iava.bench.plots import estimates, panels, save
 from iava.bench.records import Record, Records, write_json
-from iava.bench.results import Row, number, pair, title
+from iava.bench.results import Row, title
 from iava.bench.runner import Advance, Plan, evaluate
 from iava.bench.shift import beyond_bias
+from iava.bench.shown import number, pair
 from iava.bench.stats import paired_difference
 from iava.bench.tables import Cell, Line, Table, estimate
 from iava.bench.typeset import markdown

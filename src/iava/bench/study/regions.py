@@ -18,20 +18,21 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from iava.answers import Explanation
 from iava.bench.coco import read_instances
 from iava.bench.layouts import check_images
 from iava.bench.plots import OURS, REFERENCE, panels, save
 from iava.bench.pope import Region, wording
 from iava.bench.records import Record, Records, circumstances, fingerprint, open_run
-from iava.bench.results import number, pair
 from iava.bench.runner import Advance
+from iava.bench.shown import number, pair
 from iava.bench.stats import by_cluster, interval, resampled
 from iava.bench.study.compare import leave
 from iava.bench.tables import Cell, Line, Table
 from iava.bench.task import Question, Task, first_images
 from iava.bench.typeset import markdown
 from iava.images import read_image
-from iava.lvlm import LVLM, Explanation
+from iava.lvlm import LVLM
 from iava.methods.select import select_irrelevant
 
 PER_IMAGE = 3

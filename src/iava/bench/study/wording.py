@@ -14,8 +14,8 @@ import numpy as np
 from iava.bench.ablate import PARAPHRASES, UNRELATED
 from iava.bench.plots import panels
 from iava.bench.records import Record, Records, circumstances, fingerprint, open_run
-from iava.bench.results import number, pair
 from iava.bench.runner import Advance, Plan
+from iava.bench.shown import number, pair
 from iava.bench.stats import bootstrap
 from iava.bench.study.compare import compare, leave
 from iava.bench.study.variants import Averaged

@@ -357,7 +357,11 @@
     showWords();
     document.querySelectorAll("#methods input")[state.answer].focus();
   });
-  at("opacity").addEventListener("input", event => { state.opacity = event.target.value / 100; draw(); });
+  at("opacity").addEventListener("input", event => {
+    state.opacity = event.target.value / 100;
+    at("opacity-value").textContent = `${event.target.value} %`;
+    draw();
+  });
   at("layer").addEventListener("input", event => { state.map = Number(event.target.value); update(); });
   at("most").addEventListener("input", event => { state.most = Number(event.target.value); update(); });
   at("lam").addEventListener("input", event => { state.lam = Number(event.target.value); update(); });
