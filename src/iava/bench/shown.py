@@ -16,9 +16,13 @@ _HEADINGS = {
     "chair": "CHAIR",
 }
 """Of metrics whose name alone, with a capital, would not do."""
+_SHORT = {"precision": "Prec.", "yes_ratio": "Yes", "no_ratio": "No"}
 
 
-def heading(metric: str) -> str:
+def heading(metric: str, *, short: bool = False) -> str:
+    """Above a column; short where there is little room."""
+    if short and metric in _SHORT:
+        return _SHORT[metric]
     return _HEADINGS.get(metric, metric.replace("_", " ").capitalize())
 
 

@@ -17,7 +17,7 @@ def console_table(rows: Sequence[Row]) -> rich.Table:
     table.add_column("", no_wrap=True)
     main = {row["main"] for row in rows}
     names = [name for name in dict.fromkeys(name for row in rows for name in row["metrics"]) if name != "unparsed"]
-    shown = [heading(name) + (" [95 %]" if name in main else "") for name in names]
+    shown = [heading(name, short=True) + (" [95 %]" if name in main else "") for name in names]
     for text in (*shown, "s/question", *AGAINST):
         table.add_column(text, justify="right", no_wrap=True)
     for category in dict.fromkeys(row["category"] for row in rows):
