@@ -65,6 +65,8 @@ class Twin:
         self._steer = steer
         self._step = 0
         self._mask: torch.Tensor | None = None
+        # Whether the cache is another than the model alone would have made.
+        self.altered = False
         # Rows of one branch, how many branches there are, and how many columns the cache has more than the prompts,
         # once it holds them all; and how far the others' positions are ahead.
         self.rows, self._count, self.extra = 0, 1, 0
@@ -93,6 +95,7 @@ class Twin:
         if self._steer is not None:
             self._is_image = image_mask(self._outer, input_ids)
         prompt, outputs = self._read_together(input_ids, model_kwargs, read)
+        self.altered = outputs is not None
         if outputs is None and self._others is not None:
             with capture(self.model) as captured, last_row(self.model) as rows, self._steering(self._is_image):
                 outputs = read()
@@ -122,7 +125,7 @@ class Twin:
     def _joined_mask(self) -> torch.Tensor:
         if self._join is not None:
             self._mask, self.extra = self._join()
-            self._join = None
+            self._join, self.altered = None, True
         assert self._mask is not None
         return self._mask
 
@@ -270,7 +273,7 @@ def decode(
         **model_kwargs,
     )
     kept = getattr(result, "past_key_values", None)
-    if kept is not None:
+    if twin.altered and kept is not None:
         # The other branches' rows are of no use to who goes on from here.
         first_rows(kept, twin.rows, twin.extra)
     return result
