@@ -3,6 +3,7 @@
 The records are those of `iava.bench.runner.evaluate`, in the order in which images are finished.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -75,7 +76,7 @@ def evaluate_with_ray(
     ours = not ray.is_initialized()
     # A cluster of our own tells nobody that it is there.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(logging_level="error", log_to_driver=False, ignore_reinit_error=True)
+    ray.init(logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
     try:
         actors = _actors(plan, workers, loaded)
         pool, workers = ActorPool(actors), len(actors)
