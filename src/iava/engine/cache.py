@@ -1,6 +1,7 @@
 """Keys and values that stand before new ones: looked at where they are, and held once however many rows share them."""
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -54,17 +55,30 @@ class Behind(DynamicLayer):
 def _joined(rows: list[list[tuple[int, torch.Tensor]]], new: torch.Tensor, start: int) -> torch.Tensor:
     joined = new.new_empty(*new.shape[:2], start + new.shape[2], new.shape[3])
     joined[:, :, start:] = new
-    for row, parts in zip(joined, rows, strict=True):
-        filled = 0
-        for end, part in parts:
-            begin = end - part.shape[1]
-            if begin > filled:
-                row[:, filled:begin] = 0
-            row[:, begin:end] = part
-            filled = end
-        if start > filled:
-            row[:, filled:start] = 0
+    done = 0
+    # Rows that begin with the same part are written at once.
+    for _, alike in groupby(rows, key=lambda parts: (parts[0][0], parts[0][1].data_ptr(), parts[0][1].shape)):
+        group = list(alike)
+        block = joined[done : done + len(group)]
+        end, part = group[0][0]
+        block[:, :, : end - part.shape[1]] = 0
+        block[:, :, end - part.shape[1] : end] = part
+        for row, (_, *parts) in zip(block, group, strict=True):
+            _fill(row, parts, end, start)
+        done += len(group)
     return joined
+
+
+def _fill(row: torch.Tensor, parts: list[tuple[int, torch.Tensor]], filled: int, start: int) -> None:
+    """Writes parts into (heads, K, d), and zeros where there are none, from column `filled` up to `start`."""
+    for end, part in parts:
+        begin = end - part.shape[1]
+        if begin > filled:
+            row[:, filled:begin] = 0
+        row[:, begin:end] = part
+        filled = end
+    if start > filled:
+        row[:, filled:start] = 0
 
 
 def cache_behind(layers: Iterable[Sequence[Sequence[Part]]], start: int) -> DynamicCache:
