@@ -374,7 +374,7 @@ class TestInstructBLIP:
 
 @pytest.mark.parametrize("setting", ["qwen", "", None])
 def test_qformer_is_checked(setting):
-    with pytest.raises(ValueError, match=r'qformer is .*: it must be "own" or "query"'):
+    with pytest.raises(ValueError, match=r"qformer is .*: it must be one of own, query"):
         IAVA(qformer=setting)
 
 

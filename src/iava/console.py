@@ -21,7 +21,7 @@ from rich.text import Text
 
 from iava.explain.words import Words, differing
 
-_WIDTH = 130  # characters, where output goes into a file or a pipe
+_WIDTH = 150  # characters, where output goes into a file or a pipe
 
 
 def terminal() -> Console:

@@ -13,7 +13,7 @@ from iava.bench.tables import AGAINST, Cell, Table, compared, estimate
 
 def console_table(rows: Sequence[Row]) -> rich.Table:
     """Results for the terminal, in one table; seconds a question."""
-    table = rich.Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table = rich.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     main = {row["main"] for row in rows}
     names = [name for name in dict.fromkeys(name for row in rows for name in row["metrics"]) if name != "unparsed"]
