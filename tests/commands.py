@@ -2,7 +2,7 @@
 
 from typer.testing import CliRunner
 
-from iava import cli
+from iava.cli import app as cli
 
 
 def run(*arguments):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from transformers import DynamicCache
 
-from iava.bench.shapes import SHAPES
+from iava.cost.shapes import SHAPES
 
 ROWS = (1, 2, 3, 4, 6, 8)
 TOKENS = 630  # what the cache holds: prompt and image

@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iava.answers import Answer
     from iava.engine.probe import probe
-    from iava.loading import load
-    from iava.lvlm import LVLM
+    from iava.lvlm.answers import Answer
+    from iava.lvlm.loading import load
+    from iava.lvlm.model import LVLM
     from iava.methods.avisc import AvisC
     from iava.methods.base import contrast
     from iava.methods.controls import APC, ConstantBias, Greedy, Sample
@@ -28,20 +28,20 @@ _HOMES = {
     "IAVA": "iava.methods.iava",
     "IAVAPlus": "iava.methods.iava_plus",
     "ICD": "iava.methods.icd",
-    "LVLM": "iava.lvlm",
+    "LVLM": "iava.lvlm.model",
     "M3ID": "iava.methods.m3id",
     "VCD": "iava.methods.vcd",
     "ONLY": "iava.methods.only",
     "PAI": "iava.methods.pai",
     "SID": "iava.methods.sid",
-    "Answer": "iava.answers",
+    "Answer": "iava.lvlm.answers",
     "AvisC": "iava.methods.avisc",
     "ConstantBias": "iava.methods.controls",
     "Greedy": "iava.methods.controls",
     "PromptBias": "iava.methods.controls_prompt",
     "Sample": "iava.methods.controls",
     "contrast": "iava.methods.base",
-    "load": "iava.loading",
+    "load": "iava.lvlm.loading",
     "probe": "iava.engine.probe",
     "select_irrelevant": "iava.methods.select",
 }

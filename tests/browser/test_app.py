@@ -2,7 +2,7 @@
 
 import pytest
 
-from iava.lvlm import LVLM
+from iava.lvlm.model import LVLM
 from tests import tiny
 
 pytest.importorskip("gradio", reason="make test-browser installs it")

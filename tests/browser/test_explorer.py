@@ -6,7 +6,7 @@ import torch
 
 import iava
 from iava.explain.page import compare, explain_page
-from iava.lvlm import LVLM
+from iava.lvlm.model import LVLM
 from tests import families, tiny
 
 pytestmark = pytest.mark.browser

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.bench.test_report import html, run, shown  # noqa: F401
 from tests.browser.test_explorer import browser, opened, written  # noqa: F401
+from tests.reporting.test_report import html, run, shown  # noqa: F401
 
 pytestmark = pytest.mark.browser
 

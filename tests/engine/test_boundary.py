@@ -3,7 +3,7 @@ import torch
 from transformers import DynamicCache
 
 from iava.engine.boundary import Prompt, capture, image_mask, pack, run
-from iava.engine.negative import zeros
+from iava.engine.negatives import zeros
 from tests import tiny
 
 

@@ -3,7 +3,7 @@ import torch
 from transformers import DynamicCache
 
 import iava
-from iava.engine import twin
+from iava.engine import multi_branch as twin
 from iava.engine.cache import Behind, before, parts_of
 from tests import tiny
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from iava.engine.qformer import looks
-from iava.lvlm import LVLM
+from iava.lvlm.model import LVLM
 from tests import families, tiny
 
 QUESTIONS = ["Is there a dog in the picture ?", "What ?"]

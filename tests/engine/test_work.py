@@ -4,12 +4,13 @@ import pytest
 import torch
 
 import iava
-from iava.bench.memory import peak
-from iava.engine import probe, twin
+from iava.engine import multi_branch as twin
+from iava.engine import probe
 from iava.engine.prefix import prefix_cache
+from iava.metrics.memory import peak
 from tests import families, tiny
 from tests.engine.test_prefix import read
-from tests.test_reading import counting
+from tests.lvlm.test_session import counting
 
 PICTURE = tiny.image(2)
 # With the template behind them 7, 11 and 3 tokens, behind 2 + 9 of the beginning.

@@ -4,7 +4,7 @@ import html
 
 import pytest
 
-from iava.lvlm import LVLM
+from iava.lvlm.model import LVLM
 from tests import tiny
 
 gradio = pytest.importorskip("gradio")

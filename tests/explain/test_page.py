@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from iava.explain.page import compare, explain_page
-from iava.lvlm import LVLM
+from iava.lvlm.model import LVLM
 from tests import tiny
 
 QUESTION = "Is there a dog in the <b>picture</b> ?"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from iava import select_irrelevant
-from iava.lvlm import LVLM
+from iava.lvlm.model import LVLM
 from iava.methods.adaptive import gap, half, otsu, steady
 from iava.methods.select import criteria
 from tests import tiny

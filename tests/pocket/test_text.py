@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from iava.bench.pope import wording
-from iava.bench.words import with_article
+from iava.benchmarks.pope import wording
 from iava.pocket.scenes import COLOURS, CONTEXTS, THINGS, Scene, Thing, load_scene
 from iava.pocket.text import (
     GHOST_RATES,
@@ -16,6 +15,7 @@ from iava.pocket.text import (
     plural,
     positions,
 )
+from iava.words import with_article
 
 TOKENIZER = build_tokenizer()
 

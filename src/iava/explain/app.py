@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from iava.engine.negative import NEGATIVES
+from iava.engine.negatives import NEGATIVES
 from iava.explain.page import circumstances, compare, explain_page
-from iava.images import read_image
-from iava.lvlm import LVLM
+from iava.lvlm.images import read_image
+from iava.lvlm.model import LVLM
 from iava.methods import METHODS
 from iava.pocket.scenes import load_scene
 

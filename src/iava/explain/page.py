@@ -5,22 +5,16 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
 from PIL import Image
 
-from iava.answers import Answer
-from iava.explain.overlay import data_uri, reading, shrunk
-from iava.explain.words import differing
-from iava.lvlm import LVLM
+from iava.lvlm.answers import Answer
+from iava.lvlm.model import LVLM
+from iava.reporting.differences import differing
+from iava.reporting.overlay import data_uri, reading, shrunk
+from iava.reporting.templating import settings_text, template_environment
 
 Asked = Sequence[tuple[str, Sequence[Answer]]]
 """Each question with its answers, one a method."""
-
-
-def environment() -> Environment:
-    """Where the pages' templates are found, under "explain/" and "bench/"."""
-    loader = PrefixLoader({"explain": PackageLoader("iava.explain"), "bench": PackageLoader("iava.bench")})
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def compare(
@@ -77,8 +71,8 @@ def explain_page(
     small = shrunk(picture)
     methods = asked[0][1]
     return (
-        environment()
-        .get_template("explain/page.html.j2")
+        template_environment("iava.explain")
+        .get_template("page.html.j2")
         .render(
             picture=data_uri(small),
             width=small.width,
@@ -90,11 +84,6 @@ def explain_page(
             version=version("iava"),
         )
     )
-
-
-def settings_text(settings: Mapping[str, Any]) -> str:
-    """A method's parameters in one line; what is None is left out."""
-    return ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)
 
 
 def _made(

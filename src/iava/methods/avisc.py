@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.generation.utils import GenerateOutput
 
 from iava.engine.boundary import Prompt, pack
-from iava.engine.negative import zeros
+from iava.engine.negatives import zeros
 from iava.engine.probe import over_images
 from iava.methods.base import Method, mix
 from iava.methods.checks import check_number

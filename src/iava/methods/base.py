@@ -12,8 +12,8 @@ from transformers.generation import LogitsProcessor
 from transformers.generation.utils import GenerateOutput
 
 from iava.engine.boundary import Prompt
-from iava.engine.shared import Memory
-from iava.engine.twin import decode
+from iava.engine.multi_branch import decode
+from iava.engine.prefix_cache import Memory
 from iava.methods.mixing import contrast as contrast
 from iava.methods.mixing import mix as mix
 from iava.methods.mixing import plausible

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from iava.engine.boundary import Prompt, pack
-from iava.engine.negative import NEGATIVES
+from iava.engine.negatives import NEGATIVES
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast
 from iava.methods.iava import IAVA

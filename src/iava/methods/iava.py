@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.engine.boundary import Prompt, pack
-from iava.engine.negative import NEGATIVES
+from iava.engine.negatives import NEGATIVES
 from iava.engine.prefix import Instruction, attention_under
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.qformer import features_under

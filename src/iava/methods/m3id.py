@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from iava.engine.boundary import Prompt
-from iava.engine.negative import text_only
+from iava.engine.negatives import text_only
 from iava.methods.base import Method
 from iava.methods.checks import check_number, check_whole
 from iava.methods.trace import Trace

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from iava.engine.carried import carried
-from iava.engine.steer import Call
+from iava.engine.attention import Call
+from iava.engine.layer_skip import carried
 from iava.methods.base import Method, mix
 from iava.methods.checks import check_number, check_whole
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from transformers import ProcessorMixin
 
-from iava.boxes import token_boxes
 from iava.engine.boundary import Prompt
+from iava.lvlm.boxes import token_boxes
 from iava.methods.controls_vstar import NoImage
 from iava.methods.words import says
 

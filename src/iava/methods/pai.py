@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from iava.engine.attention import Call, steered
 from iava.engine.boundary import Prompt
-from iava.engine.negative import text_only
-from iava.engine.steer import Call, steered
+from iava.engine.negatives import text_only
 from iava.methods.base import Method, mix
 from iava.methods.checks import check_number, check_whole
 from iava.methods.trace import Trace

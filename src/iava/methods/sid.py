@@ -9,9 +9,9 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+from iava.engine.attention import Call, steered
 from iava.engine.boundary import Prompt, pack
 from iava.engine.probe import over_images
-from iava.engine.steer import Call, steered
 from iava.methods.base import Method
 from iava.methods.checks import check_contrast, check_number, check_whole
 from iava.methods.trace import Trace

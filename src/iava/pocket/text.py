@@ -11,8 +11,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from iava.bench.words import with_article
 from iava.pocket.scenes import COLOURS, CONTEXTS, SIZE, THINGS, Scene, Thing
+from iava.words import with_article
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

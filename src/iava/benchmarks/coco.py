@@ -1,0 +1,96 @@
+"""COCO's annotation files: which objects are in which image."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iava.benchmarks.chair import class_of, mentions
+from iava.jsonfiles import Unique, entries, id_of, read_json, text_of
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Annotated images, in the order of the file.
+
+    Args:
+        path: the file, for messages about it.
+        files: image id -> file name.
+        objects: image id -> names of the categories in it.
+        boxes: image id -> category -> where it is, (x0, y0, x1, y1) in pixels, as far as the file says it.
+    """
+
+    path: Path
+    files: dict[str, str]
+    objects: dict[str, set[str]]
+    boxes: dict[str, dict[str, tuple[Box, ...]]]
+
+
+def read_instances(path: Path) -> Instances:
+    """Reads an instances JSON: images {id, file_name}, categories {id, name}, annotations {image_id, category_id},
+    these maybe with bbox [x, y, width, height].
+
+    Raises:
+        ValueError: if it is broken, an id stands twice, or an annotation is about an image or a category that is not
+            there; with file and entry.
+    """
+    content = read_json(path)
+    files = dict(_named(path, content, "images", "file_name"))
+    if not files:
+        raise ValueError(f"{path}: 'images' is empty: there is nothing to ask about")
+    categories = dict(_named(path, content, "categories", "name"))
+    objects: dict[str, set[str]] = {image: set() for image in files}
+    boxes: dict[str, dict[str, tuple[Box, ...]]] = {image: {} for image in files}
+    for where, row in entries(path, content, "annotations"):
+        image, category = id_of(where, row, "image_id"), id_of(where, row, "category_id")
+        if image not in objects:
+            raise ValueError(f"{where}: there is no image {image} among 'images'")
+        if category not in categories:
+            raise ValueError(f"{where}: there is no category {category} among 'categories'")
+        name = categories[category]
+        objects[image].add(name)
+        if "bbox" in row:
+            boxes[image][name] = (*boxes[image].get(name, ()), _box(where, row["bbox"]))
+    return Instances(path, files, objects, boxes)
+
+
+def _box(where: str, box: Any) -> Box:
+    numbers = isinstance(box, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in box)
+    if not numbers or len(box) != 4:
+        raise ValueError(f"{where}: 'bbox' must be [x, y, width, height]")
+    x, y, width, height = box
+    return x, y, x + width, y + height
+
+
+def chair_objects(instances: Instances, captions: Path | None) -> dict[str, set[str]]:
+    """Image id -> COCO classes in it: those annotated, and those that reference captions name.
+
+    Args:
+        captions: COCO's captions JSON: annotations {image_id, caption}. None: annotated objects only.
+
+    Raises:
+        ValueError: if a category is none of COCO's 80 classes, or the captions are broken.
+    """
+    objects: dict[str, set[str]] = {image: set() for image in instances.objects}
+    for image, names in instances.objects.items():
+        for name in names:
+            known = class_of(name)
+            if known is None:
+                raise ValueError(f"{instances.path}: category {name!r} is none of COCO's 80 classes: CHAIR needs those")
+            objects[image].add(known)
+    if captions is not None:
+        for where, row in entries(captions, read_json(captions), "annotations"):
+            image = id_of(where, row, "image_id")
+            if image in objects:
+                objects[image].update(mentions(text_of(where, row, "caption")))
+    return objects
+
+
+def _named(path: Path, content: Any, part: str, key: str) -> Iterator[tuple[str, str]]:
+    ids = Unique("id")
+    for where, row in entries(path, content, part):
+        name = id_of(where, row, "id")
+        ids.add(where, name)
+        yield name, text_of(where, row, key)

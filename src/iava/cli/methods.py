@@ -1,0 +1,47 @@
+"""The command `iava methods`."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+
+def methods(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Lists the methods: where they come from, what a token costs, their settings with defaults."""
+    from iava.methods import METHODS
+
+    listed: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "title": method.title or method.__name__,
+            "control": method.control,
+            "paper": method.paper,
+            "cost": method.cost or ("2 in one batch" if method.has_second() else "1"),
+            "settings": method().settings(),
+        }
+        for name, method in METHODS.items()
+    ]
+    if as_json:
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
+        return
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from iava.cli.console import terminal
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for heading in ("", "paper", "passes a token", "settings"):
+        table.add_column(heading)
+    for one in listed:
+        paper = ", ".join(part for part in ("control" if one["control"] else None, one["paper"]) if part) or "–"
+        settings = ", ".join(f"{key}={_shown(value)}" for key, value in one["settings"].items()) or "–"
+        table.add_row(one["name"], one["title"], paper, one["cost"], escape(settings))
+    terminal().print(table)
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str) and " " in value else str(value)

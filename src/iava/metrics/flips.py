@@ -1,0 +1,54 @@
+"""Which answers a method changes: what it puts right, and what it spoils."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from iava.evaluation.records import Record
+
+REFERENCE = "greedy"
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Questions that one of two methods answers rightly and the other does not.
+
+    Args:
+        method: what is compared with greedy decoding.
+        asked: how many different questions both answered.
+        gained, lost: greedy's record and the method's, of each question that is right by the method only, or by greedy
+            only. A question that stands in several categories is listed once.
+    """
+
+    method: str
+    asked: int
+    gained: list[tuple[Record, Record]]
+    lost: list[tuple[Record, Record]]
+
+
+def flips(method: str, ours: Sequence[Record], greedy: Sequence[Record]) -> Flips:
+    """The flips of a method against greedy decoding, in the order of its records, over questions of yes and no."""
+    theirs = {record["id"]: record for record in greedy}
+    both = {
+        (record["image"], record["question"]): (theirs[record["id"]], record)
+        for record in reversed(ours)
+        if record["id"] in theirs and record["truth"] in ("yes", "no")
+    }
+    pairs = list(reversed(both.values()))
+    return Flips(
+        method,
+        len(pairs),
+        [(their, our) for their, our in pairs if _right(our) and not _right(their)],
+        [(their, our) for their, our in pairs if _right(their) and not _right(our)],
+    )
+
+
+def _right(record: Record) -> bool:
+    return record["parsed"] == record["truth"]
+
+
+def shown(pairs: Sequence[tuple[Record, Record]], most: int) -> list[tuple[Record, Record]]:
+    """The first pairs, one for each image."""
+    first: dict[str, tuple[Record, Record]] = {}
+    for pair in pairs:
+        first.setdefault(pair[1]["image"], pair)
+    return list(first.values())[:most]

@@ -1,0 +1,255 @@
+import importlib.util
+import json
+import statistics
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from iava import IAVA
+from iava.cost import bench as cost
+from iava.cost import shapes
+from iava.cost.baselines import naive
+from iava.cost.bench import Bench, Load, Plan
+from iava.cost.report import read_results
+from iava.metrics.memory import peak, weights
+from tests.commands import refused, run
+
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+CPU = torch.device("cpu")
+
+
+def tiny_llava(device=CPU, dtype=torch.float32):
+    text = {**TINY, "hidden_size": 32, "vocab_size": 128, "max_position_embeddings": 256}
+    return spread(shapes.llava(TINY, text, image_size=42, device=device, dtype=dtype))
+
+
+def tiny_instructblip(device=CPU, dtype=torch.float32):
+    text = {**TINY, "hidden_size": 32, "vocab_size": 128, "max_position_embeddings": 256}
+    qformer = {**TINY, "vocab_size": 128}
+    return spread(shapes.instructblip(TINY, qformer, text, image_size=42, device=device, dtype=dtype))
+
+
+def spread(lvlm):
+    """Wide weights, with which attention peaks and answers differ."""
+    torch.manual_seed(2)
+    for weight in lvlm.model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.35)
+    return lvlm
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setitem(shapes.SHAPES, "tiny", tiny_llava)
+
+
+def plan(**settings):
+    return Plan(**{"shape": "small", "methods": ["greedy"], **settings})
+
+
+@pytest.mark.parametrize("build", [tiny_llava, tiny_instructblip])
+def test_the_naive_peer_says_what_iava_says(build):
+    bench = Bench(build(), plan(methods=["iava:zeros"]))
+    model, general = bench.model, bench.inputs(2, "Describe this image.")
+    said = set()
+    for question in shapes.QUESTIONS[:3]:
+        inputs = bench.inputs(2, question)
+        expected = model.generate(**inputs, custom_generate=bench.methods["iava:zeros"], max_new_tokens=6)
+        found = naive(model, inputs, general, 6)
+        assert found.tolist() == expected[:, inputs["input_ids"].shape[1] :].tolist()
+        plain = model.generate(**inputs, max_new_tokens=6, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        said |= {(found.tolist() == plain.tolist()), tuple(found[0].tolist())}
+    assert model.config._attn_implementation == model.get_decoder().config._attn_implementation == "sdpa"
+    # Not because contrast changes nothing, or the model says one thing only.
+    assert False in said
+    assert len(said) > 2
+
+
+def test_what_is_measured_is_written_printed_and_drawn(tiny, tmp_path):
+    options = ["--methods", "greedy,iava:hide", "--peer", "naive", "--tokens", "1,3", "--questions", "1,2"]
+    options += ["--batch", "2", "--repeats", "3", "--device", "cpu"]
+    result = run("bench", "--shape", "tiny", *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output + str(result.exception)
+    found = json.loads((tmp_path / "out" / "cost.json").read_text())
+    parameters = sum(weight.numel() for weight in tiny_llava().model.parameters())
+    assert found["finished"]
+    assert found["command"] == "iava bench --shape tiny " + " ".join([*options[:2], *options[4:], *options[2:4]])
+    assert found["settings"]["methods"]["iava:hide"]["negative"] == "hide"
+    assert found["model"]["bytes"] >= 4 * found["model"]["parameters"] == 4 * parameters
+    assert {"processor", "threads", "device", "dtype", "cores", "load_before", "load_after"} <= set(found["machine"])
+    assert {"iava", "torch", "transformers", "python"} <= set(found["versions"])
+    cells = {(c["tokens"], c["questions"], c["batch"], c["contender"]): c for c in found["cells"]}
+    assert list(cells) == [
+        (tokens, questions, 2, contender)
+        for tokens in (1, 3)
+        for questions in (1, 2)
+        for contender in ("generate", "greedy", "iava:hide", "naive")
+    ]
+    for (tokens, questions, batch, contender), cell in cells.items():
+        plain = cells[tokens, questions, batch, "generate"]
+        assert cell["error"] is None
+        assert len(cell["seconds"]) == 3
+        assert cell["time"][1] == statistics.median(cell["seconds"])
+        ratios = [ours / theirs for ours, theirs in zip(cell["seconds"], plain["seconds"], strict=True)]
+        assert cell["time_ratio"][1] == pytest.approx(statistics.median(ratios))
+        assert cell["time_ratio"][0] <= cell["time_ratio"][1] <= cell["time_ratio"][2]
+        assert cell["peak_ratio"] == pytest.approx(cell["peak"] / plain["peak"])
+        assert cell["peak"] > found["model"]["bytes"]
+        assert ("kept" in cell) == (contender == "iava:hide" and questions == 1)
+    before, image, after, general = 35, 9, 18, 6
+    whole = before + image + after
+    columns = {key: (cell["decoder_columns"], cell["images_read"]) for key, cell in cells.items()}
+    assert columns[1, 1, 2, "generate"] == columns[1, 1, 2, "greedy"] == (2 * whole, 2)
+    assert columns[3, 1, 2, "generate"] == (2 * (whole + 2), 2)
+    assert columns[1, 1, 2, "iava:hide"] == (2 * (whole + general + after), 2)
+    assert columns[3, 1, 2, "iava:hide"] == (2 * (whole + general + after + 2 * 2), 2)
+    assert columns[1, 1, 2, "naive"] == (2 * (3 * whole + before + image + general), 8)
+    assert columns[1, 2, 2, "generate"] == (4 * whole, 4)
+    assert columns[1, 2, 2, "greedy"] == (2 * (before + image + 2 * after), 2)
+    assert columns[1, 2, 2, "iava:hide"] == (2 * (before + image + 2 * after + general + 2 * after), 2)
+    assert (tmp_path / "out" / "cost.png").read_bytes().startswith(b"\x89PNG")
+    printed = run("bench", "--table", tmp_path / "out" / "cost.json")
+    assert printed.exit_code == 0
+    assert printed.stdout in result.stdout
+    lines = [line for line in printed.stdout.splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + len(cells)
+    assert len({line.count("|") for line in lines}) == 1
+    again = refused("bench", "--shape", "tiny", "--device", "cpu", "--out", tmp_path / "out")
+    assert "holds a measurement already" in again
+
+
+def test_one_contenders_end_is_not_the_others(tiny, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(IAVA, "second", full)
+    chosen = Plan("tiny", ["iava:zeros", "apc"], tokens=[1], questions=[1], batch=[1], repeats=1, device="cpu")
+    found = cost.measure(chosen, tmp_path)
+    assert [cell["error"] for cell in found["cells"]] == [None, "out of memory", None]
+    assert found["cells"][1].keys() == {"tokens", "questions", "batch", "contender", "error"}
+    assert "| out of memory |" in run("bench", "--table", tmp_path / "cost.json").stdout
+
+
+def test_what_was_measured_before_a_kill_is_there(tiny, tmp_path, monkeypatch):
+    calls = iter(range(100))
+    measure_cells = cost.cells
+
+    def killed(*args):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return measure_cells(*args)
+
+    monkeypatch.setattr(cost, "cells", killed)
+    chosen = Plan("tiny", ["greedy"], tokens=[1, 2], questions=[1], batch=[1], repeats=1, device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        cost.measure(chosen, tmp_path)
+    found = read_results(tmp_path / "cost.json")
+    assert (found["finished"], [cell["tokens"] for cell in found["cells"]]) == (False, [1, 1])
+    assert "stopped before its end" in run("bench", "--table", tmp_path / "cost.json").stdout
+
+
+def test_peak_is_what_is_alive_at_once():
+    kept = torch.zeros(1000)
+
+    def work():
+        one = torch.zeros(250_000)
+        two = torch.zeros(500_000)
+        del one
+        three = torch.zeros(125_000)
+        return float(two[0] + three[0] + kept[0])
+
+    most, result = peak(work, CPU)
+    # Sums of single numbers aside, a million bytes and two; then two and a half.
+    assert 3_000_000 <= most < 3_001_000
+    assert result == 0.0
+
+
+def test_weights_counts_bytes():
+    assert weights(torch.nn.Linear(3, 4).half()) == 2 * (12 + 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "image_tokens"),
+    [("small", (46.5, 48), 576), ("llava-1.5-7b", (7060, 7070), 576), ("instructblip-7b", (7900, 7930), 32)],
+)
+def test_shapes_are_those_of_the_models(name, millions, image_tokens):
+    lvlm = shapes.SHAPES[name](torch.device("meta"), torch.float16)
+    assert {weight.dtype for weight in lvlm.model.parameters()} == {torch.float16}
+    assert torch.get_default_dtype() == torch.float32
+    low, high = millions
+    assert low < sum(weight.numel() for weight in lvlm.model.parameters()) / 1e6 < high
+    for question in shapes.QUESTIONS:
+        made = lvlm.processor(text=[lvlm.prompt(question)], images=[shapes.picture(0)], return_tensors="pt")
+        ids = made["input_ids"][0].tolist()
+        image = [place for place, token in enumerate(ids) if token == lvlm.model.config.image_token_id]
+        assert len(image) == image_tokens
+        # LLaVA's template ends in ASSISTANT:, InstructBLIP's prompt is the question.
+        assert (image[0], len(ids) - 1 - image[-1]) in (
+            [(35, 18), (35, 19)] if image_tokens > 32 else [(0, 16), (0, 17)]
+        )
+        assert 3 not in ids
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_measured_as_it_is(dtype):
+    bench = Bench(tiny_llava(dtype=dtype), plan(methods=["iava:drop"]))
+    for contender in bench.contenders:
+        assert bench.work(contender, Load(2, 1, 1))().shape[1] > 2
+
+
+def test_the_script_for_a_gpu_measures_each_shape(tiny, tmp_path, monkeypatch):
+    place = Path(__file__).parents[2] / "tools" / "gpu_cost.py"
+    spec = importlib.util.spec_from_file_location("gpu_cost", place)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    def here(command, **_options):
+        result = run(*command[3:])
+        return SimpleNamespace(returncode=result.exit_code, stdout=result.stdout)
+
+    monkeypatch.setattr(script.subprocess, "run", here)
+    options = ["--device", "cpu", "--tokens", "1", "--questions", "1", "--batch", "1", "--repeats", "1"]
+    assert script.main(tmp_path, options, ("unknown", "tiny")) == 1
+    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["cost.json", "cost.png", "table.md"]
+    assert "`naive`" in (tmp_path / "tiny" / "table.md").read_text()
+    assert not (tmp_path / "unknown").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"--shape": "huge"}, "unknown shape 'huge': use one of small, pocket, llava-1.5-7b, instructblip-7b"),
+        ({"--methods": "vodoo"}, "unknown method 'vodoo'"),
+        ({"--methods": "greedy:hide"}, "method greedy has no setting 'negative'"),
+        ({"--methods": "iava:seek"}, "negative is 'seek': it must be one of zeros, drop, hide, pixels"),
+        ({"--methods": "greedy,greedy"}, "methods is 'greedy,greedy'"),
+        ({"--methods": ""}, "nothing is named that could be measured"),
+        ({"--peer": "nobody"}, "unknown peer 'nobody': use one of naive, mitigv"),
+        ({"--tokens": "1,x"}, "tokens is '1,x': it must be a list of whole numbers"),
+        ({"--tokens": "0"}, "tokens is '0': it must be different numbers of at least 1"),
+        ({"--batch": "2,2"}, "batch is '2,2'"),
+        ({"--questions": "7"}, "questions is '7': there are 6 at most"),
+        ({"--repeats": "0"}, "repeats is 0: it must be at least 1"),
+        ({"--dtype": "int8"}, "dtype is 'int8': use one of float32, float16, bfloat16"),
+        ({"--device": "toaster"}, "device is 'toaster': it must be cpu or cuda"),
+        ({"--table": "nowhere.json"}, "name either a new folder to measure into"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(tiny, tmp_path, options, complaint):
+    given = {"--shape": "tiny", "--device": "cpu", **options, "--out": tmp_path / "out"}
+    assert complaint in refused("bench", *(part for pair in given.items() for part in pair))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_measurement_is_not_printed(tmp_path):
+    (tmp_path / "other.json").write_text("{}")
+    assert "holds no measurement" in refused("bench", "--table", tmp_path / "other.json")
+    assert "cannot read" in refused("bench", "--table", tmp_path / "nowhere.json")
+
+
+def test_a_peer_that_is_not_installed_is_named(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("iava.cost.baselines.find_spec", lambda _name: None)
+    said = refused("bench", "--shape", "tiny", "--device", "cpu", "--peer", "mitigv", "--out", tmp_path / "out")
+    assert "mitigv is not installed here: install mitigv==0.1.7" in said

@@ -1,0 +1,121 @@
+"""The paper's comparison, end to end on the data sets' own layouts, stopped on the way and called again."""
+
+import json
+
+import pytest
+
+from iava.cli import app as cli
+from iava.cli.reproduce import _time
+from iava.evaluation import reproduce
+from iava.evaluation.reproduce import TABLES, estimate, plans
+from tests.commands import refused, run
+from tests.evaluation.test_runner import by_key, lines
+from tests.fakes import FakeLVLM
+from tests.folders import written
+
+METHODS = ["sample", "greedy", "apc", "bias", "vcd", "m3id", "avisc", "iava"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "data"
+    assert run("data", "write-pocket", "--out", folder, "--limit", "3").exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    made = []
+
+    def answering(stop_after=None):
+        made.append(FakeLVLM(stop_after))
+        monkeypatch.setattr(cli, "_load", lambda _: made[-1])
+        return made[-1]
+
+    return answering
+
+
+def test_all_tables_in_one_command_that_goes_on_where_it_was(data, tmp_path, fake):
+    fake()
+    whole = run("reproduce", "--model", "fake", "--data", data, "--out", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.output + str(whole.exception)
+    assert "report: " in whole.stdout
+    for name in TABLES:
+        manifest = json.loads((tmp_path / "whole" / name / "manifest.json").read_text())["settings"]
+        assert list(manifest["methods"]) == [one for one in METHODS if (name, one) != ("textvqa", "bias")]
+        assert (manifest["seed"], manifest["limit"]) == (42, None)
+        assert manifest["methods"]["iava"]["negative"] == "zeros"
+        assert manifest["methods"]["m3id"]["offset"] == (10 if name == "pope" else 0)
+        asked = {record["question"] for record in lines(tmp_path / "whole" / name)}
+        assert all(question.endswith("phrase.") for question in asked) == (name == "textvqa")
+    stops, again = 0, tmp_path / "again"
+    while True:
+        fake(stop_after=250)
+        result = run("reproduce", "--model", "fake", "--data", data, "--out", again)
+        if result.exit_code == 0:
+            break
+        stops += 1
+    assert stops > 1
+    for name in TABLES:
+        assert by_key(lines(again / name)) == by_key(lines(tmp_path / "whole" / name))
+    page = (again / "report.html").read_text()
+    assert all(f"{name} · " in page for name in TABLES)
+
+
+def test_a_dry_run_counts_and_writes_nothing(data, tmp_path, fake):
+    lvlm = fake()
+    out = tmp_path / "out"
+    result = run("reproduce", "--model", "fake", "--data", data, "--out", out, "--tables", "pope", "--dry-run")
+    assert result.exit_code == 0, result.output + str(result.exception)
+    assert not out.exists()
+    row = next(line for line in result.stdout.splitlines() if "pope" in line).split()
+    assert row[:4] == ["pope", "3", "54", str(54 * len(METHODS))]
+    assert {method for method, _ in lvlm.asked} == set(METHODS)
+
+
+def test_the_estimate_is_what_a_run_takes(data, monkeypatch):
+    """On a clock that every answer moves on by a quarter of a second."""
+    lvlm = FakeLVLM()
+    monkeypatch.setattr(reproduce.time, "perf_counter", lambda: 0.25 * len(lvlm.asked))
+    plan = plans("fake", data, ["pope"], limit=None, seed=42)[0]
+    found = estimate(lvlm, plan)
+    different = len({(q.image, q.question) for q in plan.task.questions})
+    # The constant bias is fitted to greedy decoding and IAVA on the same three images.
+    assert found.seconds == pytest.approx(0.25 * different * (len(METHODS) + 2))
+    assert (found.questions, found.images, found.answers) == (54, 3, 54 * len(METHODS))
+    assert found.memory >= sum(weight.numel() * 4 for weight in lvlm.model.parameters())
+
+
+def test_the_estimate_is_told_in_hours_minutes_or_seconds():
+    assert [_time(seconds) for seconds in (38, 119, 216, 11_100)] == ["38 s", "119 s", "4 min", "3 h 05 min"]
+
+
+def test_as_many_of_popes_data_sets_as_there_are(tmp_path):
+    data = written(tmp_path)
+    assert [plan.benchmark for plan in plans("fake", data, ["pope", "mme"], limit=None, seed=1)] == ["pope-gqa", "mme"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ("mme,amber", "tables is 'mme,amber': it must be a list of mme, pope, textvqa"),
+        ("pope,pope", "tables is 'pope,pope'"),
+        ("", "tables is ''"),
+        ("mme", "there is no mme in"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_said_before_a_model_is_loaded(tmp_path, monkeypatch, tables, words):
+    monkeypatch.setattr(cli, "_load", lambda _: pytest.fail("loaded"))
+    assert words in refused(
+        "reproduce", "--model", "fake", "--data", tmp_path, "--tables", tables, "--out", tmp_path / "out"
+    )
+
+
+def test_the_pocket_model_goes_through_it(data, tmp_path):
+    arguments = ("--data", data, "--limit", "1", "--out", tmp_path)
+    result = run("reproduce", "--model", "pocket", *arguments)
+    assert result.exit_code == 0, result.output + str(result.exception)
+    for name in TABLES:
+        records = lines(tmp_path / name)
+        assert {record["method"] for record in records} >= {"sample", "vcd", "m3id", "avisc", "iava"}
+        assert all("error" not in record for record in records)

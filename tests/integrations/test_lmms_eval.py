@@ -1,0 +1,143 @@
+"""The plug-in does what lmms-eval 0.7 asks of a model: of itself where it is installed, else of its interface."""
+
+import abc
+import importlib
+import sys
+import tomllib
+from collections import namedtuple
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from iava.lvlm.model import LVLM
+from tests import tiny
+
+Instance = namedtuple("Instance", "args")
+WANTED = {"max_new_tokens": 4, "temperature": 0, "num_beams": 1, "do_sample": False, "until": ["\n\n"]}
+QUESTIONS = ["Is there a dog in the image ?", "Is there a cat ?", "What is on the table ?", "Where is the fork ?"]
+
+
+class Interface(abc.ABC):
+    """What lmms_eval.api.model.lmms requires of its subclasses and gives them."""
+
+    is_simple = True
+
+    def __init__(self):
+        self._rank, self._world_size, self.task_dict = 0, 1, {}
+
+    rank = property(lambda self: self._rank)
+
+    @abc.abstractmethod
+    def loglikelihood(self, requests): ...
+
+    @abc.abstractmethod
+    def generate_until(self, requests): ...
+
+    @abc.abstractmethod
+    def generate_until_multi_round(self, requests): ...
+
+    @classmethod
+    def create_from_arg_string(cls, text, more):
+        given = dict(pair.split("=", 1) for pair in text.split(","))
+        return cls(**given, **{name: value for name, value in more.items() if value is not None})
+
+
+def _stand_in(name, **content):
+    module = ModuleType(name)
+    vars(module).update(content)
+    return name, module
+
+
+@pytest.fixture
+def plugin(monkeypatch):
+    if find_spec("lmms_eval") is None:
+        manifest = namedtuple("ModelManifest", "model_id simple_class_path chat_class_path", defaults=(None, None))
+        accelerator = SimpleNamespace(device="cpu", process_index=0, num_processes=1)
+        for name, module in (
+            _stand_in("accelerate", Accelerator=lambda: accelerator),
+            _stand_in("lmms_eval"),
+            _stand_in("lmms_eval.api"),
+            _stand_in("lmms_eval.api.model", lmms=Interface),
+            _stand_in("lmms_eval.models"),
+            _stand_in("lmms_eval.models.registry_v2", ModelManifest=manifest),
+        ):
+            monkeypatch.setitem(sys.modules, name, module)
+        monkeypatch.delitem(sys.modules, "iava.integrations.lmms_eval", raising=False)
+    module = importlib.import_module("iava.integrations.lmms_eval")
+    lvlm = LVLM(tiny.model(), tiny.processor())
+    monkeypatch.setattr(module, "load", lambda name, device, dtype: lvlm)
+    yield SimpleNamespace(module=module, lvlm=lvlm)
+    monkeypatch.delitem(sys.modules, "iava.integrations.lmms_eval", raising=False)
+
+
+def made(plugin, arguments="pretrained=tiny,method=apc"):
+    model = plugin.module.IAVAModel.create_from_arg_string(arguments, {"batch_size": "1", "device": None})
+    docs = [{"image": tiny.image(number // 2), "question": question} for number, question in enumerate(QUESTIONS)]
+    model.task_dict = {"task": {"test": docs}}
+    return model
+
+
+def requests(wanted=WANTED, visual=lambda doc: [doc["image"]]):
+    return [Instance((question, dict(wanted), visual, n, "task", "test")) for n, question in enumerate(QUESTIONS)]
+
+
+def test_the_entry_point_leads_to_a_model_class(plugin):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    module, _, name = project["entry-points"]["lmms_eval.models"]["iava"].partition(":")
+    manifest = getattr(importlib.import_module(module), name)()
+    assert (manifest.model_id, manifest.chat_class_path) == ("iava", None)
+    module, _, name = manifest.simple_class_path.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
+    assert issubclass(found, sys.modules["lmms_eval.api.model"].lmms)
+    assert found.is_simple
+    assert not found.__abstractmethods__
+
+
+@pytest.mark.parametrize("method", ["greedy", "iava"])
+def test_answers_are_those_of_asking_one_by_one(plugin, method):
+    asked, ask_many = [], plugin.lvlm.ask_many
+    plugin.lvlm.ask_many = lambda image, some, **more: asked.append(len(some)) or ask_many(image, some, **more)
+    texts = made(plugin, f"pretrained=tiny,method={method}").generate_until(requests())
+    assert asked == [2, 2]
+    expected = [
+        plugin.lvlm.ask(tiny.image(number // 2), question, method=method, max_new_tokens=4).text
+        for number, question in enumerate(QUESTIONS)
+    ]
+    assert texts == expected
+    assert len(set(texts)) > 1
+
+
+def test_answers_end_where_the_task_says(plugin):
+    whole = made(plugin).generate_until(requests())
+    word = whole[0].split()[1]
+    assert made(plugin).generate_until(requests({**WANTED, "until": word}))[0] == whole[0].split()[0]
+    longer = made(plugin).generate_until(requests({"until": []}))
+    assert all(long.startswith(short) for long, short in zip(longer, whole, strict=True))
+    assert len(longer[0]) > len(whole[0])
+
+
+def test_what_is_drawn_depends_on_the_seed_alone(plugin):
+    one, again, other = (
+        made(plugin, f"pretrained=tiny,method=sample{more}").generate_until(requests()) for more in ("", "", ",seed=7")
+    )
+    assert one == again != other
+
+
+def test_bad_arguments_and_tasks_are_refused(plugin):
+    with pytest.raises(ValueError, match="method apc has no setting 'gamma'"):
+        made(plugin, "pretrained=tiny,method=apc,gamma=2")
+    with pytest.raises(ValueError, match="unknown method 'nothing'"):
+        made(plugin, "pretrained=tiny,method=nothing")
+    for wanted in ({"temperature": 0.7}, {"num_beams": 4}):
+        with pytest.raises(ValueError, match="give --gen_kwargs temperature=0,num_beams=1"):
+            made(plugin).generate_until(requests({**WANTED, **wanted}))
+    with pytest.raises(ValueError, match="task task shows nothing with question 0"):
+        made(plugin).generate_until(requests(visual=lambda _: []))
+    with pytest.raises(ValueError, match="task task shows Image, Image with question 0"):
+        made(plugin).generate_until(requests(visual=lambda doc: [doc["image"]] * 2))
+    with pytest.raises(NotImplementedError, match="choose a task that generates"):
+        made(plugin).loglikelihood([])
+    with pytest.raises(NotImplementedError, match="choose a task of one round"):
+        made(plugin).generate_until_multi_round([])

@@ -1,0 +1,153 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iava.lvlm.images import patch_boxes, read_image
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def two_pixels(image: Image.Image) -> list[tuple[int, int, int]]:
+    assert image.mode == "RGB"
+    assert image.size == (2, 1)
+    return [image.getpixel((0, 0)), image.getpixel((1, 0))]
+
+
+@pytest.fixture
+def pair() -> Image.Image:
+    image = Image.new("RGB", (2, 1), RED)
+    image.putpixel((1, 0), BLUE)
+    return image
+
+
+def test_every_kind_of_source(tmp_path, pair):
+    path = tmp_path / "pair.png"
+    pair.save(path)
+    for source in (path, str(path), path.read_bytes(), pair, np.asarray(pair)):
+        assert two_pixels(read_image(source)) == [RED, BLUE]
+
+
+def test_grey_and_black_and_white():
+    grey = Image.fromarray(np.array([[10, 200]], dtype=np.uint8))
+    expected = [(10, 10, 10), (200, 200, 200)]
+    assert two_pixels(read_image(encoded(grey))) == expected
+    assert two_pixels(read_image(np.array([[10, 200]], dtype=np.uint8))) == expected
+    assert two_pixels(read_image(np.array([[[10], [200]]], dtype=np.uint8))) == expected
+    assert two_pixels(read_image(grey.point(lambda v: v > 100, "1"))) == [(0, 0, 0), WHITE]
+
+
+def test_transparency_is_laid_over_white(pair):
+    clear = pair.convert("RGBA")
+    clear.putpixel((1, 0), (0, 0, 255, 0))
+    assert two_pixels(read_image(encoded(clear))) == [RED, WHITE]
+    assert two_pixels(read_image(np.asarray(clear))) == [RED, WHITE]
+    half = pair.convert("RGBA")
+    half.putalpha(128)
+    assert two_pixels(read_image(half))[0] == pytest.approx((255, 127, 127), abs=1)
+    grey = Image.fromarray(np.array([[[9, 255], [9, 0]]], dtype=np.uint8), "LA")
+    assert two_pixels(read_image(encoded(grey))) == [(9, 9, 9), WHITE]
+
+
+def test_palette_with_and_without_transparency(pair):
+    palette = pair.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert two_pixels(read_image(encoded(palette))) == [RED, BLUE]
+    clear = palette.getpixel((1, 0))
+    assert two_pixels(read_image(encoded(palette, transparency=clear))) == [RED, WHITE]
+    assert two_pixels(read_image(encoded(palette, "GIF", transparency=clear))) == [RED, WHITE]
+
+
+def test_cmyk():
+    inks = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert read_image(inks).getpixel((8, 8)) == RED
+    assert read_image(encoded(inks, "JPEG", quality=95)).getpixel((8, 8)) == pytest.approx(RED, abs=8)
+
+
+def test_sixteen_bits_are_scaled_not_cut_off():
+    deep = np.array([[0x0A0A, 0xC8C8]], dtype=np.uint16)
+    expected = [(10, 10, 10), (200, 200, 200)]
+    assert two_pixels(read_image(encoded(Image.fromarray(deep)))) == expected
+    assert two_pixels(read_image(encoded(Image.fromarray(deep), "TIFF"))) == expected
+    assert two_pixels(read_image(Image.fromarray(deep.astype(np.int32)))) == expected
+
+
+@pytest.mark.parametrize(("orientation", "size", "first"), [(1, (2, 1), RED), (3, (2, 1), BLUE), (6, (1, 2), RED)])
+def test_exif_turns_the_image(pair, orientation, size, first):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = read_image(encoded(pair, exif=exif))
+    assert image.size == size
+    assert image.getpixel((0, 0)) == first
+
+
+def test_the_given_image_is_not_changed(pair):
+    clear = pair.convert("RGBA")
+    read_image(clear).putpixel((0, 0), GREEN)
+    assert clear.mode == "RGBA"
+    read_image(pair).putpixel((0, 0), GREEN)
+    assert pair.getpixel((0, 0)) == RED
+
+
+def refused(source) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        read_image(source)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    return message
+
+
+def test_files_that_are_no_images(tmp_path, pair):
+    missing = tmp_path / "missing.png"
+    assert refused(missing) == f"there is no image at {str(missing)!r}"
+    assert refused(tmp_path) == f"{str(tmp_path)!r} is a folder, not an image file"
+    (tmp_path / "empty.png").write_bytes(b"")
+    assert refused(tmp_path / "empty.png").endswith("empty.png' is empty (0 bytes)")
+    (tmp_path / "notes.txt").write_text("a dog")
+    assert "notes.txt' is not in a known image format: use JPEG" in refused(tmp_path / "notes.txt")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    for kind in ("PNG", "JPEG", "GIF", "WEBP"):
+        cut = tmp_path / "cut"
+        cut.write_bytes(encoded(noise, kind)[:-700])
+        assert "cut' is broken" in refused(cut)
+    assert refused(b"") == "the image in the given bytes is empty (0 bytes)"
+    assert "not in a known image format" in refused(b"dog")
+
+
+def test_images_that_are_too_large_or_too_narrow():
+    assert "(40000 x 500): at most 20,000 pixels a side" in refused(encoded(Image.new("1", (40_000, 500))))
+    assert "(15000 x 14000)" in refused(Image.new("1", (15_000, 14_000)))
+    assert "too large: at most 178,000,000 pixels" in refused(encoded(Image.new("1", (15_000, 14_000))))
+    assert "the image array is too large (20001 x 300)" in refused(np.zeros((300, 20_001), dtype=np.uint8))
+    assert "too narrow (1 x 101)" in refused(Image.new("RGB", (1, 101)))
+    assert read_image(encoded(Image.new("1", (10_000, 10_000)))).size == (10_000, 10_000)
+
+
+def test_arrays_that_are_no_images():
+    assert "dtype float32: it must be uint8" in refused(np.zeros((3, 3), dtype=np.float32))
+    for shape in ((3,), (3, 3, 2), (1, 3, 3, 3)):
+        assert f"shape {shape}: it must be (H, W)" in refused(np.zeros(shape, dtype=np.uint8))
+    assert "no pixels" in refused(np.zeros((0, 3), dtype=np.uint8))
+    assert "floating-point" in refused(Image.new("F", (2, 2)))
+    assert refused(None).startswith("an image cannot be read from NoneType")
+
+
+def test_patch_boxes_worked_by_hand():
+    # 200 x 100 is resized to 40 x 20, of which the middle 20 x 20 is cut into 2 x 2 patches.
+    boxes = patch_boxes((200, 100), resized=(40, 20), crop=(20, 20), patch=10)
+    expected = [[50, 0, 100, 50], [100, 0, 150, 50], [50, 50, 100, 100], [100, 50, 150, 100]]
+    np.testing.assert_allclose(boxes, expected)
+    # A crop larger than the picture: the outer halves of the outer patches are padding.
+    boxes = patch_boxes((10, 10), resized=(10, 10), crop=(20, 10), patch=10)
+    np.testing.assert_allclose(boxes, [[0, 0, 5, 10], [5, 0, 10, 10]])
+    # 7 pixels hold two patches of 3; the last pixel is seen by none.
+    boxes = patch_boxes((14, 7), resized=(14, 7), crop=(14, 7), patch=3)
+    assert boxes.shape == (8, 4)
+    np.testing.assert_allclose(boxes[[0, 3, 7]], [[0, 0, 3, 3], [9, 0, 12, 3], [9, 3, 12, 6]])

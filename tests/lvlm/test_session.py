@@ -1,0 +1,120 @@
+"""An image that is kept and asked about again."""
+
+from functools import partial
+
+import pytest
+import torch
+
+import iava
+from iava import Greedy
+from iava.engine.prefix_cache import Memory
+from tests import families, tiny
+from tests.families import FAMILIES
+
+PICTURE = tiny.image(2)
+QUESTIONS = ["Is there a dog ?", "where is the blue boat on the street ?", "What ?"]
+
+
+def counting(model):
+    """The numbers of tokens that the decoder's first layer runs, as a list that fills, and the hook."""
+    read: list[int] = []
+
+    def count(_module, args, kwargs):
+        read.append((args[0] if args else kwargs["hidden_states"]).shape[:2].numel())
+
+    return read, model.get_decoder().layers[0].register_forward_pre_hook(count, with_kwargs=True)
+
+
+@pytest.mark.parametrize("method", ["iava", "greedy", "bias"])
+@pytest.mark.parametrize("negative", ["zeros", "hide"])
+def test_later_questions_get_what_they_get_alone(method, negative):
+    lvlm = iava.load(tiny.model(1), tiny.processor())
+    settings = {"negative": negative, "top_i": 4, "lam": -0.5} if method == "iava" else {}
+    alone = [lvlm.ask(PICTURE, q, method=method, max_new_tokens=5, explain=True, **settings) for q in QUESTIONS]
+    reading = lvlm.read(PICTURE)
+    one = reading.ask(QUESTIONS[0], method=method, max_new_tokens=5, explain=True, **settings)
+    others = reading.ask_many(QUESTIONS[1:], method=method, max_new_tokens=5, explain=True, **settings)
+    for found, expected in zip([one, *others], alone, strict=True):
+        assert found.tokens == expected.tokens
+        torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
+        if method == "iava":
+            assert found.explanation.selected.tolist() == expected.explanation.selected.tolist()
+            seen, wanted = found.explanation.layers_general, expected.explanation.layers_general
+            torch.testing.assert_close(seen, wanted, atol=1e-5, rtol=0)
+
+
+def test_a_later_question_costs_what_follows_the_image(monkeypatch):
+    lvlm = iava.load(tiny.model(1), tiny.processor())
+    reading = lvlm.read(PICTURE)
+    reading.ask(QUESTIONS[0], max_new_tokens=1)
+    monkeypatch.setattr(lvlm.model.model, "get_image_features", None)
+    read, handle = counting(lvlm.model)
+    reading.ask(QUESTIONS[1], negative="hide", max_new_tokens=1)
+    handle.remove()
+    # "where is the blue boat on the street ? ASSISTANT :" in both branches, and nothing for the general instruction.
+    assert read == [11, 11]
+
+
+def test_many_questions_encode_the_image_once(monkeypatch):
+    model = tiny.model(1)
+    lvlm = iava.load(model, tiny.processor())
+    seen = []
+    features = model.model.get_image_features
+
+    def count(pixel_values, **kwargs):
+        seen.append(len(pixel_values))
+        return features(pixel_values, **kwargs)
+
+    monkeypatch.setattr(model.model, "get_image_features", count)
+    read, handle = counting(model)
+    lvlm.ask_many(PICTURE, QUESTIONS, negative="hide", max_new_tokens=1)
+    handle.remove()
+    assert seen == [1]
+    # USER : and nine image tokens once; three ends of prompts, twice; the general instruction once.
+    assert read == [11, 33, 6, 33]
+
+
+def test_another_image_is_not_mistaken_for_it():
+    lvlm = iava.load(tiny.model(1), tiny.processor())
+    reading = lvlm.read(PICTURE)
+    reading.ask(QUESTIONS[0], max_new_tokens=2)
+    other = lvlm.read(tiny.image(7))
+    other.memory = reading.memory
+    alone = lvlm.ask(tiny.image(7), QUESTIONS[0], max_new_tokens=4)
+    assert other.ask(QUESTIONS[0], max_new_tokens=4).tokens == alone.tokens
+    assert len(reading.memory.beginnings) == 2
+
+
+def test_a_memory_is_handed_to_generate_as_well():
+    model, proc = tiny.model(1), tiny.processor()
+    memory = Memory()
+    for question in QUESTIONS:
+        inputs = tiny.inputs(proc, PICTURE, question)
+        plain = model.generate(**inputs, max_new_tokens=4)
+        found = model.generate(**inputs, custom_generate=partial(Greedy(), memory=memory), max_new_tokens=4)
+        assert torch.equal(plain, found)
+    assert len(memory.beginnings) == 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_answers_from_a_reading_as_from_the_image(name):
+    lvlm = iava.load(*families.build(name))
+    inputs = families.inputs(name, *((question, [PICTURE]) for question in QUESTIONS[:2]))
+    plain = lvlm.model.generate(**inputs, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
+    reading = lvlm.read(PICTURE)
+    for row, question in enumerate(QUESTIONS[:2]):
+        answer = reading.ask(question, method="greedy", max_new_tokens=4)
+        expected = plain[row].tolist()
+        assert answer.tokens == (expected[: expected.index(2)] if 2 in expected else expected)
+    together = lvlm.ask_many(PICTURE, QUESTIONS[:2], top_i=0.4, lam=-0.5, max_new_tokens=4, explain=True)
+    for question, found in zip(QUESTIONS[:2], together, strict=True):
+        alone = reading.ask(question, top_i=0.4, lam=-0.5, max_new_tokens=4, explain=True)
+        assert alone.tokens == found.tokens
+        assert alone.explanation.selected.tolist() == found.explanation.selected.tolist()
+        boxes = alone.explanation.boxes
+        assert (boxes is None) == (name in ("instructblip", "blip-2"))
+        if boxes is not None:
+            assert boxes.shape == (len(alone.explanation.selected), 4)
+            assert (boxes >= 0).all()
+            assert (boxes[:, 2] <= PICTURE.width).all()
+            assert (boxes[:, 3] <= PICTURE.height).all()

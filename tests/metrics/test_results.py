@@ -1,0 +1,155 @@
+"""The table against counts made by hand, and the sentence that it is told in."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from iava.benchmarks.pope import CATEGORIES
+from iava.metrics.results import best_control, rows_of, verdicts
+from iava.reporting.formatting import p_value
+from iava.reporting.renderers import console_table
+
+
+def record(image, category, number, method, question, truth, parsed, margin=0.0, **more):
+    return {
+        "id": f"{image}-{category}-{number}",
+        "image": image,
+        "split": "test",
+        "category": category,
+        "method": method,
+        "question": question,
+        "truth": truth,
+        "text": parsed or "",
+        "parsed": parsed,
+        "yes": margin,
+        "no": 0.0,
+        "seconds": 0.5,
+        **more,
+    }
+
+
+def answered(method, right, images=12):
+    """A positive in all categories and a negative in each, an image; `right(image, category, truth)`: is it right?"""
+    records = []
+    for i in range(images):
+        for category in CATEGORIES:
+            for number, truth in enumerate(("yes", "no"), start=1):
+                good = right(i, category, truth)
+                parsed = truth if good else {"yes": "no", "no": "yes"}[truth]
+                question = "there?" if truth == "yes" else f"{category}?"
+                margin = (1 + i) * (1 if parsed == "yes" else -1)
+                records.append(record(f"im{i:02}", category, number, method, question, truth, parsed, margin))
+    return records
+
+
+def table(*records, settings=None, seed=0):
+    every = [r for some in records for r in some]
+    names = dict.fromkeys(r["method"] for r in every)
+    return rows_of(every, benchmark="pope", settings={name: {"x": name} for name in names}, seed=seed)
+
+
+def pick(rows, method, category="overall"):
+    return next(row for row in rows if (row["method"], row["category"]) == (method, category))
+
+
+GREEDY = answered("greedy", lambda i, category, truth: truth == "yes" or category == "random")
+APC = answered("apc", lambda i, category, truth: truth == "yes")
+BETTER = answered("iava", lambda i, category, truth: truth == "yes" or category != "adversarial" or i < 6)
+
+
+def test_metrics_and_intervals_by_category():
+    rows = table(GREEDY, APC)
+    assert [row["category"] for row in rows[::2]] == ["overall", *CATEGORIES]
+    overall = pick(rows, "greedy")
+    # 36 yes right, 12 of 36 no right.
+    assert overall["n"] == 72
+    assert overall["metrics"]["accuracy"] == pytest.approx(48 / 72)
+    assert overall["metrics"]["precision"] == pytest.approx(36 / 60)
+    assert overall["metrics"]["recall"] == 1.0
+    assert overall["metrics"]["yes_ratio"] == pytest.approx(60 / 72)
+    # Every image is alike, so drawing other images changes nothing.
+    assert overall["intervals"]["accuracy"] == pytest.approx([48 / 72, 48 / 72])
+    assert pick(rows, "greedy", "random")["metrics"]["accuracy"] == 1.0
+    assert pick(rows, "greedy", "random")["metrics"]["auc"] == 1.0
+    assert pick(rows, "apc", "popular")["metrics"]["accuracy"] == 0.5
+    assert overall["settings"] == {"x": "greedy"}
+    assert overall["seconds"] == 0.5
+
+
+def test_methods_are_compared_with_the_best_control():
+    rows = table(GREEDY, APC, BETTER)
+    assert best_control(rows) == "greedy"
+    assert pick(rows, "greedy")["comparison"] is None
+    ours = pick(rows, "iava")["comparison"]
+    assert ours["control"] == "greedy"
+    # 12 popular and 6 adversarial questions won, none lost.
+    assert ours["difference"] == pytest.approx(18 / 72)
+    assert ours["p"] == pytest.approx(2 * 0.5**18)
+    theirs = pick(rows, "apc")["comparison"]
+    assert theirs["difference"] == pytest.approx(-12 / 72)
+    assert theirs["p_holm"] == pytest.approx(theirs["p"])
+    assert ours["p_holm"] == pytest.approx(2 * ours["p"])
+    in_random = pick(rows, "iava", "random")["comparison"]
+    assert (in_random["control"], in_random["difference"], in_random["p"]) == ("greedy", 0.0, 1.0)
+
+
+def test_a_positive_in_three_categories_is_one_piece_of_evidence():
+    worse = answered("iava", lambda i, category, truth: i >= 6 or truth == "no")
+    perfect = answered("greedy", lambda *_: True)
+    comparison = pick(table(perfect, worse), "iava")["comparison"]
+    assert comparison["difference"] == pytest.approx(-18 / 72)
+    assert comparison["p"] == pytest.approx(2 * 0.5**6)
+
+
+def test_errors_are_counted_and_left_out():
+    broken = [record("im99", "random", 1, "greedy", "q", "yes", None, error="truncated") | {"yes": None, "no": None}]
+    rows = table(GREEDY, broken)
+    assert pick(rows, "greedy")["errors"] == 1
+    assert pick(rows, "greedy")["n"] == 72
+    assert pick(rows, "greedy", "popular")["errors"] == 0
+
+
+def test_the_order_of_records_does_not_matter():
+    mixed = [*GREEDY, *BETTER]
+    np.random.default_rng(0).shuffle(mixed)
+    settings = {"greedy": {}, "iava": {}}
+    first, second = (rows_of(some, benchmark="pope", settings=settings, seed=3) for some in (mixed, [*GREEDY, *BETTER]))
+    assert first == second
+
+
+def sentence(difference, low, high, control="apc"):
+    comparison = {"control": control, "metric": "accuracy", "difference": difference, "interval": [low, high]}
+    return verdicts([{"method": "iava", "category": "overall", "comparison": comparison}])
+
+
+def test_the_sentence_says_what_the_interval_says():
+    assert sentence(-0.012, -0.02, -0.004, "greedy") == [
+        "IAVA is 1.2 points below the best control (greedy), 95 % interval [-2.0, -0.4]: it does not help here."
+    ]
+    assert sentence(0.021, 0.004, 0.04) == [
+        "IAVA is 2.1 points above the best control (APC-only), 95 % interval [+0.4, +4.0]: it helps here."
+    ]
+    assert sentence(0.008, -0.004, 0.02) == [
+        "IAVA is 0.8 points above the best control (APC-only), 95 % interval [-0.4, +2.0]: no difference is shown here."
+    ]
+    assert sentence(0.0, 0.0, 0.0) == [
+        "IAVA is as accurate as the best control (APC-only), 95 % interval [+0.0, +0.0]: no difference is shown here."
+    ]
+
+
+def test_without_a_control_nothing_is_claimed():
+    rows = table(BETTER)
+    assert pick(rows, "iava")["comparison"] is None
+    assert "nothing can be said" in verdicts(rows)[0]
+
+
+def test_the_console_table_shows_every_method_and_category():
+    console = Console(width=130, record=True, file=io.StringIO())
+    console.print(console_table(table(GREEDY, APC, BETTER)))
+    text = console.export_text()
+    for words in ("overall · 72 questions", "adversarial · 24", "APC-only", "66.7 [66.7, 66.7]", "+25.0", "< 0.001"):
+        assert words in text
+    assert "…" not in text
+    assert p_value({"p_holm": 0.25}) == "0.250"

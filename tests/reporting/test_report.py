@@ -1,0 +1,256 @@
+"""The report shows what was asked and what the rows say, needs nothing from outside, and takes any text as text."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iava.benchmarks.sources import load
+from iava.evaluation.runs import read_runs
+from iava.lvlm.model import LVLM
+from iava.reporting.report import Example, report_latex, report_markdown, report_page, write_report
+from iava.reporting.sections import section
+from tests import tiny
+from tests.explain.test_page import Reader
+from tests.folders import written
+from tests.made import METHODS, records, write_run
+from tests.metrics.test_shift import on_curve
+from tests.reporting.test_tables import row
+
+QUESTION = "Is there a dog in the image ?"
+HOSTILE = '"><script>alert(1)</script> \\end{document} | $x$ & `_*'
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    [found] = read_runs([write_run(tmp_path_factory.mktemp("report") / "run", records())])
+    return found
+
+
+@pytest.fixture(scope="module")
+def shown(run):
+    return section(run)
+
+
+@pytest.fixture(scope="module")
+def html(shown):
+    lvlm = LVLM(tiny.model(), tiny.processor())
+    greedy, ours = (lvlm.ask(tiny.image(), QUESTION, method=name, explain=True) for name in ("greedy", "iava"))
+    example = Example("scene-<1>", tiny.image(), [(QUESTION, "no", greedy, ours), ("Describe", None, greedy, ours)])
+    return report_page([shown], [("As they come", "nothing was picked", [example]), ("Nobody", "left out", [])])
+
+
+def is_self_contained(html):
+    links = Reader(html).links
+    assert all(link.startswith(("data:image/", "#")) for link in links)
+    assert not re.search(r"https?://|@import|url\((?!data:|#)", html)
+    return links
+
+
+def test_it_is_self_contained(html):
+    # Thumbnails of the pocket scenes are drawn anew.
+    assert len(is_self_contained(html)) > 2
+
+
+def test_it_shows_pictures_questions_and_answers(html):
+    page = Reader(html)
+    assert len(page.panes) == 8
+    assert [len(reading["maps"]) for reading in page.data] == [1, 1]
+    for words in ("scene-<1>", QUESTION, "As they come", "nothing was picked"):
+        assert words in page.text
+    assert "Nobody" not in page.text
+    # One question of two has a truth that its two answers can meet or miss.
+    assert page.text.count("✗") + page.text.count("✓") == 2
+
+
+def test_it_says_what_the_numbers_say(html, run):
+    page = Reader(html)
+    for line in run.rows:
+        assert f"{100 * line['metrics']['accuracy']:.1f}" in page.text
+        low, high = (f"{100 * limit:.1f}" for limit in line["intervals"]["f1"])
+        assert f"[{low}, {high}]" in page.text
+        if line["comparison"]:
+            assert f"{100 * line['comparison']['difference']:+.1f}" in page.text
+    assert "the best control (" in page.text
+
+
+def test_it_says_what_made_it(html):
+    page = Reader(html)
+    for words in (
+        "iava eval pope",
+        "USER: <image>",
+        "word-level",
+        "pope · test",
+        "abacus",
+        "bias=1.5",
+        "144 questions",
+    ):
+        assert words in page.text
+
+
+def answers(run, method):
+    found = {r["id"]: r for r in run.records if r["method"] == method}
+    return {id: (r["parsed"] == "yes", r["parsed"] == r["truth"]) for id, r in found.items()}
+
+
+def test_beyond_a_constant_bias_counted_by_hand(run, shown):
+    assert shown.beyond
+    lines = {line.name: line.cells for line in shown.beyond.lines}
+    greedy = [r for r in run.records if r["method"] == "greedy"]
+    margins, truths = [r["yes"] - r["no"] for r in greedy], [r["truth"] for r in greedy]
+    for method, name in (("apc", "APC-only"), ("iava", "IAVA")):
+        said, right = (np.mean(values) for values in zip(*answers(run, method).values(), strict=True))
+        alone = on_curve(margins, truths, said)
+        numbers = [f"{100 * said:.1f}", f"{100 * right:.1f}", f"{100 * alone:.1f}", f"{100 * (right - alone):+.1f}"]
+        assert [cell.text for cell in lines[name][:4]] == numbers
+    assert lines["constant bias"][3].text in ("+0.0", "-0.0")
+    assert lines["constant bias"][3].note == "[+0.0, +0.0]"
+    # The same margins but for a constant have the same best threshold's accuracy.
+    assert lines["constant bias"][5].text in ("+0.0", "-0.0")
+    assert float(lines["IAVA"][4].text) >= float(lines["IAVA"][1].text)
+
+
+def test_flips_counted_by_hand(run, shown):
+    assert shown.flips
+    lines = {line.name: [cell.text for cell in line.cells] for line in shown.flips.lines}
+    by_question = {
+        method: {(r["image"], r["question"]): r["parsed"] == r["truth"] for r in run.records if r["method"] == method}
+        for method in ("greedy", "iava")
+    }
+    pairs = [(by_question["greedy"][key], right) for key, right in by_question["iava"].items()]
+    gained, lost = pairs.count((False, True)), pairs.count((True, False))
+    assert gained
+    assert lost
+    assert lines["IAVA"] == [str(len(pairs)), str(gained), str(lost), f"{gained - lost:+d}"]
+    assert [(strip.method, strip.gained, strip.most) for strip in shown.strips] == [
+        ("IAVA", True, gained),
+        ("IAVA", False, lost),
+    ]
+
+
+def colour(uri):
+    return uri and Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).getpixel((0, 0))
+
+
+def test_flips_of_data_on_disk_show_their_pictures_while_they_are_there(tmp_path):
+    data = written(tmp_path / "data")
+    task = load("pope-gqa", data / "pope-gqa")
+    some = []
+    for question, (greedy, ours) in zip(task.questions, [("no", "yes"), ("no", "yes")] * 3, strict=True):
+        for method, said in (("greedy", greedy), ("iava", ours)):
+            record = {"id": question.id, "image": question.image, "split": "test", "category": "random"}
+            record |= {"method": method, "question": question.question, "truth": question.truth, "text": said}
+            some.append(record | {"parsed": said, "yes": 0.0, "no": 1.0, "seconds": 0.1})
+    folder = write_run(
+        tmp_path / "run",
+        some,
+        {"greedy": {}, "iava": {}},
+        benchmark="pope-gqa",
+        split=task.split,
+        questions=task.digest,
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"data": str(data)}))
+
+    def colours():
+        [run] = read_runs([folder])
+        return [{thumb.image: colour(thumb.picture) for thumb in strip.thumbs} for strip in section(run).strips]
+
+    # Gained and lost; the third picture is broken.
+    assert colours() == [{"red.jpg": (254, 0, 0), "green.jpg": (0, 128, 1), "bad.jpg": None}] * 2
+    # Other questions: other pictures may bear the same names.
+    lines = data / "pope-gqa" / "gqa_pope_random.json"
+    lines.write_text(lines.read_text().replace("a cat", "a cow"))
+    assert colours() == [dict.fromkeys(("red.jpg", "green.jpg", "bad.jpg"))] * 2
+    data.rename(tmp_path / "elsewhere")
+    assert colours() == [dict.fromkeys(("red.jpg", "green.jpg", "bad.jpg"))] * 2
+
+
+def test_markdown_and_latex_hold_the_same_tables(run, shown):
+    text, tex = report_markdown([shown]), report_latex([shown])
+    assert text.count("### ") == len(shown.tables) + 1
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\bottomrule") == len(shown.tables)
+    for line in run.rows:
+        for number in (line["metrics"]["accuracy"], line["metrics"]["auc"]):
+            assert f"{100 * number:.1f}" in text
+            assert f"{100 * number:.1f}" in tex
+
+
+def test_text_from_outside_stays_text(tmp_path):
+    some = records({"greedy": {}, "iava": {}}, images=3, prefix="photo")
+    for record in some:
+        record |= {"question": HOSTILE + record["question"], "text": HOSTILE, "category": HOSTILE}
+        record |= {"image": record["image"] + HOSTILE}
+    folder = write_run(tmp_path / "run", some, {"greedy": {}, "iava": {"general": HOSTILE}}, model=HOSTILE)
+    texts = [file.read_text() for file in write_report(tmp_path / "r.html", read_runs([folder]))]
+    html, markdown, tex = texts
+    assert Reader(html).tags.count("script") == 1
+    assert HOSTILE in Reader(html).text
+    is_self_contained(html)
+    assert "<script" not in markdown
+    assert r"\end{document}" not in "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
+    assert all(line.startswith(("\\", "%")) or " & " in line for line in tex.splitlines() if line)
+
+
+def test_an_unanswered_run_says_so(tmp_path):
+    some = records(images=3, prefix="photo")
+    for record in some:
+        if record["method"] == "iava" or record["image"].endswith("1"):
+            record |= {"error": "truncated", "parsed": None, "yes": None, "no": None}
+    one = section(read_runs([write_run(tmp_path / "run", some)])[0])
+    assert one.gaps == [
+        "greedy: 24 of 36 questions answered",
+        "APC-only: 24 of 36 questions answered",
+        "constant bias: 24 of 36 questions answered",
+        "IAVA: nothing answered",
+    ]
+    # Twelve questions of three methods, and all of the fourth.
+    assert any("72 errors" in line for term, lines in one.made for line in lines)
+    text = Reader(report_page([one])).text
+    assert "Not complete: greedy: 24 of 36" in text
+
+
+@pytest.mark.parametrize("methods", [["greedy"], ["iava"], ["greedy", "apc"]])
+def test_one_method_or_no_controls_or_nothing_else(tmp_path, methods):
+    chosen = {name: METHODS[name] for name in methods}
+    some = [record for record in records(images=3, prefix="photo") if record["method"] in methods]
+    one = section(read_runs([write_run(tmp_path / "run", some, chosen)])[0])
+    headings = one.categories[0][1].headings
+    assert ("vs best control" in headings) == (len(methods) > 1)
+    assert (one.beyond is None) == (one.flips is None) == (len(methods) == 1)
+    assert one.strips == []
+    assert bool(one.categories[0][2].curve) == ("greedy" in methods)
+    assert ("nothing can be said" in " ".join(one.verdicts)) == (methods == ["iava"])
+    is_self_contained(report_page([one]))
+
+
+def test_answers_that_are_not_yes_or_no_have_tables_only(tmp_path):
+    some = [
+        {key: value for key, value in record.items() if key not in ("yes", "no")} | {"truth": ["stop"] * 10}
+        for record in records({"greedy": {}, "iava": {}}, images=2, prefix="photo")
+    ]
+    folder = write_run(
+        tmp_path / "run", some, {"greedy": {}, "iava": {}}, results=False, benchmark="textvqa", parser=None
+    )
+    rows = [row("greedy", "overall", {"accuracy": 0.5}), row("iava", "overall", {"accuracy": 0.75})]
+    (folder / "results.json").write_text(json.dumps({"rows": rows}))
+    one = section(read_runs([folder])[0])
+    assert [table.title for table in one.tables] == ["Overall · 40 questions"]
+    assert one.categories[0][2] is None
+    assert one.cost is not None
+    assert "75.0" in Reader(report_page([one])).text
+
+
+def test_several_runs_on_one_page(tmp_path, run):
+    other = write_run(tmp_path / "other", records(seed=1, images=2, prefix="photo"), split="elsewhere")
+    runs = [run, *read_runs([other])]
+    page, markdown, tex = write_report(tmp_path / "all.html", runs)
+    text = Reader(page.read_text()).text
+    assert "2 runs" in text
+    assert "pope · elsewhere" in text
+    assert (markdown.name, tex.name) == ("all.md", "all.tex")
+    assert markdown.read_text().count("\n## ") == 2
