@@ -4,12 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from iava.errors import IavaError
+
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file as UTF-8: afterwards there is the whole new one, or the old one if there was one.
 
     Raises:
-        ValueError: if it cannot be written.
+        IavaError: if it cannot be written.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -24,7 +26,7 @@ def check_folder(folder: Path) -> None:
     """Finds out, leaving nothing behind, whether files can be written to a folder that may not exist yet.
 
     Raises:
-        ValueError: if they cannot.
+        IavaError: if they cannot.
     """
     folder = folder.absolute()
     try:
@@ -39,15 +41,15 @@ def check_file(path: Path) -> None:
     """Finds out, leaving nothing behind, whether a file can be written in a folder that exists.
 
     Raises:
-        ValueError: if it cannot.
+        IavaError: if it cannot.
     """
     if path.is_dir():
-        raise ValueError(f"cannot write {path} (Is a directory): name a file")
+        raise IavaError(f"cannot write {path} (Is a directory): name a file")
     if not path.absolute().parent.is_dir():
-        raise ValueError(f"cannot write {path} (there is no folder {path.parent}): choose a folder that exists")
+        raise IavaError(f"cannot write {path} (there is no folder {path.parent}): choose a folder that exists")
     check_folder(path.absolute().parent)
 
 
-def cannot(do: str, path: Path, error: OSError) -> ValueError:
+def cannot(do: str, path: Path, error: OSError) -> IavaError:
     """The one line for a place that does not work."""
-    return ValueError(f"cannot {do} {path} ({error.strerror or error}): choose a place where files can be written")
+    return IavaError(f"cannot {do} {path} ({error.strerror or error}): choose a place where files can be written")

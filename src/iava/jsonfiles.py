@@ -5,19 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from iava.errors import IavaError
+
 
 def read_json(path: Path) -> Any:
     """A JSON file's content.
 
     Raises:
-        ValueError: if it cannot be read or is broken; with file, line and column.
+        IavaError: if it cannot be read or is broken; with file, line and column.
     """
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise IavaError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
     except RecursionError:
-        raise ValueError(f"{path} is nested too deeply to be read") from None
+        raise IavaError(f"{path} is nested too deeply to be read") from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -27,7 +29,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         Where an object stands ("answers.jsonl, line 7"), for messages about it, and the object.
 
     Raises:
-        ValueError: if the file cannot be read, a line is no JSON object, or there is none.
+        IavaError: if the file cannot be read, a line is no JSON object, or there is none.
     """
     empty = True
     for number, line in enumerate(read_text(path).split("\n"), start=1):
@@ -37,28 +39,28 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            raise ValueError(f"{where}: this is no JSON, or not all of it") from None
+            raise IavaError(f"{where}: this is no JSON, or not all of it") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: a line must be one JSON object, such as {{...}}")
+            raise IavaError(f"{where}: a line must be one JSON object, such as {{...}}")
         empty = False
         yield where, row
     if empty:
-        raise ValueError(f"{path} is empty: it must have one JSON object a line")
+        raise IavaError(f"{path} is empty: it must have one JSON object a line")
 
 
 def read_text(path: Path) -> str:
     """A file's text.
 
     Raises:
-        ValueError: if it cannot be read or is no UTF-8; with file and line.
+        IavaError: if it cannot be read or is no UTF-8; with file and line.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
+        raise IavaError(f"cannot read {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: this is no UTF-8 text") from None
+        raise IavaError(f"{path}, line {line}: this is no UTF-8 text") from None
 
 
 def entries(path: Path, content: Any, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -68,14 +70,14 @@ def entries(path: Path, content: Any, part: str) -> Iterator[tuple[str, dict[str
         Where an object stands ("instances.json, images entry 3"), and the object.
 
     Raises:
-        ValueError: if there is no such list, or it holds something else.
+        IavaError: if there is no such list, or it holds something else.
     """
     if not isinstance(content, dict) or not isinstance(content.get(part), list):
-        raise ValueError(f"{path}: there is no list {part!r}")
+        raise IavaError(f"{path}: there is no list {part!r}")
     for number, row in enumerate(content[part], start=1):
         where = f"{path}, {part} entry {number}"
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: this must be an object")
+            raise IavaError(f"{where}: this must be an object")
         yield where, row
 
 
@@ -83,11 +85,11 @@ def text_of(where: str, row: dict[str, Any], key: str) -> str:
     """A row's string.
 
     Raises:
-        ValueError: if it is missing or no string.
+        IavaError: if it is missing or no string.
     """
     value = _value(where, row, key)
     if not isinstance(value, str):
-        raise ValueError(f"{where}: {key!r} is {_short(value)}: it must be a string")
+        raise IavaError(f"{where}: {key!r} is {_short(value)}: it must be a string")
     return value
 
 
@@ -95,11 +97,11 @@ def words_of(where: str, row: dict[str, Any], key: str) -> str:
     """A row's string that is not blank.
 
     Raises:
-        ValueError: if it is missing, blank or no string.
+        IavaError: if it is missing, blank or no string.
     """
     text = text_of(where, row, key)
     if not text.strip():
-        raise ValueError(f"{where}: {key!r} is {_short(text)}: it must say something")
+        raise IavaError(f"{where}: {key!r} is {_short(text)}: it must say something")
     return text
 
 
@@ -107,11 +109,11 @@ def id_of(where: str, row: dict[str, Any], key: str) -> str:
     """A row's id, a string or an integer, as a string.
 
     Raises:
-        ValueError: if it is missing or of another kind.
+        IavaError: if it is missing or of another kind.
     """
     value = _value(where, row, key)
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise ValueError(f"{where}: {key!r} is {_short(value)}: it must be a string or an integer")
+        raise IavaError(f"{where}: {key!r} is {_short(value)}: it must be a string or an integer")
     return str(value)
 
 
@@ -119,11 +121,11 @@ def texts_of(where: str, row: dict[str, Any], key: str) -> list[str]:
     """A row's list of strings.
 
     Raises:
-        ValueError: if it is missing or something else.
+        IavaError: if it is missing or something else.
     """
     value = _value(where, row, key)
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ValueError(f"{where}: {key!r} is {_short(value)}: it must be a list of strings")
+        raise IavaError(f"{where}: {key!r} is {_short(value)}: it must be a list of strings")
     return value
 
 
@@ -131,17 +133,17 @@ def yes_or_no(where: str, row: dict[str, Any], key: str) -> str:
     """A row's label, "yes" or "no", whatever its case.
 
     Raises:
-        ValueError: if it is missing or something else.
+        IavaError: if it is missing or something else.
     """
     label = text_of(where, row, key).strip().lower()
     if label not in ("yes", "no"):
-        raise ValueError(f"{where}: {key!r} is {_short(row[key])}: it must be yes or no")
+        raise IavaError(f"{where}: {key!r} is {_short(row[key])}: it must be yes or no")
     return label
 
 
 def _value(where: str, row: dict[str, Any], key: str) -> Any:
     if key not in row:
-        raise ValueError(f"{where}: {key!r} is missing")
+        raise IavaError(f"{where}: {key!r} is missing")
     return row[key]
 
 
@@ -165,8 +167,8 @@ class Unique:
         """Takes note of a name.
 
         Raises:
-            ValueError: if it was there before; says where both stand.
+            IavaError: if it was there before; says where both stand.
         """
         if name in self._seen:
-            raise ValueError(f"{where}: {self._what} {name} was there before ({self._seen[name]})")
+            raise IavaError(f"{where}: {self._what} {name} was there before ({self._seen[name]})")
         self._seen[name] = where

@@ -82,7 +82,7 @@ def asked_once(folder):
     return {(r["image"], r["question"]) for r in map(json.loads, first.read_text().splitlines())}
 
 
-@pytest.mark.parametrize("name", GRIDS.keys() & METHODS.keys())
+@pytest.mark.parametrize("name", sorted(GRIDS.keys() & METHODS.keys()))
 def test_every_method_gets_the_same_number_of_tries(name):
     tried = Search("fake", name).settings()
     assert len(tried) == BUDGET

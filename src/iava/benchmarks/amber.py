@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from iava.benchmarks import pope
+from iava.errors import IavaError
 from iava.jsonfiles import Unique, id_of, read_json, read_text, text_of, texts_of, yes_or_no
 from iava.metrics.stats import share
 from iava.words import singular, tokens
@@ -75,24 +76,24 @@ def read_annotations(path: Path) -> Annotations:
     """Reads annotations.json and, where they lie beside it, relation.json and safe_words.txt.
 
     Raises:
-        ValueError: if a file is broken or not what it should be.
+        IavaError: if a file is broken or not what it should be.
     """
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"{path}: this must be a list of annotations")
+        raise IavaError(f"{path}: this must be a list of annotations")
     by_id: dict[str, Annotation] = {}
     ids = Unique("id")
     for number, row in enumerate(rows, start=1):
         where = f"{path}, entry {number}"
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: this must be an object with id, type and truth")
+            raise IavaError(f"{where}: this must be an object with id, type and truth")
         name = id_of(where, row, "id")
         ids.add(where, name)
         by_id[name] = _annotation(where, row)
     relation, safe = path.with_name("relation.json"), path.with_name("safe_words.txt")
     associated = read_json(relation) if relation.exists() else {}
     if not isinstance(associated, dict):
-        raise ValueError(f"{relation}: this must be an object of lists of words")
+        raise IavaError(f"{relation}: this must be an object of lists of words")
     associated = {name: texts_of(str(relation), associated, name) for name in associated}
     words = read_text(safe).split() if safe.exists() else []
     return Annotations(by_id, associated, frozenset(words))
@@ -103,7 +104,7 @@ def _annotation(where: str, row: dict[str, Any]) -> Annotation:
     if kind == GENERATIVE:
         return Annotation(kind, tuple(texts_of(where, row, "truth")), tuple(texts_of(where, row, "hallu")))
     if kind not in DIMENSIONS:
-        raise ValueError(f"{where}: unknown type {kind!r}: use generative or one of {', '.join(DIMENSIONS)}")
+        raise IavaError(f"{where}: unknown type {kind!r}: use generative or one of {', '.join(DIMENSIONS)}")
     return Annotation(kind, yes_or_no(where, row, "truth"))
 
 

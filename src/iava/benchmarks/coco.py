@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from iava.benchmarks.chair import class_of, mentions
+from iava.errors import IavaError
 from iava.jsonfiles import Unique, entries, id_of, read_json, text_of
 
 Box = tuple[float, float, float, float]
@@ -33,22 +34,22 @@ def read_instances(path: Path) -> Instances:
     these maybe with bbox [x, y, width, height].
 
     Raises:
-        ValueError: if it is broken, an id stands twice, or an annotation is about an image or a category that is not
+        IavaError: if it is broken, an id stands twice, or an annotation is about an image or a category that is not
             there; with file and entry.
     """
     content = read_json(path)
     files = dict(_named(path, content, "images", "file_name"))
     if not files:
-        raise ValueError(f"{path}: 'images' is empty: there is nothing to ask about")
+        raise IavaError(f"{path}: 'images' is empty: there is nothing to ask about")
     categories = dict(_named(path, content, "categories", "name"))
     objects: dict[str, set[str]] = {image: set() for image in files}
     boxes: dict[str, dict[str, tuple[Box, ...]]] = {image: {} for image in files}
     for where, row in entries(path, content, "annotations"):
         image, category = id_of(where, row, "image_id"), id_of(where, row, "category_id")
         if image not in objects:
-            raise ValueError(f"{where}: there is no image {image} among 'images'")
+            raise IavaError(f"{where}: there is no image {image} among 'images'")
         if category not in categories:
-            raise ValueError(f"{where}: there is no category {category} among 'categories'")
+            raise IavaError(f"{where}: there is no category {category} among 'categories'")
         name = categories[category]
         objects[image].add(name)
         if "bbox" in row:
@@ -59,7 +60,7 @@ def read_instances(path: Path) -> Instances:
 def _box(where: str, box: Any) -> Box:
     numbers = isinstance(box, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in box)
     if not numbers or len(box) != 4:
-        raise ValueError(f"{where}: 'bbox' must be [x, y, width, height]")
+        raise IavaError(f"{where}: 'bbox' must be [x, y, width, height]")
     x, y, width, height = box
     return x, y, x + width, y + height
 
@@ -71,14 +72,14 @@ def chair_objects(instances: Instances, captions: Path | None) -> dict[str, set[
         captions: COCO's captions JSON: annotations {image_id, caption}. None: annotated objects only.
 
     Raises:
-        ValueError: if a category is none of COCO's 80 classes, or the captions are broken.
+        IavaError: if a category is none of COCO's 80 classes, or the captions are broken.
     """
     objects: dict[str, set[str]] = {image: set() for image in instances.objects}
     for image, names in instances.objects.items():
         for name in names:
             known = class_of(name)
             if known is None:
-                raise ValueError(f"{instances.path}: category {name!r} is none of COCO's 80 classes: CHAIR needs those")
+                raise IavaError(f"{instances.path}: category {name!r} is none of COCO's 80 classes: CHAIR needs those")
             objects[image].add(known)
     if captions is not None:
         for where, row in entries(captions, read_json(captions), "annotations"):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from iava.benchmarks import mme, textvqa
 from iava.benchmarks.task import Located, Question, Task, by_image
+from iava.errors import IavaError
 from iava.jsonfiles import Unique, id_of, text_of, texts_of, words_of, yes_or_no
 from iava.lvlm.images import read_image
 
@@ -37,16 +38,16 @@ def read_hub(benchmark: str, folder: Path) -> Task:
         folder: holds the parquet files, or has a subfolder `data` that does.
 
     Raises:
-        ValueError: if pyarrow is missing, there is no file, one is truncated or lacks a column, a label is neither yes
+        IavaError: if pyarrow is missing, there is no file, one is truncated or lacks a column, a label is neither yes
             nor no, or an id stands twice; with file and row.
     """
     files = parquet_files(benchmark, folder)
     if not files:
-        raise ValueError(f"{folder} has no parquet file, nor has {folder / 'data'}")
+        raise IavaError(f"{folder} has no parquet file, nor has {folder / 'data'}")
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise ValueError(f"{files[0]} can only be read with pyarrow: pip install pyarrow") from None
+        raise IavaError(f"{files[0]} can only be read with pyarrow: pip install pyarrow") from None
     ids = Unique("question_id")
     places: dict[str, tuple[Path, int, int]] = {}
     located: Located = []
@@ -58,7 +59,7 @@ def read_hub(benchmark: str, folder: Path) -> Task:
             places.setdefault(question.image, (file, group, index))
             located.append((where, question))
     if not located:
-        raise ValueError(f"{files[0]} has no rows")
+        raise IavaError(f"{files[0]} has no rows")
     if benchmark == "mme":
         located = mme.paired(located)
     questions = by_image([question for _, question in located])
@@ -97,7 +98,7 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, d
         lacking = [name for name in (*columns, "image") if name not in parquet.schema_arrow.names]
         groups = parquet.metadata.num_row_groups
     if lacking:
-        raise ValueError(f"{file} has no column {lacking[0]!r}: it needs {', '.join((*columns, 'image'))}")
+        raise IavaError(f"{file} has no column {lacking[0]!r}: it needs {', '.join((*columns, 'image'))}")
     number = 0
     for group in range(groups):
         with _whole(file):
@@ -112,7 +113,7 @@ def _open(column: Callable[[Path, int], Any], file: Path, group: int, index: int
         cell = column(file, group)[index].as_py()
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
-        raise ValueError(f"{file}, row {index + 1} of row group {group + 1}, has no image in it")
+        raise IavaError(f"{file}, row {index + 1} of row group {group + 1}, has no image in it")
     return read_image(data)
 
 
@@ -135,4 +136,4 @@ def _whole(file: Path) -> Iterator[None]:
         yield
     except (ArrowException, OSError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise ValueError(f"{file} is truncated or no parquet file ({reason})") from None
+        raise IavaError(f"{file} is truncated or no parquet file ({reason})") from None

@@ -12,6 +12,7 @@ from iava.benchmarks.chair import mentions
 from iava.benchmarks.coco import chair_objects, read_instances
 from iava.benchmarks.pope import CATEGORIES, build
 from iava.benchmarks.task import Located, Question, Task, by_image
+from iava.errors import IavaError
 from iava.jsonfiles import (
     Unique,
     entries,
@@ -38,7 +39,7 @@ def read_pope(files: Sequence[Path], images: Path) -> Task:
         images: the folder of the images.
 
     Raises:
-        ValueError: if a line is broken, a label is neither yes nor no, an id stands twice in a category, or an image is
+        IavaError: if a line is broken, a label is neither yes nor no, an id stands twice in a category, or an image is
             missing; with file and line.
     """
     ids = Unique("question_id")
@@ -47,7 +48,7 @@ def read_pope(files: Sequence[Path], images: Path) -> Task:
         of_file = [name for name in CATEGORIES if name in file.stem.lower()]
         for where, row in read_lines(file):
             if "category" not in row and len(of_file) != 1:
-                raise ValueError(f"{where}: 'category' is missing, and the file's name does not say it")
+                raise IavaError(f"{where}: 'category' is missing, and the file's name does not say it")
             category = text_of(where, row, "category") if "category" in row else of_file[0]
             name, image = f"{category}-{id_of(where, row, 'question_id')}", text_of(where, row, "image")
             ids.add(where, name)
@@ -70,15 +71,15 @@ def pope_lines(instances: Path, images: Path, *, per_image: int, limit: int | No
         JSON lines {question_id, image, text, label, category}, as `read_pope` takes them.
 
     Raises:
-        ValueError: if the annotations are broken, the limit is out of range, an image is missing, or an image shows so
+        IavaError: if the annotations are broken, the limit is out of range, an image is missing, or an image shows so
             many kinds of objects that too few are absent.
     """
     annotated = read_instances(instances)
     objects = {image: kinds for image, kinds in annotated.objects.items() if kinds}
     if limit is not None and not 1 <= limit <= len(objects):
-        raise ValueError(f"limit is {limit}: it must be from 1 to {len(objects)}, the images with objects in them")
+        raise IavaError(f"limit is {limit}: it must be from 1 to {len(objects)}, the images with objects in them")
     if not objects:
-        raise ValueError(f"{instances} has no objects in its images: there is nothing to ask about")
+        raise IavaError(f"{instances} has no objects in its images: there is nothing to ask about")
     drawn = set(np.random.default_rng(seed).permutation(len(objects))[:limit].tolist())
     chosen = {image for number, image in enumerate(objects) if number in drawn}
     check_images(((str(instances), annotated.files[image]) for image in objects if image in chosen), images)
@@ -97,7 +98,7 @@ def read_mme(folder: Path) -> Task:
     The texts and images of a subtask lie together, or in `questions_answers_YN` and `images`.
 
     Raises:
-        ValueError: if there is no subtask, a text has not two lines, an answer is neither yes nor no, or an image is
+        IavaError: if there is no subtask, a text has not two lines, an answer is neither yes nor no, or an image is
             missing; with file and line.
     """
     located: Located = []
@@ -108,14 +109,14 @@ def read_mme(folder: Path) -> Task:
         for text in sorted(texts.glob("*.txt")):
             located += _mme_pair(text, images, subtask, folder)
     if not located:
-        raise ValueError(f"{folder} has none of MME's folders with questions: {', '.join(mme.SUBTASKS)}")
+        raise IavaError(f"{folder} has none of MME's folders with questions: {', '.join(mme.SUBTASKS)}")
     return _task("mme", "test", mme.paired(located), folder)
 
 
 def _mme_pair(text: Path, images: Path, subtask: str, folder: Path) -> Located:
     image = next((path for end in _IMAGE_ENDINGS if (path := images / (text.stem + end)).exists()), None)
     if image is None:
-        raise ValueError(f"{text}: its image {text.stem}{{{','.join(_IMAGE_ENDINGS)}}} is missing from {images}")
+        raise IavaError(f"{text}: its image {text.stem}{{{','.join(_IMAGE_ENDINGS)}}} is missing from {images}")
     name = image.relative_to(folder).as_posix()
     located: Located = []
     for number, line in enumerate(read_text(text).split("\n"), start=1):
@@ -123,12 +124,12 @@ def _mme_pair(text: Path, images: Path, subtask: str, folder: Path) -> Located:
             where = f"{text}, line {number}"
             question, tab, answer = line.strip().rpartition("\t")
             if not tab:
-                raise ValueError(f"{where}: a line must be a question, a tab, and yes or no")
+                raise IavaError(f"{where}: a line must be a question, a tab, and yes or no")
             truth = yes_or_no(where, {"answer": answer}, "answer")
             asked = words_of(where, {"question": question.strip()}, "question")
             located.append((where, Question(name, name, subtask, asked, truth)))
     if not located:
-        raise ValueError(f"{text} is empty: MME asks two questions about each image")
+        raise IavaError(f"{text} is empty: MME asks two questions about each image")
     return located
 
 
@@ -136,7 +137,7 @@ def read_textvqa(file: Path, images: Path) -> Task:
     """TextVQA's JSON: data {question_id, image_id, question, answers}; images are named after their ids.
 
     Raises:
-        ValueError: if it is broken, an id stands twice, there are not ten answers, or an image is missing; with file
+        IavaError: if it is broken, an id stands twice, there are not ten answers, or an image is missing; with file
             and entry.
     """
     ids = Unique("question_id")
@@ -154,7 +155,7 @@ def read_chair(instances: Path, images: Path, captions: Path | None = None) -> T
     """COCO's instances JSON: one description an image that is in the folder; the truth is the list of its classes.
 
     Raises:
-        ValueError: if it is broken, or the folder has none of its images.
+        IavaError: if it is broken, or the folder has none of its images.
     """
     annotated = read_instances(instances)
     objects = chair_objects(annotated, captions)
@@ -165,7 +166,7 @@ def read_chair(instances: Path, images: Path, captions: Path | None = None) -> T
         if file in there
     ]
     if not located:
-        raise ValueError(f"{images} has none of the {len(annotated.files)} images of {instances}")
+        raise IavaError(f"{images} has none of the {len(annotated.files)} images of {instances}")
     return _task("chair", "val", located, images, lambda _, text: mentions(text))
 
 
@@ -173,7 +174,7 @@ def read_amber(queries: Path, annotations: Path, images: Path) -> Task:
     """AMBER's queries {id, image, query} with its annotations; the category is the annotation's type.
 
     Raises:
-        ValueError: if a file is broken, an id stands twice or is not annotated, or an image is missing.
+        IavaError: if a file is broken, an id stands twice or is not annotated, or an image is missing.
     """
     known = amber.read_annotations(annotations)
     ids = Unique("id")
@@ -182,7 +183,7 @@ def read_amber(queries: Path, annotations: Path, images: Path) -> Task:
         name = id_of(where, row, "id")
         ids.add(where, name)
         if name not in known.by_id:
-            raise ValueError(f"{where}: {annotations} has no question {name}")
+            raise IavaError(f"{where}: {annotations} has no question {name}")
         one = known.by_id[name]
         truth = list(one.truth) if one.type == amber.GENERATIVE else one.truth
         image, asked = text_of(where, row, "image"), words_of(where, row, "query")
@@ -197,7 +198,7 @@ def check_images(located: Iterable[tuple[str, str]], folder: Path) -> None:
         located: where an image is named, for the message, and its file name, which may have folders in it.
 
     Raises:
-        ValueError: if some are missing: which is the first, where it is named, and how many there are.
+        IavaError: if some are missing: which is the first, where it is named, and how many there are.
     """
     there: dict[Path, set[str]] = {}
     wanted: dict[str, str] = {}
@@ -210,7 +211,7 @@ def check_images(located: Iterable[tuple[str, str]], folder: Path) -> None:
             missing.append(image)
     if missing:
         more = f" ({len(missing)} of {len(wanted)} images are)" if len(missing) > 1 else ""
-        raise ValueError(f"{wanted[missing[0]]}: the image {missing[0]} is missing from {folder}{more}")
+        raise IavaError(f"{wanted[missing[0]]}: the image {missing[0]} is missing from {folder}{more}")
 
 
 def _names(folder: Path) -> set[str]:
@@ -225,7 +226,7 @@ def _task(
     read: Callable[[Question, str], Any] | None = None,
 ) -> Task:
     if not located:
-        raise ValueError(f"there are no questions of {benchmark} in it")
+        raise IavaError(f"there are no questions of {benchmark} in it")
     check_images(((where, question.image) for where, question in located), images)
     questions = by_image([question for _, question in located])
     return Task(benchmark, split, questions, lambda image: read_image(images / image), read)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from iava.benchmarks.task import Located, Question
+from iava.errors import IavaError
 
 PERCEPTION = (
     "existence",
@@ -43,10 +44,10 @@ def check_subtask(where: str, name: str) -> str:
     """The name of a subtask.
 
     Raises:
-        ValueError: if MME has no such subtask; begins with `where`.
+        IavaError: if MME has no such subtask; begins with `where`.
     """
     if name not in SUBTASKS:
-        raise ValueError(f"{where}: MME has no subtask {name!r}: use one of {', '.join(SUBTASKS)}")
+        raise IavaError(f"{where}: MME has no subtask {name!r}: use one of {', '.join(SUBTASKS)}")
     return name
 
 
@@ -60,21 +61,21 @@ def paired(located: Located) -> Located:
         The same questions; their ids are "IMAGE-1" and "IMAGE-2".
 
     Raises:
-        ValueError: if an image is asked one question, three, or the same twice; says where.
+        IavaError: if an image is asked one question, three, or the same twice; says where.
     """
     images: dict[tuple[str, str], list[tuple[str, Question]]] = {}
     numbered: Located = []
     for where, question in located:
         asked = images.setdefault((question.category, question.image), [])
         if any(question.question == other.question for _, other in asked):
-            raise ValueError(f"{where}: image {question.image} was asked this before ({asked[0][0]})")
+            raise IavaError(f"{where}: image {question.image} was asked this before ({asked[0][0]})")
         if len(asked) == 2:
-            raise ValueError(f"{where}: this is the third question about image {question.image}: MME asks two")
+            raise IavaError(f"{where}: this is the third question about image {question.image}: MME asks two")
         asked.append((where, question))
         numbered.append((where, replace(question, id=f"{question.image}-{len(asked)}")))
     for (_, image), asked in images.items():
         if len(asked) < 2:
-            raise ValueError(f"{asked[0][0]}: image {image} has one question: MME asks two about each")
+            raise IavaError(f"{asked[0][0]}: image {image} has one question: MME asks two about each")
     return numbered
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from iava.benchmarks.pope import Region, build, wording
 from iava.benchmarks.task import Question, Task, first_images
+from iava.errors import IavaError
 from iava.pocket.scenes import COLOURS, IMAGES, THINGS, Scene, load_scene
 from iava.pocket.text import colour_question, count_question, painted, position_question, positions
 from iava.words import singular, tokens
@@ -29,12 +30,12 @@ def pocket(benchmark: str, split: str, limit: int | None = None) -> Task:
         limit: only the first so many images, with the questions they have without a limit. None: all.
 
     Raises:
-        ValueError: if there is no such version or split, or the limit is below 1.
+        IavaError: if there is no such version or split, or the limit is below 1.
     """
     if benchmark not in _QUESTIONS:
-        raise ValueError(f"{benchmark} has no pocket version: use {', '.join(_QUESTIONS)}, or a folder of data")
+        raise IavaError(f"{benchmark} has no pocket version: use {', '.join(_QUESTIONS)}, or a folder of data")
     if split not in IMAGES:
-        raise ValueError(f"unknown split {split!r}: use one of {', '.join(IMAGES)}")
+        raise IavaError(f"unknown split {split!r}: use one of {', '.join(IMAGES)}")
     number = {scene.id: scene.index for scene in _scenes(split)}
     read = (lambda _, text: things_named(text)) if benchmark == "chair" else None
     task = Task(benchmark, split, _questions(benchmark, split), lambda i: load_scene(split, number[i]).render(), read)

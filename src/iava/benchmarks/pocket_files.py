@@ -5,6 +5,7 @@ from pathlib import Path
 
 from iava.benchmarks.pocket import pocket
 from iava.benchmarks.task import Task
+from iava.errors import IavaError
 from iava.files import cannot, check_folder
 from iava.pocket.scenes import IMAGES, Scene, load_scene
 from iava.pocket.text import NUMBERS, painted, plural
@@ -24,12 +25,12 @@ def write_pocket(folder: Path, split: str, limit: int | None = None) -> list[str
         The names of the data sets.
 
     Raises:
-        ValueError: if the split is unknown, the limit below 1, or the folder is in use or cannot be written.
+        IavaError: if the split is unknown, the limit below 1, or the folder is in use or cannot be written.
     """
     pope, mme = pocket("pope", split, limit), pocket("mme", split, limit)
     check_folder(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} is in use: choose a new folder for the scenes")
+        raise IavaError(f"{folder} is in use: choose a new folder for the scenes")
     try:
         _write_pope(pope, folder / "pope")
         _write_mme(mme, folder / "mme")

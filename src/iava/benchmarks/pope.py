@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from iava.benchmarks.task import Question
+from iava.errors import IavaError
 from iava.metrics.stats import share
 from iava.words import with_article
 
@@ -48,10 +49,10 @@ def build(
         Questions image by image, category by category, yes and no in turn.
 
     Raises:
-        ValueError: if per_image is below 1, or an image lacks fewer than k kinds, so that there is nothing to ask.
+        IavaError: if per_image is below 1, or an image lacks fewer than k kinds, so that there is nothing to ask.
     """
     if per_image < 1:
-        raise ValueError(f"per_image is {per_image}: it must be at least 1")
+        raise IavaError(f"per_image is {per_image}: it must be at least 1")
     frequency = Counter(kind for kinds in objects.values() for kind in kinds)
     together: Counter[tuple[str, str]] = Counter()
     for kinds in objects.values():
@@ -63,7 +64,7 @@ def build(
         present, absent = sorted(kinds), [kind for kind in universe if kind not in kinds]
         k = min(per_image, len(present))
         if len(absent) < k:
-            raise ValueError(f"image {image} lacks {len(absent)} of {len(universe)} kinds of objects: {k} are needed")
+            raise IavaError(f"image {image} lacks {len(absent)} of {len(universe)} kinds of objects: {k} are needed")
         positives = _drawn(rng, present, k)
         popular = sorted(absent, key=lambda kind: (-frequency[kind], kind))
         company = {kind: sum(together[other, kind] for other in kinds) for kind in absent}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from iava.benchmarks import amber, chair, mme, pope, textvqa
+from iava.errors import IavaError
 
 Parse = Callable[[str], str | None]
 Record = Mapping[str, Any]
@@ -55,15 +56,15 @@ def parser_of(benchmark: str, name: str | None) -> str | None:
     """The name of a benchmark's parser of yes and no; None: the default, if it has one.
 
     Raises:
-        ValueError: if there is no such parser.
+        IavaError: if there is no such parser.
     """
     known = BENCHMARKS[benchmark].parsers
     if name is None:
         return next(iter(known), None)
     if not known:
-        raise ValueError(f"--parser was given, but {benchmark} is not answered with yes or no")
+        raise IavaError(f"--parser was given, but {benchmark} is not answered with yes or no")
     if name not in known:
-        raise ValueError(f"unknown parser {name!r} for {benchmark}: use one of {', '.join(known)}")
+        raise IavaError(f"unknown parser {name!r} for {benchmark}: use one of {', '.join(known)}")
     return name
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from iava.benchmarks import hub, layouts
 from iava.benchmarks.pocket import pocket
 from iava.benchmarks.task import Task
+from iava.errors import IavaError
 
 _POPE = "the JSON lines of github.com/RUCAIBox/POPE and images/ with {}"
 SOURCES = {
@@ -52,10 +53,10 @@ def load(name: str, folder: Path) -> Task:
         folder: the data set's own.
 
     Raises:
-        ValueError: if the name is unknown, the folder lacks something, or a file is broken.
+        IavaError: if the name is unknown, the folder lacks something, or a file is broken.
     """
     if name not in SOURCES:
-        raise ValueError(f"unknown data set {name!r}: use one of {', '.join(SOURCES)}")
+        raise IavaError(f"unknown data set {name!r}: use one of {', '.join(SOURCES)}")
     benchmark, _ = SOURCES[name]
     if benchmark in hub.NAMES and hub.parquet_files(benchmark, folder):
         return hub.read_hub(benchmark, folder)
@@ -71,15 +72,15 @@ def find(name: str, folder: Path | None, split: str | None) -> Task:
         split: None: the one that is in the folder, or "test".
 
     Raises:
-        ValueError: if the name or the split is unknown, or the data set is missing or broken.
+        IavaError: if the name or the split is unknown, or the data set is missing or broken.
     """
     if folder is None:
         return pocket(name, split or "test")
     if _lacks(folder / name):
-        raise ValueError(f"there is no {name} in {folder}: {_where_to_get(name, folder / name)}")
+        raise IavaError(f"there is no {name} in {folder}: {_where_to_get(name, folder / name)}")
     task = load(name, folder / name)
     if split not in (None, task.split):
-        raise ValueError(f"unknown split {split!r}: {folder / name} has {task.split!r} only")
+        raise IavaError(f"unknown split {split!r}: {folder / name} has {task.split!r} only")
     return task
 
 
@@ -144,7 +145,7 @@ _ORIGINAL: dict[str, Callable[[Path], Task]] = {
 def _files(folder: Path, pattern: str) -> list[Path]:
     files = sorted(folder.glob(pattern))
     if not files:
-        raise ValueError(f"{folder} has no file {pattern}")
+        raise IavaError(f"{folder} has no file {pattern}")
     return files
 
 
@@ -152,4 +153,4 @@ def _images(folder: Path) -> Path:
     for name in _IMAGE_FOLDERS:
         if (folder / name).is_dir():
             return folder / name
-    raise ValueError(f"{folder} has no folder of images: {', '.join(_IMAGE_FOLDERS)}")
+    raise IavaError(f"{folder} has no folder of images: {', '.join(_IMAGE_FOLDERS)}")

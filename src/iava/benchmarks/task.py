@@ -9,6 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from iava.errors import IavaError
+
 
 @dataclass(frozen=True)
 class Question:
@@ -79,10 +81,10 @@ def first_images(task: Task, limit: int | None) -> Task:
     """A task's first so many images with all their questions; None: all.
 
     Raises:
-        ValueError: if the limit is below 1.
+        IavaError: if the limit is below 1.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}: it must be at least 1")
+        raise IavaError(f"limit is {limit}: it must be at least 1")
     return _about(task, task.images[:limit])
 
 
@@ -90,13 +92,13 @@ def shard(task: Task, number: int, count: int) -> Task:
     """Part `number` (1, 2, ...) of `count` parts of a task: every `count`-th image with all its questions.
 
     Raises:
-        ValueError: if there is no such part, or no image left for it.
+        IavaError: if there is no such part, or no image left for it.
     """
     if not 1 <= number <= count:
-        raise ValueError(f"shard is {number}/{count}: it must be from 1/{count} to {count}/{count}")
+        raise IavaError(f"shard is {number}/{count}: it must be from 1/{count} to {count}/{count}")
     images = task.images[number - 1 :: count]
     if not images:
-        raise ValueError(f"shard {number}/{count} is empty: there are {len(task.images)} images")
+        raise IavaError(f"shard {number}/{count} is empty: there are {len(task.images)} images")
     return _about(task, images)
 
 

@@ -7,6 +7,8 @@ Towards VQA Models That Can Read (arXiv 1904.08920). Answers are first made alik
 import re
 from collections.abc import Sequence
 
+from iava.errors import IavaError
+
 ANSWERS = 10
 PROMPT = "{}\nAnswer the question using a single word or phrase."
 """How a question is put: as LLaVA-1.5 does, because whole sentences are never among the answers."""
@@ -51,10 +53,10 @@ def ten_answers(where: str, answers: list[str]) -> list[str]:
     """The answers that people gave.
 
     Raises:
-        ValueError: if they are not ten; begins with `where`.
+        IavaError: if they are not ten; begins with `where`.
     """
     if len(answers) != ANSWERS:
-        raise ValueError(f"{where}: there are {len(answers)} answers: TextVQA has {ANSWERS} to each question")
+        raise IavaError(f"{where}: there are {len(answers)} answers: TextVQA has {ANSWERS} to each question")
     return answers
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from iava.cli.settings import read_value, settings_of, with_settings
+from iava.errors import IavaError
 
 
 @with_settings
@@ -42,7 +43,7 @@ def ablate(
     from iava.studies.ablate import ablate as run
 
     if what not in SETTINGS:
-        raise ValueError(f"unknown ablation {what!r}: use one of {', '.join(SETTINGS)}")
+        raise IavaError(f"unknown ablation {what!r}: use one of {', '.join(SETTINGS)}")
     data = pocket_scenes(bench, data, model)
     split = split or ("tune" if data is None else None)
     # An ablation may be on the split that the rest was tuned on: it says which.

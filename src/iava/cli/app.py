@@ -13,6 +13,7 @@ from iava.cli import ablate, bench, report, reproduce, study, tune
 from iava.cli import data as data_commands
 from iava.cli import methods as methods_command
 from iava.cli.settings import method_names, settings_of, with_settings
+from iava.errors import IavaError
 
 # Nothing here imports torch before it is needed: `iava --help` must not wait for it.
 
@@ -184,7 +185,7 @@ def evaluate(
     from iava.benchmarks.registry import BENCHMARKS
 
     if bench not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {bench!r}: use one of {', '.join(BENCHMARKS)}")
+        raise IavaError(f"unknown benchmark {bench!r}: use one of {', '.join(BENCHMARKS)}")
     controls = "greedy,apc,bias" if BENCHMARKS[bench].parsers else "greedy,apc"
     names = _names("methods", methods if methods is not None else controls + ",iava")
     from iava.cli.console import progress
@@ -196,9 +197,9 @@ def evaluate(
     from iava.reporting.report import write_report
 
     if engine not in ("local", "ray"):
-        raise ValueError(f"unknown engine {engine!r}: use local or ray")
+        raise IavaError(f"unknown engine {engine!r}: use local or ray")
     if workers is not None and engine != "ray":
-        raise ValueError("--workers was given, but only --engine ray has any")
+        raise IavaError("--workers was given, but only --engine ray has any")
     data = pocket_scenes(bench, data, model)
     given = read_tuned([Path(path) for path in tuned.split(",")] if tuned else [], names, split or "test")
     plan = Plan(
@@ -265,7 +266,7 @@ app.add_typer(data, name="data")
 def pocket_scenes(bench: str, data: Path | None, model: str) -> Path | None:
     """The folder of the data; None: the pocket scenes, which the pocket model is asked about unless told otherwise."""
     if data is None and model != "pocket":
-        raise ValueError(
+        raise IavaError(
             f"--data is missing: name the folder that holds {bench} (iava data check says what is there), or pocket "
             "for the pocket scenes"
         )
@@ -275,7 +276,7 @@ def pocket_scenes(bench: str, data: Path | None, model: str) -> Path | None:
 def _names(option: str, text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names) or len(set(names)) < len(names):
-        raise ValueError(f"{option} is {text!r}: it must be a list of different methods such as greedy,iava")
+        raise IavaError(f"{option} is {text!r}: it must be a list of different methods such as greedy,iava")
     return names
 
 
@@ -288,13 +289,13 @@ def _check_questions(questions: Sequence[str]) -> None:
 
 def _check(option: str, value: int) -> None:
     if value < 1:
-        raise ValueError(f"{option} is {value}: it must be at least 1")
+        raise IavaError(f"{option} is {value}: it must be at least 1")
 
 
 def _shard(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal()):
-        raise ValueError(f"shard is {text!r}: it must be a number and how many there are, such as 1/4")
+        raise IavaError(f"shard is {text!r}: it must be a number and how many there are, such as 1/4")
     return int(number), int(count)
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from iava.errors import IavaError
+
 
 def bench(
     out: Annotated[Path | None, typer.Option(help="A new folder for cost.json and cost.png.")] = None,
@@ -28,7 +30,7 @@ def bench(
 ) -> None:
     """Measures time, peak memory and work of methods over plain greedy generate, taking turns in one process."""
     if (out is None) == (table is None):
-        raise ValueError("name either a new folder to measure into (--out), or a cost.json to print (--table)")
+        raise IavaError("name either a new folder to measure into (--out), or a cost.json to print (--table)")
     if table is not None:
         from iava.cost.report import markdown, read_results
 
@@ -37,7 +39,7 @@ def bench(
     assert out is not None
     names = [name.strip() for name in methods.split(",") if name.strip()]
     if len(set(names)) < len(names):
-        raise ValueError(f"methods is {methods!r}: it must be a list of different methods such as greedy,iava:hide")
+        raise IavaError(f"methods is {methods!r}: it must be a list of different methods such as greedy,iava:hide")
 
     from transformers.utils import logging
 
@@ -79,4 +81,4 @@ def _numbers(option: str, text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"{option} is {text!r}: it must be a list of whole numbers such as 1,32") from None
+        raise IavaError(f"{option} is {text!r}: it must be a list of whole numbers such as 1,32") from None

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from iava.errors import IavaError
+
 
 def score(
     bench: Annotated[str, typer.Argument(help="pope, mme, textvqa, chair or amber.", show_default=False)],
@@ -73,7 +75,7 @@ def check(
     from iava.benchmarks.sources import check as check_all
 
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name the folder that holds a folder for each data set")
+        raise IavaError(f"{folder} is a file: name the folder that holds a folder for each data set")
     found = check_all(folder)
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
@@ -85,7 +87,7 @@ def check(
             console.print(f"{one.name:<12} {one.state:<8} {one.detail}", markup=False)
     broken = [one.name for one in found if one.state == "broken"]
     if broken:
-        raise ValueError(f"{', '.join(broken)} in {folder} cannot be used as it is")
+        raise IavaError(f"{', '.join(broken)} in {folder} cannot be used as it is")
 
 
 def build_pope(

@@ -32,7 +32,7 @@ def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
         model: the model's name.
 
     Raises:
-        ValueError: if the folder holds another run or cannot be written.
+        IavaError: if the folder holds another run or cannot be written.
     """
     console = terminal()
     plain = console.color_system is None

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from iava.errors import IavaError
+
 
 def report(
     folders: Annotated[
@@ -16,7 +18,7 @@ def report(
     from iava.files import check_file
 
     if out.suffix != ".html":
-        raise ValueError(f"out is {out}: it must end in .html; .md and .tex go beside it")
+        raise IavaError(f"out is {out}: it must end in .html; .md and .tex go beside it")
     check_file(out)
     from iava.evaluation.runs import read_runs
     from iava.reporting.report import write_report

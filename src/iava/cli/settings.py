@@ -10,6 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
+from iava.errors import IavaError
+
 # What the parameter `settings` of a command becomes.
 OPTIONS: dict[str, Any] = {
     "top_i": Annotated[
@@ -77,7 +79,7 @@ def read_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip() or not value.strip():
-            raise ValueError(f"{option} is {pair!r}: write NAME=VALUE, such as alpha=0.5 or iava.alpha=0.5")
+            raise IavaError(f"{option} is {pair!r}: write NAME=VALUE, such as alpha=0.5 or iava.alpha=0.5")
         method, dot, setting = key.strip().rpartition(".")
         found[f"{method}{dot}{setting.replace('-', '_')}"] = value.strip()
     return found
@@ -92,7 +94,7 @@ def settings_of(names: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Se
             method counts more than what is said of all, and later ones count more than earlier ones.
 
     Raises:
-        ValueError: if a method or setting is unknown, or a value out of range.
+        IavaError: if a method or setting is unknown, or a value out of range.
     """
     from iava.methods import METHODS, check_settings
 
@@ -104,12 +106,12 @@ def settings_of(names: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Se
         method, _, setting = key.rpartition(".")
         option = "--" + key.replace("_", "-") if key in OPTIONS else f"--set {key}"
         if method and method not in names:
-            raise ValueError(f"{option} was given, but {method!r} is not among the methods: {', '.join(names)}")
+            raise IavaError(f"{option} was given, but {method!r} is not among the methods: {', '.join(names)}")
         having = [name for name in ([method] if method else names) if setting in known[name]]
         if not having:
             there = dict.fromkeys(setting for name in ([method] if method else names) for setting in known[name])
             use = f"use one of {', '.join(there)}" if there else "there is none"
-            raise ValueError(f"{option} was given, but {method or ', '.join(names)} has no such setting: {use}")
+            raise IavaError(f"{option} was given, but {method or ', '.join(names)} has no such setting: {use}")
         for name in having:
             hint = hints_of(METHODS[name])[setting]
             chosen[name][setting] = read_value(value, hint) if isinstance(value, str) else value

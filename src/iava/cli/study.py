@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from iava.cli.settings import settings_of, with_settings
+from iava.errors import IavaError
 
 STUDIES = ("auto", "wording", "regions", "negatives", "centred")
 
@@ -40,11 +41,11 @@ def study(
 ) -> None:
     """Answers one of the paper's open questions with numbers; can be stopped and called again."""
     if what not in STUDIES:
-        raise ValueError(f"unknown study {what!r}: use one of {', '.join(STUDIES)}")
+        raise IavaError(f"unknown study {what!r}: use one of {', '.join(STUDIES)}")
     if (instances is None) != (images is None):
-        raise ValueError("--instances and --images belong together: give both, or neither")
+        raise IavaError("--instances and --images belong together: give both, or neither")
     if instances is not None and (what != "regions" or data is not None or split is not None):
-        raise ValueError("--instances is for regions alone, and takes the place of --data and --split: leave those out")
+        raise IavaError("--instances is for regions alone, and takes the place of --data and --split: leave those out")
     from iava.cli.app import _load, pocket_scenes
     from iava.cli.console import progress
     from iava.evaluation.runner import Plan
@@ -67,7 +68,7 @@ def study(
         plan = Plan(model, {"greedy": {}, "iava": iava}, split, limit, seed, benchmark=bench, data=data)
         task = plan.task
         if not all(question.polar for question in task.questions):
-            raise ValueError(f"{bench} is not answered with yes or no alone: use pope, pope-aokvqa or pope-gqa")
+            raise IavaError(f"{bench} is not answered with yes or no alone: use pope, pope-aokvqa or pope-gqa")
     if what == "regions":
         asked(task)
     check_folder(out)

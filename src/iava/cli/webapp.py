@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from iava.cli import app as cli
+from iava.errors import IavaError
 
 
 @cli.app.command("app")
@@ -16,15 +17,15 @@ def serve(
 ) -> None:
     """Opens the explorer as an app: pick or upload a picture, ask, compare methods, keep the page."""
     if not 1 <= port <= 65535:
-        raise ValueError(f"port is {port}: it must be from 1 to 65535")
+        raise IavaError(f"port is {port}: it must be from 1 to 65535")
     try:
         import gradio  # noqa: F401
     except ImportError:
-        raise ValueError("the app needs gradio: install it with pip install 'iava[app]'") from None
+        raise IavaError("the app needs gradio: install it with pip install 'iava[app]'") from None
     lvlm = cli._load(model)
     from iava.explain.app import build
 
     try:
         build(lvlm, model).launch(server_name=host, server_port=port)
     except OSError as error:
-        raise ValueError(f"cannot listen on {host}:{port}: {error}") from None
+        raise IavaError(f"cannot listen on {host}:{port}: {error}") from None

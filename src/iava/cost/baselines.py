@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from iava.errors import IavaError
 from iava.lvlm.model import LVLM
 from iava.methods.iava import PUBLISHED_LAM
 from iava.methods.mixing import contrast
@@ -79,16 +80,16 @@ class MitigV:
     Its own call of the processor is answered with inputs that are ready, as those of all others are.
 
     Raises:
-        ValueError: if the package is not installed, or does not know the model's family.
+        IavaError: if the package is not installed, or does not know the model's family.
     """
 
     def __init__(self, lvlm: LVLM) -> None:
         if not find_spec("mitigv"):
-            raise ValueError("peer mitigv is not installed here: install mitigv==0.1.7, or leave it out")
+            raise IavaError("peer mitigv is not installed here: install mitigv==0.1.7, or leave it out")
         import mitigv
 
         if lvlm.model.config.model_type != "llava":
-            raise ValueError(f"peer mitigv knows no {lvlm.model.config.model_type}: leave it out for this shape")
+            raise IavaError(f"peer mitigv knows no {lvlm.model.config.model_type}: leave it out for this shape")
         self._ready = _Ready(lvlm.processor)
         self._vcd = mitigv.load_mitigator("vcd", model=lvlm.model, processor=self._ready, model_type="llava")
 

@@ -16,6 +16,7 @@ import torch
 
 from iava.cost.baselines import Inputs, MitigV, naive
 from iava.cost.shapes import QUESTIONS, SHAPES, picture
+from iava.errors import IavaError
 from iava.evaluation.records import circumstances, write_json
 from iava.files import check_folder
 from iava.lvlm.model import LVLM, out_of_memory
@@ -49,7 +50,7 @@ class Plan:
         dtype: of the weights; None takes float16 on a GPU and float32 elsewhere.
 
     Raises:
-        ValueError: if something is unknown or out of range.
+        IavaError: if something is unknown or out of range.
     """
 
     shape: str
@@ -64,22 +65,22 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
-            raise ValueError(f"unknown shape {self.shape!r}: use one of {', '.join(SHAPES)}")
+            raise IavaError(f"unknown shape {self.shape!r}: use one of {', '.join(SHAPES)}")
         for peer in self.peers:
             if peer not in PEERS:
-                raise ValueError(f"unknown peer {peer!r}: use one of {', '.join(PEERS)}")
+                raise IavaError(f"unknown peer {peer!r}: use one of {', '.join(PEERS)}")
         if not [*self.methods, *self.peers]:
-            raise ValueError("nothing is named that could be measured: use methods such as greedy,iava:hide")
+            raise IavaError("nothing is named that could be measured: use methods such as greedy,iava:hide")
         for name in ("tokens", "questions", "batch"):
             values = getattr(self, name)
             if not values or min(values) < 1 or len(set(values)) < len(values):
-                raise ValueError(f"{name} is {_listed(values)!r}: it must be different numbers of at least 1")
+                raise IavaError(f"{name} is {_listed(values)!r}: it must be different numbers of at least 1")
         if max(self.questions) > len(QUESTIONS):
-            raise ValueError(f"questions is {_listed(self.questions)!r}: there are {len(QUESTIONS)} at most")
+            raise IavaError(f"questions is {_listed(self.questions)!r}: there are {len(QUESTIONS)} at most")
         if self.repeats < 1:
-            raise ValueError(f"repeats is {self.repeats}: it must be at least 1")
+            raise IavaError(f"repeats is {self.repeats}: it must be at least 1")
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise ValueError(f"dtype is {self.dtype!r}: use one of {', '.join(DTYPES)}")
+            raise IavaError(f"dtype is {self.dtype!r}: use one of {', '.join(DTYPES)}")
 
     @property
     def command(self) -> str:
@@ -116,7 +117,7 @@ class Bench:
         plan: what is measured.
 
     Raises:
-        ValueError: if a method, its negative image or a peer is unknown, or a peer is not there.
+        IavaError: if a method, its negative image or a peer is unknown, or a peer is not there.
     """
 
     def __init__(self, lvlm: LVLM, plan: Plan) -> None:
@@ -182,7 +183,7 @@ def method_of(lvlm: LVLM, text: str) -> Method:
     """The method that a name such as "greedy" or "iava:hide" means.
 
     Raises:
-        ValueError: if there is none.
+        IavaError: if there is none.
     """
     name, colon, negative = text.partition(":")
     return lvlm.method(name, **({"negative": negative} if colon else {}))
@@ -223,14 +224,14 @@ def measure(plan: Plan, out: Path, advance: Advance = lambda *_: None) -> dict[s
         "cells", one for each configuration and contender (see `_cell`).
 
     Raises:
-        ValueError: if the device is not there, the folder cannot be used, or something in the plan does not fit the
+        IavaError: if the device is not there, the folder cannot be used, or something in the plan does not fit the
             shape.
     """
     device = _device(plan.device)
     dtype = getattr(torch, plan.dtype or ("float16" if device.type == "cuda" else "float32"))
     check_folder(out)
     if (out / RESULTS).exists():
-        raise ValueError(f"{out} holds a measurement already: choose another folder")
+        raise IavaError(f"{out} holds a measurement already: choose another folder")
     lvlm = SHAPES[plan.shape](device, dtype)
     bench = Bench(lvlm, plan)
     about = circumstances(lvlm.model)
@@ -356,9 +357,9 @@ def _device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device is {name!r}: it must be cpu or cuda") from None
+        raise IavaError(f"device is {name!r}: it must be cpu or cuda") from None
     if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device is {name!r}: it must be cpu or cuda")
+        raise IavaError(f"device is {name!r}: it must be cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {name!r}, but torch finds no GPU here: use cpu")
+        raise IavaError(f"device is {name!r}, but torch finds no GPU here: use cpu")
     return device

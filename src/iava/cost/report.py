@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from iava.errors import IavaError
 from iava.jsonfiles import read_json
 
 _CONFIGURATION = ("tokens", "questions", "batch")
@@ -14,11 +15,11 @@ def read_results(path: Path) -> dict[str, Any]:
     """The content of a cost.json.
 
     Raises:
-        ValueError: if it cannot be read, or is something else.
+        IavaError: if it cannot be read, or is something else.
     """
     results = read_json(path)
     if not isinstance(results, dict) or not {"command", "settings", "machine", "versions", "cells"} <= set(results):
-        raise ValueError(f"{path} holds no measurement of iava bench: name a cost.json that it wrote")
+        raise IavaError(f"{path} holds no measurement of iava bench: name a cost.json that it wrote")
     return results
 
 

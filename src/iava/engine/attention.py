@@ -19,6 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from iava.engine.probe import last_scores, weights_of
+from iava.errors import IavaError
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Call:
             hidden: (R, T) bool, see `fit`.
 
         Raises:
-            ValueError: if the kernel's mask cannot say so.
+            IavaError: if the kernel's mask cannot say so.
         """
         return self.kernel(_hiding(self.mask, self.fit(hidden)[:, None, None], self.query.shape[2]))
 
@@ -160,7 +161,7 @@ def _hiding(mask: Any, hidden: torch.Tensor, queries: int) -> torch.Tensor:
         keys = hidden.shape[-1]
         mask = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=hidden.device).tril(keys - queries)
     if not isinstance(mask, torch.Tensor) or mask.dim() != 4:
-        raise ValueError(
+        raise IavaError(
             "single layers cannot hide tokens from each other in the model's attention implementation: load the model "
             "with attn_implementation='sdpa' or 'eager'"
         )

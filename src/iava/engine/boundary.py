@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from transformers import Cache, PreTrainedModel
 
+from iava.errors import IavaError
+
 # They belong to one run of the decoder, not to what the decoder is fed.
 _RUN_ONLY = ("past_key_values", "use_cache", "input_ids")
 # What an outer model takes itself and makes its decoder's masks from; the rest goes to the decoder directly.
@@ -175,22 +177,22 @@ def check_served(model: PreTrainedModel) -> None:
     """Refuses models that have no causal decoder with image tokens in its sequence.
 
     Raises:
-        ValueError: names the reason.
+        IavaError: names the reason.
     """
     kind, config = model.config.model_type, model.config.get_text_config()
     if model.config.is_encoder_decoder or config.is_encoder_decoder:
-        raise ValueError(
+        raise IavaError(
             f"{kind} is an encoder-decoder: its image tokens are in the encoder, where the answer's tokens have no row "
             "of attention; use a model with a causal decoder"
         )
     if getattr(config, "cross_attention_layers", None):
-        raise ValueError(
+        raise IavaError(
             f"{kind} reads the image by cross-attention: there are no image tokens in the decoder's sequence to "
             "select; use a model that puts them there"
         )
     kinds = set(getattr(config, "layer_types", None) or ()) - _ATTENTION
     if kinds:
-        raise ValueError(
+        raise IavaError(
             f"{kind} has layers of another kind than attention ({', '.join(sorted(kinds))}): they have no attention to "
             "single image tokens, and their state cannot be shared; use a model whose layers all attend"
         )
@@ -227,12 +229,12 @@ def image_mask(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
         (B, S) bool.
 
     Raises:
-        ValueError: if a prompt holds no image token.
+        IavaError: if a prompt holds no image token.
     """
     mask = input_ids == model.config.image_token_id
     without = (~mask.any(dim=1)).nonzero().flatten().tolist()
     if without:
-        raise ValueError(
+        raise IavaError(
             f"prompt {without[0]} of {len(mask)} has no image tokens: build the inputs with the processor, from a "
             "prompt that has an image and the image itself"
         )

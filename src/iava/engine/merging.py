@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from iava.engine.cache import Behind, before, parts_of
+from iava.errors import IavaError
 
 
 @dataclass
@@ -103,7 +104,7 @@ def _lengthen(layer: Any, columns: int) -> Any:
         held = layer.keys.shape[2] + columns
         return min(layer.cumulative_length, layer.sliding_window - 1) if layer.is_sliding else held
     if layer.is_sliding and columns:
-        raise ValueError(
+        raise IavaError(
             "another branch is longer than the prompt, and a static cache with a sliding window has no room for it: "
             "leave out cache_implementation"
         )

@@ -20,6 +20,7 @@ from iava.engine.boundary import Prompt, capture, check_served, image_mask, prom
 from iava.engine.merging import Branch, first_rows, join
 from iava.engine.prefix_cache import Memory, may_begin_alike, read_together
 from iava.engine.probe import last_row
+from iava.errors import IavaError
 
 # A model output with `logits` and `past_key_values`; each family has a class of its own.
 Outputs = Any
@@ -240,14 +241,14 @@ def decode(
         steer: see `Twin`.
 
     Raises:
-        ValueError: if the model cannot be served, or if `past_key_values` already holds a part of the prompt: both
+        IavaError: if the model cannot be served, or if `past_key_values` already holds a part of the prompt: both
             branches must read all of it.
     """
     if others is not None or steer is not None:
         check_served(outer or model)
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
-        raise ValueError("past_key_values already holds tokens: the method must read the whole prompt, leave it out")
+        raise IavaError("past_key_values already holds tokens: the method must read the whole prompt, leave it out")
     if cache is None:
         model_kwargs["past_key_values"] = DynamicCache(config=model.get_decoder().config)
     model_kwargs["use_cache"] = True
@@ -258,7 +259,7 @@ def decode(
         generation_config.do_sample = sampling
     if model_kwargs.get("streamer") is not None:
         if generation_config.num_beams > 1:
-            raise ValueError("beam search has no tokens to stream before it ends: leave out streamer, or num_beams")
+            raise IavaError("beam search has no tokens to stream before it ends: leave out streamer, or num_beams")
         # The first that a streamer gets is the prompt.
         model_kwargs["streamer"].put(input_ids.cpu())
     mixin: Any = type(model)

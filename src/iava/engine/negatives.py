@@ -14,6 +14,7 @@ from iava.engine.boundary import Prompt, pack
 from iava.engine.columns import at_columns, right_aligned
 from iava.engine.pixels import first_of_each, painted, with_pixels
 from iava.engine.prefix import prefix_cache
+from iava.errors import IavaError
 
 
 def zeros(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
@@ -76,11 +77,11 @@ def hide(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
     The image's keys and values are the first branch's: only what follows the image is read again.
 
     Raises:
-        ValueError: if the model's image tokens depend on what follows them, or its cache lost some of them.
+        IavaError: if the model's image tokens depend on what follows them, or its cache lost some of them.
     """
     cache = prefix_cache(prompt, prompt.input_ids.shape[1])
     if cache is None:
-        raise ValueError(
+        raise IavaError(
             "negative 'hide' needs the image's keys and values to be the same whatever follows the image, and all of "
             "them in the cache: this model reads its prompt both ways, or the prompt is longer than its sliding "
             "window; use 'zeros' or 'drop'"
@@ -102,7 +103,7 @@ def pixels(prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
     """The image with the patches of its other tokens painted over, read by the vision tower again. See `zeros`.
 
     Raises:
-        ValueError: if the model's image tokens are no patches, or it is not known which.
+        IavaError: if the model's image tokens are no patches, or it is not known which.
     """
     index, valid = pack(prompt.is_image)
     kept = torch.zeros_like(prompt.is_image).scatter(1, index, valid & keep)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from iava.engine.boundary import Prompt, capture, handed
+from iava.errors import IavaError
 
 _NOT_THE_IMAGE = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_key_values", "labels"}
 
@@ -15,11 +16,11 @@ def pixel_values(prompt: Prompt) -> torch.Tensor:
     """The pixels that `generate` was given, as the processor made them.
 
     Raises:
-        ValueError: if it was given none.
+        IavaError: if it was given none.
     """
     pixels = handed(prompt.outer).get("pixel_values")
     if pixels is None:
-        raise ValueError("generate was given no pixel_values, so the image cannot be changed: leave out features")
+        raise IavaError("generate was given no pixel_values, so the image cannot be changed: leave out features")
     return pixels
 
 
@@ -81,7 +82,7 @@ def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
         keep: (T,) bool for all image tokens of the batch, in order: which stay.
 
     Raises:
-        ValueError: if a token is no patch, or it is not known which.
+        IavaError: if a token is no patch, or it is not known which.
     """
     pixels = pixel_values(prompt)
     tokens = len(keep)
@@ -91,7 +92,7 @@ def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
     side = math.isqrt(tokens // len(pixels)) if pixels.dim() == 4 else 0
     height, width = pixels.shape[-2:]
     if side == 0 or side * side * len(pixels) != tokens or height % side or width % side:
-        raise ValueError(
+        raise IavaError(
             f"negative 'pixels' needs image tokens that are patches of a square grid, but "
             f"{prompt.outer.config.model_type} makes {tokens} tokens of pixels of shape {tuple(pixels.shape)}: use "
             "'zeros', 'drop' or 'hide'"

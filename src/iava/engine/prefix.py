@@ -16,6 +16,7 @@ from transformers import DynamicCache, ProcessorMixin
 from iava.engine.boundary import Prompt, pack, run
 from iava.engine.cache import before, cache_behind, parts_of
 from iava.engine.probe import last_row, over_images
+from iava.errors import IavaError
 
 # What processors made of texts around a blank image: every method of every question asks for the same few.
 _written_by: WeakKeyDictionary[ProcessorMixin, dict[str, dict[str, Any]]] = WeakKeyDictionary()
@@ -34,7 +35,7 @@ class Instruction:
         image_token_id: the id of the model's image tokens.
 
     Raises:
-        ValueError: if the processor has no chat template.
+        IavaError: if the processor has no chat template.
     """
 
     def __init__(self, processor: ProcessorMixin, text: str, image_token_id: int) -> None:
@@ -43,7 +44,7 @@ class Instruction:
         self._image_token_id = image_token_id
         self._frames: dict[int, tuple[str, str]] = {}
         if not processor.chat_template and not self._puts_the_image_itself():
-            raise ValueError(
+            raise IavaError(
                 "the processor has no chat template, so a general instruction cannot be written: set "
                 "processor.chat_template"
             )
@@ -60,13 +61,13 @@ class Instruction:
             ids: the tokens of one prompt, without padding.
 
         Raises:
-            ValueError: if the prompt does not end as the template ends.
+            IavaError: if the prompt does not end as the template ends.
         """
         start, end = self._frame(side=1)
         last = len(ids) - ids[::-1].index(self._image_token_id)
         tail = self._letters(ids[last:])
         if not tail.endswith(end):
-            raise ValueError(
+            raise IavaError(
                 f"the prompt ends in {tail[-40:]!r} where the processor's chat template ends in {end!r}: build it with "
                 "processor.apply_chat_template(..., add_generation_prompt=True)"
             )
@@ -79,13 +80,13 @@ class Instruction:
             ids: the tokens of one prompt, without padding.
 
         Raises:
-            ValueError: if the text cannot be told from the template around it.
+            IavaError: if the text cannot be told from the template around it.
         """
         start, end = self._frame(side=0)
         first = ids.index(self._image_token_id)
         head = self._letters(ids[:first])
         if not (head.startswith(start) and head.endswith(end) and len(head) > len(start) + len(end)):
-            raise ValueError(
+            raise IavaError(
                 f"no question was found after the image, nor between {start!r} and the image: build the prompt with "
                 "processor.apply_chat_template(..., add_generation_prompt=True)"
             )
@@ -98,7 +99,7 @@ class Instruction:
             ids: the tokens of the prompt, without padding.
 
         Raises:
-            ValueError: if the text cannot be told from the template around it.
+            IavaError: if the text cannot be told from the template around it.
         """
         both = Instruction(self._processor, f"{self._text} {self._text_of(ids)}", self._image_token_id)
         both._frames = self._frames
@@ -178,7 +179,7 @@ def attention_under(prompt: Prompt, instruction: Instruction, features: torch.Te
         (B, L, heads, N) float32, as `probe.over_images` gives it.
 
     Raises:
-        ValueError: if the user's text cannot be found in a prompt.
+        IavaError: if the user's text cannot be found in a prompt.
     """
     others = _around_images(prompt, [instruction] * len(prompt.input_ids))
     if features is None and all(head is None for head, _ in others):
@@ -210,7 +211,7 @@ def rewritten(
         features: (B, N, D) what the decoder is fed for the image under them, where it depends on them.
 
     Raises:
-        ValueError: if the user's text cannot be found in a prompt.
+        IavaError: if the user's text cannot be found in a prompt.
     """
     others = _around_images(prompt, instructions)
     tails = [tail for _, tail in others if tail is not None]

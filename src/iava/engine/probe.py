@@ -16,6 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from iava.engine.boundary import check_served, image_mask, pack
+from iava.errors import IavaError
 
 # Bound to one thread and one open probe; the registered functions themselves hold no state.
 _open_rows: ContextVar[list[torch.Tensor]] = ContextVar("open_rows")
@@ -168,14 +169,14 @@ def mean_attention(attention: torch.Tensor, layers: str | Sequence[int]) -> torc
         layers: "all", or layer indices; negative ones count from the last layer.
 
     Raises:
-        ValueError: if a layer is not there.
+        IavaError: if a layer is not there.
     """
     if layers == "all":
         return attention.mean(dim=(1, 2))
     count = attention.shape[1]
     for layer in layers:
         if not -count <= int(layer) < count:
-            raise ValueError(f"layers names layer {layer}, but the model has {count}: use {-count} to {count - 1}")
+            raise IavaError(f"layers names layer {layer}, but the model has {count}: use {-count} to {count - 1}")
     return attention[:, [int(layer) for layer in layers]].mean(dim=(1, 2))
 
 
@@ -195,7 +196,7 @@ def probe(model: PreTrainedModel, *, layers: str | Sequence[int] = "all", **inpu
         number of image tokens in a prompt; a row with fewer ends in zeros.
 
     Raises:
-        ValueError: if the model cannot be served, a prompt has no image tokens, or a layer is not there.
+        IavaError: if the model cannot be served, a prompt has no image tokens, or a layer is not there.
     """
     check_served(model)
     input_ids = inputs["input_ids"]

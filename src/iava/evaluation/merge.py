@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from iava.errors import IavaError
 from iava.evaluation.records import Record, Records, write_json
 from iava.evaluation.runs import Run, read_runs
 from iava.files import cannot, check_folder
@@ -23,17 +24,17 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         What its results.json holds; its records are ordered by image and id.
 
     Raises:
-        ValueError: if a shard is missing, unfinished or there twice, they do not belong together, or `out` is in use.
+        IavaError: if a shard is missing, unfinished or there twice, they do not belong together, or `out` is in use.
     """
     first, *others = read_runs(folders)
     if others:
         which = _differing(first.settings, others[0].settings)
-        raise ValueError(f"{first.folders[0]} and {others[0].folders[0]} do not belong together: {which} differs")
+        raise IavaError(f"{first.folders[0]} and {others[0].folders[0]} do not belong together: {which} differs")
     _check_shards(first)
     methods = _methods(first)
     check_folder(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is in use: choose a new folder for the merged run")
+        raise IavaError(f"{out} is in use: choose a new folder for the merged run")
     place = {name: number for number, name in enumerate(methods)}
     records = sorted(first.records, key=lambda record: (record["image"], record["id"], place[record["method"]]))
     manifest = {**first.manifests[0], "settings": {**first.settings, "shard": None}, "shards": first.manifests}
@@ -51,12 +52,12 @@ def _check_shards(run: Run) -> None:
     for folder, manifest in zip(run.folders, run.manifests, strict=True):
         name = manifest["settings"].get("shard")
         if name is None:
-            raise ValueError(f"{folder} holds a whole run, no shard of one")
+            raise IavaError(f"{folder} holds a whole run, no shard of one")
         where[name] = folder
     count = int(next(iter(where)).split("/")[1])
     missing = [name for number in range(1, count + 1) if (name := f"{number}/{count}") not in where]
     if missing:
-        raise ValueError(f"shard {', '.join(missing)} is missing: all {count} are needed")
+        raise IavaError(f"shard {', '.join(missing)} is missing: all {count} are needed")
 
 
 def _methods(run: Run) -> dict[str, Any]:
@@ -65,14 +66,14 @@ def _methods(run: Run) -> dict[str, Any]:
     for folder in run.folders:
         path = folder / "results.json"
         if not path.exists():
-            raise ValueError(f"{folder} is not finished: call `iava eval` on it again")
+            raise IavaError(f"{folder} is not finished: call `iava eval` on it again")
         results = read_json(path)
         if "methods" not in results:
-            raise ValueError(f"{path} does not hold the results of a run")
+            raise IavaError(f"{path} does not hold the results of a run")
         found.append(results["methods"])
         if found[-1] != found[0]:
             which = _differing(found[0], found[-1])
-            raise ValueError(f"{run.folders[0]} and {folder} do not belong together: {which} was fitted otherwise")
+            raise IavaError(f"{run.folders[0]} and {folder} do not belong together: {which} was fitted otherwise")
     return found[0]
 
 

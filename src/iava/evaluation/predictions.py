@@ -7,6 +7,7 @@ from iava.benchmarks import amber, chair, mme, pope, registry, textvqa
 from iava.benchmarks.coco import chair_objects, read_instances
 from iava.benchmarks.registry import Parse
 from iava.benchmarks.task import Question
+from iava.errors import IavaError
 from iava.jsonfiles import Unique, id_of, read_lines, text_of, texts_of, yes_or_no
 
 BENCHMARKS = ("pope", "mme", "textvqa", "chair", "amber")
@@ -37,17 +38,17 @@ def score_file(
         remark if something is odd, such as empty predictions, which are scored as they are.
 
     Raises:
-        ValueError: if something is missing or given in vain, or a file is broken; with file and line.
+        IavaError: if something is missing or given in vain, or a file is broken; with file and line.
     """
     if benchmark not in BENCHMARKS:
-        raise ValueError(f"unknown benchmark {benchmark!r}: use one of {', '.join(BENCHMARKS)}")
+        raise IavaError(f"unknown benchmark {benchmark!r}: use one of {', '.join(BENCHMARKS)}")
     for option, value, wanted_by in (
         ("instances", instances, "chair"),
         ("captions", captions, "chair"),
         ("annotations", annotations, "amber"),
     ):
         if value is not None and benchmark != wanted_by:
-            raise ValueError(f"--{option} was given, but {benchmark} has no use for it: it belongs to {wanted_by}")
+            raise IavaError(f"--{option} was given, but {benchmark} has no use for it: it belongs to {wanted_by}")
     name = registry.parser_of(benchmark, parser)
     parse = registry.BENCHMARKS[benchmark].parsers[name] if name else pope.parse_word
     blank: list[str] = []
@@ -69,7 +70,7 @@ def score_file(
 
 def _needed(benchmark: str, option: str, value: Path | None) -> Path:
     if value is None:
-        raise ValueError(f"{benchmark} needs --{option}: the file that says what is in the images")
+        raise IavaError(f"{benchmark} needs --{option}: the file that says what is in the images")
     return value
 
 
@@ -121,7 +122,7 @@ def _chair(path: Path, instances: Path, captions: Path | None, blank: list[str])
         image = id_of(where, row, "image_id")
         ids.add(where, image)
         if image not in objects:
-            raise ValueError(f"{where}: {instances} has no image {image}")
+            raise IavaError(f"{where}: {instances} has no image {image}")
         said.append((image, _said(where, row, "caption", blank)))
     return dict(chair.score(said, objects))
 
@@ -134,6 +135,6 @@ def _amber(path: Path, annotations: Path, parse: Parse, blank: list[str]) -> dic
         name = id_of(where, row, "id")
         ids.add(where, name)
         if name not in known.by_id:
-            raise ValueError(f"{where}: {annotations} has no question {name}")
+            raise IavaError(f"{where}: {annotations} has no question {name}")
         responses[name] = _said(where, row, "response", blank)
     return amber.score(responses, known, parse)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from iava.errors import IavaError
 from iava.evaluation.records import Record, Records, command
 from iava.evaluation.runner import Advance, Missing, Plan, answer_image, describe, evaluate_by
 from iava.lvlm.loading import load
@@ -21,7 +22,7 @@ try:
     from ray.exceptions import RayActorError, RayTaskError
     from ray.util import ActorPool
 except ImportError:
-    raise ValueError("--engine ray needs Ray: install it with pip install 'iava[ray]'") from None
+    raise IavaError("--engine ray needs Ray: install it with pip install 'iava[ray]'") from None
 
 Settings = Mapping[str, Any]
 LIVES = 3
@@ -69,10 +70,10 @@ def evaluate_with_ray(
         As `iava.evaluation.runner.evaluate`.
 
     Raises:
-        ValueError: as `evaluate`, if there are fewer GPUs than workers, or the actors are lost again and again.
+        IavaError: as `evaluate`, if there are fewer GPUs than workers, or the actors are lost again and again.
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}: it must be at least 1")
+        raise IavaError(f"workers is {workers}: it must be at least 1")
     ours = not ray.is_initialized()
     # A cluster of our own tells nobody that it is there.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -96,7 +97,7 @@ def evaluate_with_ray(
         # What went wrong in the actor, without the trace of how it came here.
         raise error.cause from None
     except RayActorError:
-        raise ValueError(
+        raise IavaError(
             f"an actor was lost more than {LIVES} times (is its memory too small?): the same command goes on"
         ) from None
     finally:
@@ -110,7 +111,7 @@ def _actors(plan: Plan, workers: int | None, loaded: Callable[[str], LVLM]) -> l
     most = int(there.get(kind, 0))
     wanted = workers or most
     if wanted > most:
-        raise ValueError(f"workers is {wanted}: there are {most} {kind}s, and each needs one")
+        raise IavaError(f"workers is {wanted}: there are {most} {kind}s, and each needs one")
     made = ray.remote(Worker).options(
         num_gpus=int(kind == "GPU"), num_cpus=1, max_restarts=LIVES, max_task_retries=LIVES
     )

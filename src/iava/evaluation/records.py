@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from iava.errors import IavaError
 from iava.files import cannot, write_text
 
 Record = dict[str, Any]
@@ -29,7 +30,7 @@ class Records:
         path: need not exist. A last line that a killed run left unfinished is cut off.
 
     Raises:
-        ValueError: if another line is broken, or the file cannot be read or written.
+        IavaError: if another line is broken, or the file cannot be read or written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +62,7 @@ def read_records(path: Path) -> tuple[list[Record], int]:
     """The records of a file and how many bytes they take; behind them may be a line that a killed run left unfinished.
 
     Raises:
-        ValueError: if a whole line is broken, or the file cannot be read.
+        IavaError: if a whole line is broken, or the file cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -73,7 +74,7 @@ def read_records(path: Path) -> tuple[list[Record], int]:
         try:
             rows.append(json.loads(line))
         except ValueError:
-            raise ValueError(f"{path}, line {number}, is no JSON: mend it or start in a new folder") from None
+            raise IavaError(f"{path}, line {number}, is no JSON: mend it or start in a new folder") from None
     return rows, len(whole)
 
 
@@ -88,7 +89,7 @@ def open_run(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> d
         The manifest: `about` as it was when the run started, with "settings".
 
     Raises:
-        ValueError: if the folder holds a run with other settings, or cannot be written.
+        IavaError: if the folder holds a run with other settings, or cannot be written.
     """
     path = folder / "manifest.json"
     settings = json.loads(json.dumps(settings))
@@ -96,7 +97,7 @@ def open_run(folder: Path, settings: dict[str, Any], about: dict[str, Any]) -> d
         if path.exists():
             return _same_run(folder, path, settings)
         if (folder / "records.jsonl").exists():
-            raise ValueError(
+            raise IavaError(
                 f"{folder} holds records without a manifest that says what made them: choose another folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,14 +113,14 @@ def _same_run(folder: Path, path: Path, settings: dict[str, Any]) -> dict[str, A
         manifest = json.loads(path.read_text())
         there = manifest["settings"]
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is no manifest of a run: choose another folder") from None
+        raise IavaError(f"{path} is no manifest of a run: choose another folder") from None
     if there == settings:
         return manifest
     old, new = _flat(there), _flat(settings)
     # What only one of them has shows in the list of names it is missing from.
     which = [f"{key} is {old[key]} there, {new[key]} here" for key in old if key in new and old[key] != new[key]]
     differ = "; ".join(which)
-    raise ValueError(
+    raise IavaError(
         f"{folder} holds a run made with other settings ({differ}): delete it, or choose another folder (--out)"
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from iava.benchmarks.registry import BENCHMARKS
 from iava.benchmarks.task import Task, first_images
+from iava.errors import IavaError
 from iava.evaluation.records import Records
 from iava.evaluation.runner import Advance, Plan, ask_all, evaluate
 from iava.lvlm.model import LVLM
@@ -67,10 +68,10 @@ def plans(model: str, data: Path, tables: Sequence[str], *, limit: int | None, s
         seed: as in `Plan`.
 
     Raises:
-        ValueError: if a table is unknown or named twice, or nothing of it is there.
+        IavaError: if a table is unknown or named twice, or nothing of it is there.
     """
     if not tables or len(set(tables)) < len(tables) or set(tables) - set(TABLES):
-        raise ValueError(f"tables is {','.join(tables)!r}: it must be a list of {', '.join(TABLES)}")
+        raise IavaError(f"tables is {','.join(tables)!r}: it must be a list of {', '.join(TABLES)}")
     found = []
     for table in tables:
         there = [name for name in TABLES[table] if (data / name).is_dir()]
@@ -98,7 +99,7 @@ def reproduce(lvlm: LVLM, some: Sequence[Plan], folder: Path, advance: Advance =
         The runs' folders.
 
     Raises:
-        ValueError: as `evaluate`.
+        IavaError: as `evaluate`.
     """
     for plan in some:
         evaluate(lvlm, plan, folder / plan.benchmark, advance)

@@ -18,6 +18,7 @@ from PIL import Image
 from iava.benchmarks.registry import BENCHMARKS, parser_of
 from iava.benchmarks.sources import find
 from iava.benchmarks.task import Question, Task, first_images, shard
+from iava.errors import IavaError
 from iava.evaluation.records import Record, Records, circumstances, fingerprint, open_run, write_json
 from iava.lvlm.answers import Answer
 from iava.lvlm.model import LVLM, out_of_memory
@@ -48,7 +49,7 @@ class Plan:
         shard: (number, count): only that part of the images, number from 1; None: all.
 
     Raises:
-        ValueError: if something is out of range, or the constant bias has nothing to be fitted to.
+        IavaError: if something is out of range, or the constant bias has nothing to be fitted to.
     """
 
     model: str
@@ -65,17 +66,17 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.benchmark not in BENCHMARKS:
-            raise ValueError(f"unknown benchmark {self.benchmark!r}: use one of {', '.join(BENCHMARKS)}")
+            raise IavaError(f"unknown benchmark {self.benchmark!r}: use one of {', '.join(BENCHMARKS)}")
         if not self.methods:
-            raise ValueError("no method is named: use a list such as greedy,apc,bias,iava")
+            raise IavaError("no method is named: use a list such as greedy,apc,bias,iava")
         for name in ("max_new_tokens", "tune_images"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+                raise IavaError(f"{name} is {value}: it must be at least 1")
         if parser_of(self.benchmark, self.parser) is None and "bias" in self.methods:
-            raise ValueError(f"bias moves yes against no, and {self.benchmark} asks for neither: leave it out")
+            raise IavaError(f"bias moves yes against no, and {self.benchmark} asks for neither: leave it out")
         if self.fitted and set(self.methods) == {"bias"}:
-            raise ValueError("bias is fitted to the yes-rate of another method: name one, such as greedy,bias,iava")
+            raise IavaError("bias is fitted to the yes-rate of another method: name one, such as greedy,bias,iava")
 
     @property
     def fitted(self) -> bool:
@@ -103,7 +104,7 @@ class Plan:
         """All there are, before limit and shard.
 
         Raises:
-            ValueError: if they cannot be found or are broken.
+            IavaError: if they cannot be found or are broken.
         """
         return find(self.benchmark, self.data, self.split)
 
@@ -112,11 +113,11 @@ class Plan:
         """What is asked.
 
         Raises:
-            ValueError: as `questions`, and if limit or shard are out of range, or the oracle has no regions.
+            IavaError: as `questions`, and if limit or shard are out of range, or the oracle has no regions.
         """
         limited = first_images(self.questions, self.limit)
         if "oracle" in self.methods and any(question.region is None for question in limited.questions):
-            raise ValueError(f"oracle must know which region answers each question, and {self.benchmark} does not say")
+            raise IavaError(f"oracle must know which region answers each question, and {self.benchmark} does not say")
         return shard(limited, *self.shard) if self.shard else limited
 
     @cached_property
@@ -143,7 +144,7 @@ def evaluate(
         "manifest".
 
     Raises:
-        ValueError: if the folder cannot be used, or the plan names what does not exist.
+        IavaError: if the folder cannot be used, or the plan names what does not exist.
     """
 
     def ask(part: str, methods: Mapping[str, Mapping[str, Any]], records: Records, told: Callable[..., None]) -> None:
@@ -321,7 +322,7 @@ def _bias_on_tune(ask: Ask, plan: Plan, folder: Path, advance: Advance) -> float
     yes = [record["parsed"] == "yes" for record in answered if record["method"] == plan.like]
     margins = [record["yes"] - record["no"] for record in answered if record["method"] == "greedy"]
     if not yes or not margins:
-        raise ValueError(f"the bias cannot be fitted: none of the questions in {records.path} was answered")
+        raise IavaError(f"the bias cannot be fitted: none of the questions in {records.path} was answered")
     return fit_bias(margins, sum(yes) / len(yes))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iava.errors import IavaError
 from iava.evaluation.records import Record, read_records
 from iava.jsonfiles import read_json
 from iava.metrics.results import Row, rows_of
@@ -53,10 +54,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """The runs in these folders, in their order; those with equal settings are parts of one.
 
     Raises:
-        ValueError: if a folder is named twice or holds no answers, a file is broken, or two parts answer the same.
+        IavaError: if a folder is named twice or holds no answers, a file is broken, or two parts answer the same.
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError("a folder is named twice: name each once")
+        raise IavaError("a folder is named twice: name each once")
     divided: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder in folders:
         manifest = _manifest(folder)
@@ -68,12 +69,12 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
-        raise ValueError(f"{folder} holds no run (there is no {path}): name a folder that `iava eval` wrote")
+        raise IavaError(f"{folder} holds no run (there is no {path}): name a folder that `iava eval` wrote")
     manifest = read_json(path)
     settings = manifest.get("settings") if isinstance(manifest, dict) else None
     wanted = ("benchmark", "split", "model", "methods", "seed")
     if not isinstance(settings, dict) or any(key not in settings for key in wanted):
-        raise ValueError(f"{path} is no manifest of a run: name a folder that `iava eval` wrote")
+        raise IavaError(f"{path} is no manifest of a run: name a folder that `iava eval` wrote")
     return manifest
 
 
@@ -84,7 +85,7 @@ def _joined(parts: Sequence[tuple[Path, dict[str, Any]]]) -> Run:
         for record in _records(folder):
             key = (record["id"], record["method"])
             if key in whose:
-                raise ValueError(f"{whose[key]} and {folder} both hold {key[1]}'s answer to {key[0]}: name one of them")
+                raise IavaError(f"{whose[key]} and {folder} both hold {key[1]}'s answer to {key[0]}: name one of them")
             whose[key] = folder
             records.append(record)
     folders, manifests = [folder for folder, _ in parts], [manifest for _, manifest in parts]
@@ -95,10 +96,10 @@ def _records(folder: Path) -> list[Record]:
     path = folder / "records.jsonl"
     records, _ = read_records(path) if path.is_file() else ([], 0)
     if not records:
-        raise ValueError(f"{folder} holds no answers yet: let `iava eval` go on there")
+        raise IavaError(f"{folder} holds no answers yet: let `iava eval` go on there")
     for number, record in enumerate(records, start=1):
         if not isinstance(record, dict) or any(not isinstance(record.get(key), str) for key in _KEYS):
-            raise ValueError(f"{path}, line {number}, is no record: it must have {', '.join(_KEYS)}")
+            raise IavaError(f"{path}, line {number}, is no record: it must have {', '.join(_KEYS)}")
     return records
 
 
@@ -109,7 +110,7 @@ def _rows(folders: Sequence[Path], settings: Mapping[str, Any], records: Sequenc
     if path.is_file():
         results = read_json(path)
         if not isinstance(results, dict) or not isinstance(results.get("rows"), list):
-            raise ValueError(f"{path} has no rows: delete it and call `iava eval` on {folders[0]} again")
+            raise IavaError(f"{path} has no rows: delete it and call `iava eval` on {folders[0]} again")
         written = results["rows"]
     if written and len(folders) == 1:
         return written

@@ -56,7 +56,7 @@ def sweep(
         folder: gets a folder for each of them, named after method and settings.
 
     Raises:
-        ValueError: as `evaluate`.
+        IavaError: as `evaluate`.
     """
     tried = []
     for number, settings in enumerate(candidates, start=1):

@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from iava.errors import IavaError
 from iava.evaluation.records import write_json
 from iava.evaluation.runner import Advance, Plan
 from iava.evaluation.sweep import sweep
@@ -67,7 +68,7 @@ class Search:
         seed: of methods that draw tokens, and of which part of a grid is tried.
 
     Raises:
-        ValueError: if something is out of range or unknown.
+        IavaError: if something is out of range or unknown.
     """
 
     model: str
@@ -82,24 +83,24 @@ class Search:
     def __post_init__(self) -> None:
         check_settings(self.method)
         if self.split not in SPLITS:
-            raise ValueError(
+            raise IavaError(
                 f"split is {self.split!r}: settings are chosen on one of {', '.join(SPLITS)}, and reported on another"
             )
         if self.maximise not in MAXIMISED:
-            raise ValueError(f"maximise is {self.maximise!r}: it must be one of {', '.join(MAXIMISED)}")
+            raise IavaError(f"maximise is {self.maximise!r}: it must be one of {', '.join(MAXIMISED)}")
         for name, value in (("budget", self.budget), ("limit", self.limit)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}: it must be at least 1")
+                raise IavaError(f"{name} is {value}: it must be at least 1")
         if not self.grid and self.method not in GRIDS:
             known = METHODS[self.method]().settings()
             wanted = f"give --grid with some of {', '.join(known)}" if known else "it has no settings"
-            raise ValueError(f"there is no grid for {self.method}: {wanted}")
+            raise IavaError(f"there is no grid for {self.method}: {wanted}")
 
     def settings(self) -> list[dict[str, Any]]:
         """What is tried: the method's defaults, then the grid in its order; complete, each once.
 
         Raises:
-            ValueError: if a setting is unknown or a value out of range.
+            IavaError: if a setting is unknown or a value out of range.
         """
         grid = self.grid or GRIDS[self.method]
         made = METHODS[self.method]
@@ -121,7 +122,7 @@ def tune(lvlm: LVLM, search: Search, folder: Path, advance: Advance = lambda *_:
         "tried": for each its settings, metrics (fractions of 1), intervals and folder; and the first run's manifest.
 
     Raises:
-        ValueError: if the folder cannot be used.
+        IavaError: if the folder cannot be used.
     """
     candidates = search.settings()
     plan = Plan(search.model, {search.method: candidates[0]}, search.split, search.limit, search.seed)
@@ -154,7 +155,7 @@ def read_tuned(paths: Sequence[Path], names: Sequence[str], split: str) -> dict[
         split: where.
 
     Raises:
-        ValueError: if a file cannot be read, is about another method, or was tuned on the split.
+        IavaError: if a file cannot be read, is about another method, or was tuned on the split.
     """
     found: dict[str, Any] = {}
     for path in paths:
@@ -162,10 +163,10 @@ def read_tuned(paths: Sequence[Path], names: Sequence[str], split: str) -> dict[
             tuned = json.loads(path.read_text())
             method, tuned_on, best = tuned["method"], tuned["split"], dict(tuned["best"])
         except (OSError, ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no tune.json of `iava tune`") from None
+            raise IavaError(f"{path} is no tune.json of `iava tune`") from None
         if method not in names:
-            raise ValueError(f"{path} is about {method}, which is not among the methods: {', '.join(names)}")
+            raise IavaError(f"{path} is about {method}, which is not among the methods: {', '.join(names)}")
         if tuned_on == split:
-            raise ValueError(f"{path} was tuned on {split}: report on another split")
+            raise IavaError(f"{path} was tuned on {split}: report on another split")
         found |= {f"{method}.{setting}": value for setting, value in best.items()}
     return found

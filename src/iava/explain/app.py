@@ -9,6 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from iava.engine.negatives import NEGATIVES
+from iava.errors import IavaError
 from iava.explain.page import circumstances, compare, explain_page
 from iava.lvlm.images import read_image
 from iava.lvlm.model import LVLM
@@ -108,12 +109,12 @@ def _explored(
 ) -> tuple[str, str]:
     """The page in a frame, and its path for keeping it."""
     if picture is None:
-        raise ValueError("there is no picture: pick or upload one")
+        raise IavaError("there is no picture: pick or upload one")
     if not methods:
-        raise ValueError("no method is chosen: choose at least one")
+        raise IavaError("no method is chosen: choose at least one")
     lines = [line.strip() for line in questions.splitlines() if line.strip()]
     if not lines:
-        raise ValueError("there is no question: ask something, such as 'Is there a dog in the image?'")
+        raise IavaError("there is no question: ask something, such as 'Is there a dog in the image?'")
     chosen = {
         name: {key: value for key, value in given.items() if key in METHODS[name]().settings()} for name in methods
     }

@@ -32,7 +32,7 @@ def compare(
         methods: settings by a method's command-line name.
 
     Raises:
-        ValueError: as `LVLM.ask_many`.
+        IavaError: as `LVLM.ask_many`.
     """
     answers = [
         lvlm.ask_many(

@@ -14,6 +14,7 @@ from lmms_eval.models.registry_v2 import ModelManifest
 from PIL import Image
 from tqdm import tqdm
 
+from iava.errors import IavaError
 from iava.lvlm.loading import load
 
 MAX_NEW_TOKENS = 1024
@@ -41,7 +42,7 @@ class IAVAModel(lmms):
         settings: the method's, such as alpha=0.5.
 
     Raises:
-        ValueError: if the model, the method or a setting is unknown, or out of range.
+        IavaError: if the model, the method or a setting is unknown, or out of range.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class IAVAModel(lmms):
             A text a request, in their order.
 
         Raises:
-            ValueError: if a task shows no image or several, or wants tokens to be drawn or searched by beams.
+            IavaError: if a task shows no image or several, or wants tokens to be drawn or searched by beams.
         """
         texts: list[str] = []
         with tqdm(total=len(requests), disable=self.rank != 0, desc="iava") as bar:
@@ -92,14 +93,14 @@ class IAVAModel(lmms):
         for request in requests:
             question, wanted, doc_to_visual, doc_id, task, split = request.args
             if (wanted.get("temperature") or 0) > 0 or (wanted.get("num_beams") or 1) > 1:
-                raise ValueError(
+                raise IavaError(
                     f"task {task} wants tokens to be drawn or searched by beams ({wanted}), which is up to the method "
                     "here: give --gen_kwargs temperature=0,num_beams=1"
                 )
             shown = doc_to_visual(self.task_dict[task][split][doc_id])
             if len(shown) != 1 or not isinstance(shown[0], Image.Image):
                 kinds = ", ".join(type(one).__name__ for one in shown) or "nothing"
-                raise ValueError(
+                raise IavaError(
                     f"task {task} shows {kinds} with question {doc_id}: iava answers questions about one image"
                 )
             until = wanted.get("until") or []

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from iava.errors import IavaError
+
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 MAX_SIDE = 20_000
@@ -29,7 +31,7 @@ def read_image(source: ImageSource) -> Image.Image:
         A new PIL image in mode RGB.
 
     Raises:
-        ValueError: if it is missing, empty, broken, no image, larger than 20,000 pixels a side or 178 million
+        IavaError: if it is missing, empty, broken, no image, larger than 20,000 pixels a side or 178 million
             pixels in all, or more than 100 times as long as wide.
     """
     if isinstance(source, Image.Image):
@@ -40,25 +42,25 @@ def read_image(source: ImageSource) -> Image.Image:
         return _decode(source, "the image in the given bytes")
     if isinstance(source, str | os.PathLike):
         return _decode(_file_bytes(Path(source)), f"the image {os.fspath(source)!r}")
-    raise ValueError(
+    raise IavaError(
         f"an image cannot be read from {type(source).__name__}: give a path, bytes, a PIL image or an array"
     )
 
 
 def _file_bytes(path: Path) -> bytes:
     if not path.exists():
-        raise ValueError(f"there is no image at {str(path)!r}")
+        raise IavaError(f"there is no image at {str(path)!r}")
     if not path.is_file():
-        raise ValueError(f"{str(path)!r} is a folder, not an image file")
+        raise IavaError(f"{str(path)!r} is a folder, not an image file")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"the image {str(path)!r} cannot be read: {error.strerror}") from None
+        raise IavaError(f"the image {str(path)!r} cannot be read: {error.strerror}") from None
 
 
 def _decode(data: bytes, what: str) -> Image.Image:
     if not data:
-        raise ValueError(f"{what} is empty (0 bytes)")
+        raise IavaError(f"{what} is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
             # Pillow warns at half of the size that is refused here.
@@ -66,36 +68,36 @@ def _decode(data: bytes, what: str) -> Image.Image:
             image = _checked_size(Image.open(io.BytesIO(data)), what)
             return _to_rgb(image)
     except UnidentifiedImageError:
-        raise ValueError(f"{what} is not in a known image format: use JPEG, PNG, WebP, GIF, BMP or TIFF") from None
+        raise IavaError(f"{what} is not in a known image format: use JPEG, PNG, WebP, GIF, BMP or TIFF") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"{what} is too large: at most {MAX_PIXELS:,} pixels can be read") from None
+        raise IavaError(f"{what} is too large: at most {MAX_PIXELS:,} pixels can be read") from None
     except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(f"{what} is broken: {str(error).splitlines()[0]}") from None
+        raise IavaError(f"{what} is broken: {str(error).splitlines()[0]}") from None
 
 
 def _checked_size(image: Image.Image, what: str) -> Image.Image:
     width, height = image.size
     if width < 1 or height < 1:
-        raise ValueError(f"{what} has no pixels ({width} x {height})")
+        raise IavaError(f"{what} has no pixels ({width} x {height})")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise ValueError(
+        raise IavaError(
             f"{what} is too large ({width} x {height}): at most {MAX_SIDE:,} pixels a side and {MAX_PIXELS:,} in all "
             "can be read"
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ValueError(f"{what} is too narrow ({width} x {height}): one side may be {MAX_ASPECT} times the other")
+        raise IavaError(f"{what} is too narrow ({width} x {height}): one side may be {MAX_ASPECT} times the other")
     return image
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8:
-        raise ValueError(f"the image array has dtype {array.dtype}: it must be uint8, 0 to 255")
+        raise IavaError(f"the image array has dtype {array.dtype}: it must be uint8, 0 to 255")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ValueError(f"the image array has shape {array.shape}: it must be (H, W), (H, W, 3) or (H, W, 4)")
+        raise IavaError(f"the image array has shape {array.shape}: it must be (H, W), (H, W, 3) or (H, W, 4)")
     if 0 in array.shape:
-        raise ValueError(f"the image array has no pixels: its shape is {array.shape}")
+        raise IavaError(f"the image array has no pixels: its shape is {array.shape}")
     return _checked_size(Image.fromarray(np.ascontiguousarray(array)), "the image array")
 
 
@@ -106,7 +108,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         grey = np.asarray(image).astype(np.float64) * (255 / 65535)
         return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("the image has floating-point pixels, whose range is unknown: convert it to 8 bits first")
+        raise IavaError("the image has floating-point pixels, whose range is unknown: convert it to 8 bits first")
     if image.has_transparency_data:
         over_white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(over_white, image.convert("RGBA")).convert("RGB")

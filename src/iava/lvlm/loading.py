@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils.hub import resolve_revision
 
+from iava.errors import IavaError
 from iava.lvlm.model import LVLM
 
 
@@ -33,11 +34,11 @@ def load(
         The model with its processor, ready to be asked.
 
     Raises:
-        ValueError: if there is no such model, or it is not an image-text-to-text model.
+        IavaError: if there is no such model, or it is not an image-text-to-text model.
     """
     if isinstance(model, PreTrainedModel):
         if processor is None:
-            raise ValueError("a model object needs its processor: load(model, processor)")
+            raise IavaError("a model object needs its processor: load(model, processor)")
         return LVLM(_moved(model, device, dtype), processor)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = dtype or ("auto" if torch.device(device).type != "cpu" else torch.float32)
@@ -49,7 +50,7 @@ def load(
         loaded_processor = AutoProcessor.from_pretrained(source, revision=revision, backend="pil")
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise IavaError(
             f"unknown model {str(model)!r}: use 'pocket', a folder with a model, or the id of an image-text-to-text "
             f"model on the Hugging Face Hub ({reason})"
         ) from None

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from iava.engine.prefix_cache import Memory
 from iava.engine.probe import unchanged
 from iava.engine.qformer import looks
+from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.explanation import CANDIDATES, explanation, shares
 from iava.lvlm.images import ImageSource, read_image
@@ -47,7 +48,7 @@ class LVLM:
             settings: its parameters; the rest take their defaults.
 
         Raises:
-            ValueError: if the name or a parameter is unknown, or a parameter is out of range.
+            IavaError: if the name or a parameter is unknown, or a parameter is out of range.
         """
         check_settings(name, settings)
         return METHODS[name](**settings).bind(self.model, self.processor)
@@ -111,7 +112,7 @@ class LVLM:
             One answer a question, in order.
 
         Raises:
-            ValueError: if the image cannot be read, a question is blank, or a method or parameter is unknown.
+            IavaError: if the image cannot be read, a question is blank, or a method or parameter is unknown.
         """
         start = time.perf_counter()
         # Nothing is kept: prompts of one batch share what they begin with anyway.
@@ -122,7 +123,7 @@ class LVLM:
         """Reads an image, to be asked about now and later: what it costs to read is paid with the first question.
 
         Raises:
-            ValueError: if the image cannot be read.
+            IavaError: if the image cannot be read.
         """
         return Reading(self, read_image(image), Memory())
 
@@ -172,7 +173,7 @@ class LVLM:
         if isinstance(method, str):
             method = self.method(method, **settings)
         elif settings:
-            raise ValueError(f"settings ({', '.join(settings)}) belong to a method given by name, not to an object")
+            raise IavaError(f"settings ({', '.join(settings)}) belong to a method given by name, not to an object")
         else:
             method = method.bind(self.model, self.processor)
         if not questions:
@@ -211,13 +212,13 @@ class LVLM:
 
     def _check(self, questions: Sequence[str]) -> None:
         if isinstance(questions, str):
-            raise ValueError("questions is one string: give a list of questions, or use ask")
+            raise IavaError("questions is one string: give a list of questions, or use ask")
         special = [str(token) for token in self.processor.tokenizer.added_tokens_decoder.values() if token.special]
         for question in questions:
             check_question(question)
             for token in special:
                 if token in question:
-                    raise ValueError(
+                    raise IavaError(
                         f"the question contains {token!r}, which means something else to the model: leave it out"
                     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from iava.errors import IavaError
 from iava.methods.avisc import AvisC
 from iava.methods.base import Method
 from iava.methods.controls import APC, ConstantBias, Greedy, Sample
@@ -43,9 +44,9 @@ METHODS: dict[str, type[Method]] = {
 def check_settings(name: str, settings: Iterable[str] = ()) -> None:
     """Refuses a method that there is not, and names of settings that it does not have."""
     if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: use one of {', '.join(METHODS)}")
+        raise IavaError(f"unknown method {name!r}: use one of {', '.join(METHODS)}")
     known = METHODS[name]().settings()
     for setting in settings:
         if setting not in known:
             wanted = f"use one of {', '.join(known)}" if known else "it has none"
-            raise ValueError(f"method {name} has no setting {setting!r}: {wanted}")
+            raise IavaError(f"method {name} has no setting {setting!r}: {wanted}")

@@ -42,7 +42,7 @@ class AvisC(Method):
             model itself. Others need none.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        IavaError: if a parameter is out of range.
 
     Example:
         >>> model.generate(**inputs, custom_generate=AvisC(), max_new_tokens=64)

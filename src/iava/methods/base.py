@@ -14,6 +14,7 @@ from transformers.generation.utils import GenerateOutput
 from iava.engine.boundary import Prompt
 from iava.engine.multi_branch import decode
 from iava.engine.prefix_cache import Memory
+from iava.errors import IavaError
 from iava.methods.mixing import contrast as contrast
 from iava.methods.mixing import mix as mix
 from iava.methods.mixing import plausible
@@ -122,7 +123,7 @@ class Method:
         candidates = [model] if self.model is None else [model, self.model]
         outer = next((one for one in candidates if hasattr(one.config, "image_token_id")), None)
         if (self.has_second() or steers) and outer is None:
-            raise ValueError(
+            raise IavaError(
                 f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
                 f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Collection, Sequence
 
+from iava.errors import IavaError
+
 
 def check_number(name: str, value: float, *, low: float, high: float = math.inf, above: bool = False) -> None:
     """Refuses what is not a finite number from `low` (or above it) to `high`."""
@@ -14,7 +16,7 @@ def check_number(name: str, value: float, *, low: float, high: float = math.inf,
         wanted = "finite"
     if high < math.inf:
         wanted = f"{wanted} and at most {high}"
-    raise ValueError(f"{name} is {value!r}: it must be a number, {wanted}")
+    raise IavaError(f"{name} is {value!r}: it must be a number, {wanted}")
 
 
 def check_whole(name: str, value: int, *, low: int, high: float = math.inf) -> None:
@@ -22,7 +24,7 @@ def check_whole(name: str, value: int, *, low: int, high: float = math.inf) -> N
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return
     wanted = f"at least {low}" if high == math.inf else f"at least {low} and at most {high}"
-    raise ValueError(f"{name} is {value!r}: it must be a whole number, {wanted}")
+    raise IavaError(f"{name} is {value!r}: it must be a whole number, {wanted}")
 
 
 def check_contrast(alpha: float, beta: float) -> None:
@@ -34,19 +36,19 @@ def check_contrast(alpha: float, beta: float) -> None:
 def check_text(name: str, text: str, example: str) -> None:
     """Refuses what says nothing."""
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{name} is {text!r}: it must be {example}")
+        raise IavaError(f"{name} is {text!r}: it must be {example}")
 
 
 def check_question(question: str) -> None:
     """Refuses what asks nothing."""
     if not isinstance(question, str) or not question.strip():
-        raise ValueError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
+        raise IavaError(f"the question is {question!r}: ask something, such as 'Is there a dog in the image?'")
 
 
 def check_choice(name: str, value: str, choices: Collection[str]) -> None:
     """Refuses what is none of the choices."""
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
+        raise IavaError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
 
 
 def check_layers(layers: str | Sequence[int]) -> str | list[int]:
@@ -57,7 +59,7 @@ def check_layers(layers: str | Sequence[int]) -> str | list[int]:
         isinstance(layer, int) and not isinstance(layer, bool) for layer in layers
     )
     if not whole or len(layers) == 0:
-        raise ValueError(f'layers is {layers!r}: it must be "all" or layer indices such as [0, 1, -1]')
+        raise IavaError(f'layers is {layers!r}: it must be "all" or layer indices such as [0, 1, -1]')
     return [int(layer) for layer in layers]
 
 
@@ -66,7 +68,7 @@ def check_top_i(top_i: int | float | str) -> None:
     if top_i == "auto":
         return
     if isinstance(top_i, str):
-        raise ValueError(f'top_i is {top_i!r}: it must be a count such as 40, a share such as 0.2, or "auto"')
+        raise IavaError(f'top_i is {top_i!r}: it must be a count such as 40, a share such as 0.2, or "auto"')
     if isinstance(top_i, float):
         check_number("top_i", top_i, low=0, high=1, above=True)
     else:
@@ -78,5 +80,5 @@ def check_lam(lam: float | str) -> None:
     if lam == "auto":
         return
     if isinstance(lam, str):
-        raise ValueError(f'lam is {lam!r}: it must be a finite number such as 0.5, or "auto"')
+        raise IavaError(f'lam is {lam!r}: it must be a finite number such as 0.5, or "auto"')
     check_number("lam", lam, low=-math.inf)

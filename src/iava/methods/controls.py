@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.generation import LogitsProcessor, MinPLogitsWarper, TemperatureLogitsWarper, TopPLogitsWarper
 
+from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import check_number
 from iava.methods.words import yes_no_ids
@@ -95,7 +96,7 @@ class ConstantBias(Method):
 
     def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
         if self.processor is None:
-            raise ValueError("ConstantBias has no processor to find yes with: use ConstantBias(bias, processor)")
+            raise IavaError("ConstantBias has no processor to find yes with: use ConstantBias(bias, processor)")
         yes, _ = yes_no_ids(_tokenizer(self.processor))
         biased = logits.clone()
         biased[:, yes] += self.bias

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.generation.utils import GenerateOutput
 
+from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import check_text
 from iava.methods.words import says
@@ -24,7 +25,7 @@ class PromptBias(Method):
         processor: the model's processor, to check a prompt of one's own.
 
     Raises:
-        ValueError: if the hint is blank; on decoding, if a prompt does not hold it.
+        IavaError: if the hint is blank; on decoding, if a prompt does not hold it.
     """
 
     name, title = "prompt-bias", "prompt bias"
@@ -47,10 +48,10 @@ class PromptBias(Method):
 
     def __call__(self, model: PreTrainedModel, input_ids: torch.Tensor, **loop: Any) -> GenerateOutput | torch.Tensor:
         if self.processor is None:
-            raise ValueError("PromptBias has no processor to read the prompt with: use PromptBias(processor=processor)")
+            raise IavaError("PromptBias has no processor to read the prompt with: use PromptBias(processor=processor)")
         for row, ids in enumerate(input_ids):
             if not says(ids, self.hint, self.processor.tokenizer):
-                raise ValueError(
+                raise IavaError(
                     f"prompt {row} of {len(input_ids)} does not say {self.hint!r}: write it behind the question, or "
                     "let iava.load(...).ask do so"
                 )

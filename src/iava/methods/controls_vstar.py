@@ -82,7 +82,7 @@ class NoImage(Method):
         negative: how the image is masked; see `IAVA`.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        IavaError: if a parameter is out of range.
     """
 
     name, title = "no-image", "no image"

@@ -15,6 +15,7 @@ from iava.engine.negatives import NEGATIVES
 from iava.engine.prefix import Instruction, attention_under
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.qformer import features_under
+from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast, check_lam, check_layers, check_text, check_top_i
 from iava.methods.select import criteria, select_irrelevant
@@ -49,7 +50,7 @@ class IAVA(Method):
             this is the vision-language model itself. Others need none.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        IavaError: if a parameter is out of range.
 
     Example:
         >>> method = IAVA(processor, top_i=0.2)
@@ -133,7 +134,7 @@ class IAVA(Method):
 
     def _under_general(self, prompt: Prompt) -> torch.Tensor:
         if self.processor is None:
-            raise ValueError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
+            raise IavaError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
         if self._instruction is None:
             self._instruction = Instruction(self.processor, self.general, prompt.outer.config.image_token_id)
         features = features_under(prompt, self._instruction) if self.qformer == "own" else None

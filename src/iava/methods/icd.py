@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from iava.engine.boundary import Prompt
 from iava.engine.prefix import Instruction, prefixed, rewritten
 from iava.engine.qformer import features_under
+from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import check_contrast, check_text
 from iava.methods.trace import Trace
@@ -32,7 +33,7 @@ class ICD(Method):
             model itself. Others need none.
 
     Raises:
-        ValueError: if a parameter is out of range; while decoding, if the question cannot be found in a prompt.
+        IavaError: if a parameter is out of range; while decoding, if the question cannot be found in a prompt.
 
     Example:
         >>> model.generate(**inputs, custom_generate=ICD(processor), max_new_tokens=64)
@@ -62,7 +63,7 @@ class ICD(Method):
 
     def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
         if self.processor is None:
-            raise ValueError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
+            raise IavaError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
         role = Instruction(self.processor, self.prefix.strip(), prompt.outer.config.image_token_id)
         disturbed = prefixed(prompt, role)
         return rewritten(prompt, disturbed, features_under(prompt, *disturbed))

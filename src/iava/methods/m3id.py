@@ -39,7 +39,7 @@ class M3ID(Method):
             model itself. Others need none.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        IavaError: if a parameter is out of range.
 
     Example:
         >>> model.generate(**inputs, custom_generate=M3ID(), max_new_tokens=64)

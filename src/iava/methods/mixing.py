@@ -22,7 +22,7 @@ def contrast(logits: torch.Tensor, negative: torch.Tensor, *, alpha: float, beta
         (B, V) float32, -inf at implausible tokens. alpha=0, beta=0 returns `logits` exactly.
 
     Raises:
-        ValueError: if alpha or beta is out of range.
+        IavaError: if alpha or beta is out of range.
     """
     check_contrast(alpha, beta)
     return mix(logits, negative, alpha).masked_fill(~plausible(logits, beta), -math.inf)

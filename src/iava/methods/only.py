@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from iava.engine.attention import Call
 from iava.engine.layer_skip import carried
+from iava.errors import IavaError
 from iava.methods.base import Method, mix
 from iava.methods.checks import check_number, check_whole
 
@@ -46,7 +47,7 @@ class ONLY(Method):
             this is the vision-language model itself. Others need none.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        IavaError: if a parameter is out of range.
 
     Example:
         >>> model.generate(**inputs, custom_generate=ONLY(), max_new_tokens=64)
@@ -85,7 +86,7 @@ class ONLY(Method):
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.layer >= layers - 1:
-            raise ValueError(f"layer is {self.layer}, but the model has {layers} layers: use 0 to {layers - 2}")
+            raise IavaError(f"layer is {self.layer}, but the model has {layers} layers: use 0 to {layers - 2}")
 
         def give(call: Call) -> torch.Tensor:
             seen = call.scores[:, 0].isfinite()

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import ProcessorMixin
 
 from iava.engine.boundary import Prompt
+from iava.errors import IavaError
 from iava.lvlm.boxes import token_boxes
 from iava.methods.controls_vstar import NoImage
 from iava.methods.words import says
@@ -43,15 +44,13 @@ class Oracle(NoImage):
 
     def _keep(self, prompt: Prompt, valid: torch.Tensor) -> torch.Tensor:
         if self._picture is None or self.processor is None:
-            raise ValueError("oracle must be told which region answers: use `iava eval pope --model pocket`, or told")
+            raise IavaError("oracle must be told which region answers: use `iava eval pope --model pocket`, or told")
         keep = valid.clone()
         for row, there in enumerate(valid):
             boxes = token_boxes(prompt.outer, self.processor, self._picture, int(there.sum()))
             if boxes is None:
                 kind = prompt.outer.config.model_type
-                raise ValueError(
-                    f"oracle does not know where {kind}'s image tokens look: use a model whose are patches"
-                )
+                raise IavaError(f"oracle does not know where {kind}'s image tokens look: use a model whose are patches")
             for x0, y0, x1, y1 in self._region(prompt.input_ids[row], self.processor):
                 left, top, right, bottom = boxes.T
                 inside = np.logical_and.reduce([left < x1, top < y1, right > x0, bottom > y0])
@@ -61,5 +60,5 @@ class Oracle(NoImage):
     def _region(self, ids: torch.Tensor, processor: ProcessorMixin) -> Sequence[Box]:
         asked = [question for question in self._regions if says(ids, question, processor.tokenizer)]
         if not asked:
-            raise ValueError("oracle was told of other questions than the one it is asked")
+            raise IavaError("oracle was told of other questions than the one it is asked")
         return self._regions[max(asked, key=len)]

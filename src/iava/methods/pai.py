@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from iava.engine.attention import Call, steered
 from iava.engine.boundary import Prompt
 from iava.engine.negatives import text_only
+from iava.errors import IavaError
 from iava.methods.base import Method, mix
 from iava.methods.checks import check_number, check_whole
 from iava.methods.trace import Trace
@@ -38,7 +39,7 @@ class PAI(Method):
             this is the vision-language model itself. Others need none.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        IavaError: if a parameter is out of range.
 
     Example:
         >>> model.generate(**inputs, custom_generate=PAI(alpha=0.5), max_new_tokens=64)
@@ -77,7 +78,7 @@ class PAI(Method):
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.start >= layers:
-            raise ValueError(f"start is {self.start}, but the model has {layers} layers: use 0 to {layers - 1}")
+            raise IavaError(f"start is {self.start}, but the model has {layers} layers: use 0 to {layers - 1}")
         if self.alpha == 0 or second.all():
             return nullcontext()
         first = ~second

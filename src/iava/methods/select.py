@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from iava.errors import IavaError
 from iava.methods.adaptive import Rule, otsu
 from iava.methods.checks import check_lam, check_top_i
 
@@ -38,10 +39,10 @@ def select_irrelevant(
         (B, N) bool; a row may be all False.
 
     Raises:
-        ValueError: if the shapes differ, or a parameter is out of range.
+        IavaError: if the shapes differ, or a parameter is out of range.
     """
     if att_general.dim() != 2 or att_general.shape != att_query.shape:
-        raise ValueError(
+        raise IavaError(
             f"att_general is {tuple(att_general.shape)} and att_query {tuple(att_query.shape)}: both must be (B, N)"
         )
     check_top_i(top_i)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from iava.engine.attention import Call, steered
 from iava.engine.boundary import Prompt, pack
 from iava.engine.probe import over_images
+from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import check_contrast, check_number, check_whole
 from iava.methods.trace import Trace
@@ -43,7 +44,7 @@ class SID(Method):
             this is the vision-language model itself. Others need none.
 
     Raises:
-        ValueError: if a parameter is out of range.
+        IavaError: if a parameter is out of range.
 
     Example:
         >>> model.generate(**inputs, custom_generate=SID(keep=0.1), max_new_tokens=64)
@@ -113,7 +114,7 @@ class SID(Method):
         if self.early is None:
             return min(PUBLISHED_EARLY.get(model.config.model_type, 3), layers - 1)
         if self.early >= layers:
-            raise ValueError(f"early is {self.early}, but the model has {layers} layers: use 1 to {layers - 1}")
+            raise IavaError(f"early is {self.early}, but the model has {layers} layers: use 1 to {layers - 1}")
         return self.early
 
 

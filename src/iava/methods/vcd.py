@@ -38,7 +38,7 @@ class VCD(Method):
             model itself. Others need none.
 
     Raises:
-        ValueError: if a parameter is out of range; while decoding, if `generate` was given no pixels.
+        IavaError: if a parameter is out of range; while decoding, if `generate` was given no pixels.
 
     Example:
         >>> model.generate(**inputs, custom_generate=VCD(), max_new_tokens=64)

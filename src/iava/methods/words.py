@@ -3,6 +3,8 @@
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from iava.errors import IavaError
+
 
 def says(ids: torch.Tensor, text: str, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a prompt's tokens (S,) hold a text, spaces aside: tokens may or may not carry them."""
@@ -21,7 +23,7 @@ def yes_no_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]
         (yes ids, no ids), sorted, disjoint.
 
     Raises:
-        ValueError: if the tokenizer has no token for one of the two.
+        IavaError: if the tokenizer has no token for one of the two.
     """
     yes, no = (
         {
@@ -34,7 +36,7 @@ def yes_no_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]
         for word in ("Yes", "No")
     )
     if not yes or not no:
-        raise ValueError("the tokenizer has no single token for yes or for no, so the two cannot be compared")
+        raise IavaError("the tokenizer has no single token for yes or for no, so the two cannot be compared")
     return sorted(yes), sorted(no)
 
 

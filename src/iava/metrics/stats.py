@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import binomtest
 
+from iava.errors import IavaError
+
 RESAMPLES = 2000
 LEVEL = 0.95
 _CHUNK = 100  # resamples whose question weights are held at once
@@ -119,11 +121,11 @@ def bootstrap_auc(
     """95 % interval over images of the AUC of `margins` (ties count half) for telling positives from the rest.
 
     Raises:
-        ValueError: if there are only positives, or none.
+        IavaError: if there are only positives, or none.
     """
     sign = np.asarray(positive, dtype=bool)
     if sign.all() or not sign.any():
-        raise ValueError("an AUC needs questions of both truths")
+        raise IavaError("an AUC needs questions of both truths")
     order = np.argsort(margins, kind="stable")
     number, sign = numbered(clusters)[order], sign[order]
     starts = np.flatnonzero(np.diff(np.asarray(margins)[order], prepend=-np.inf) > 0)

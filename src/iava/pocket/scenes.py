@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from iava.errors import IavaError
+
 ART = Path(__file__).with_name("art.webp")
 CELL = 96  # pixels of one drawing in the art file
 SIZE = 192  # pixels of a scene's side
@@ -160,7 +162,7 @@ def load_scene(split: str, index: int) -> Scene:
     that does not belong to its context; the pairs (context, foreign thing) of "train" never appear in other splits.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
+        raise IavaError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
     rng = np.random.default_rng([WORLD_SEED, SPLITS[split], index])
     context = str(rng.choice(list(CONTEXTS)))
     styles = [HELDOUT_STYLE] if split.endswith("heldout") else [s for s in STYLES if s != HELDOUT_STYLE]

@@ -52,7 +52,7 @@ def write_report(page: Path, runs: Sequence[Run], groups: Groups = ()) -> tuple[
         The three files.
 
     Raises:
-        ValueError: if a file cannot be written.
+        IavaError: if a file cannot be written.
     """
     sections = [section(run) for run in runs]
     files = page, page.with_suffix(".md"), page.with_suffix(".tex")

@@ -92,7 +92,7 @@ def ablate(
         and the first run's manifest.
 
     Raises:
-        ValueError: if a value is out of range, or the folder cannot be used.
+        IavaError: if a value is out of range, or the folder cannot be used.
     """
     setting, (method,) = SETTINGS[what], plan.methods
     values = values or values_of(what, lvlm.model)

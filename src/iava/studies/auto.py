@@ -32,7 +32,7 @@ def auto(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: Non
         See `compare`.
 
     Raises:
-        ValueError: as `iava.evaluation.runner.evaluate`.
+        IavaError: as `iava.evaluation.runner.evaluate`.
     """
     settings = dict(plan.methods["iava"])
     others = [method.bind(lvlm.model, lvlm.processor) for method in variants(settings)]

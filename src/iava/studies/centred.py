@@ -104,7 +104,7 @@ def centred_study(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambd
         See `compare`.
 
     Raises:
-        ValueError: as `iava.evaluation.runner.evaluate`.
+        IavaError: as `iava.evaluation.runner.evaluate`.
     """
     settings = IAVAPlus(**plan.methods["iava"]).settings()
     known = all(question.region is not None for question in plan.task.questions)

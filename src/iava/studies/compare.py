@@ -44,7 +44,7 @@ def compare(
         What `iava.evaluation.runner.evaluate` returns, with "outcomes", see `outcomes`; and the table in Markdown.
 
     Raises:
-        ValueError: as `evaluate`.
+        IavaError: as `evaluate`.
     """
     results = evaluate(lvlm, plan, folder, advance, others=others)
     rows = [row for row in results["rows"] if row["category"] == "overall"]

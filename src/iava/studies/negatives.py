@@ -26,7 +26,7 @@ def negatives(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_
         See `compare`.
 
     Raises:
-        ValueError: as `iava.evaluation.runner.evaluate`.
+        IavaError: as `iava.evaluation.runner.evaluate`.
     """
     known = all(question.region is not None for question in plan.task.questions)
     methods: dict[str, dict[str, Any]] = {"greedy": {}}

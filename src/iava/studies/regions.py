@@ -22,6 +22,7 @@ from iava.benchmarks.coco import read_instances
 from iava.benchmarks.layouts import check_images
 from iava.benchmarks.pope import Region, wording
 from iava.benchmarks.task import Question, Task, first_images
+from iava.errors import IavaError
 from iava.evaluation.records import Record, Records, circumstances, fingerprint, open_run
 from iava.evaluation.runner import Advance
 from iava.lvlm.answers import Explanation
@@ -55,7 +56,7 @@ def coco_task(instances: Path, images: Path, *, limit: int | None = None, seed: 
     """Questions about what is in images, with boxes from annotations as COCO has them (see `read_instances`).
 
     Raises:
-        ValueError: if the file is broken or has no boxes, or one of the images is missing from the folder.
+        IavaError: if the file is broken or has no boxes, or one of the images is missing from the folder.
     """
     annotated = read_instances(instances)
     questions = []
@@ -63,7 +64,7 @@ def coco_task(instances: Path, images: Path, *, limit: int | None = None, seed: 
         drawn = random.Random(f"{seed} {image}").sample(sorted(kinds), min(PER_IMAGE, len(kinds)))
         questions += [Question(f"{image}-{kind}", image, "there", wording(kind), "yes", kinds[kind]) for kind in drawn]
     if not questions:
-        raise ValueError(f"{instances} has no boxes: its annotations must have 'bbox'")
+        raise IavaError(f"{instances} has no boxes: its annotations must have 'bbox'")
     files = annotated.files
     task = Task("regions", instances.name, questions, lambda image: read_image(images / files[image]))
     task = first_images(task, limit)
@@ -75,14 +76,14 @@ def asked(task: Task) -> dict[str, list[Question]]:
     """Image -> its questions about what is there, each once, whose boxes are known.
 
     Raises:
-        ValueError: if there are none.
+        IavaError: if there are none.
     """
     found: dict[str, dict[str, Question]] = {}
     for question in task.questions:
         if question.truth == "yes" and question.region:
             found.setdefault(question.image, {}).setdefault(question.question, question)
     if not found:
-        raise ValueError(f"{task.benchmark} does not say where things are: give --instances and --images")
+        raise IavaError(f"{task.benchmark} does not say where things are: give --instances and --images")
     return {image: list(questions.values()) for image, questions in found.items()}
 
 
@@ -109,7 +110,7 @@ def regions(
         "shape" (layers, heads), "attention": what `summary` says, and "manifest".
 
     Raises:
-        ValueError: if it is not known where things are or where the model's image tokens look, or the folder cannot
+        IavaError: if it is not known where things are or where the model's image tokens look, or the folder cannot
             be used.
     """
     by_image = asked(task)
@@ -147,7 +148,7 @@ def _explained(lvlm: LVLM, method: Any, picture: Image.Image, questions: Sequenc
     explanations = [answer.explanation for answer in answers if answer.explanation is not None]
     if any(explanation.boxes is None for explanation in explanations):
         kind = lvlm.model.config.model_type
-        raise ValueError(f"it is not known where {kind}'s image tokens look: use a model whose are patches")
+        raise IavaError(f"it is not known where {kind}'s image tokens look: use a model whose are patches")
     return explanations
 
 

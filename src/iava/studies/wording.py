@@ -55,7 +55,7 @@ def wording(
         See `compare`; and "generals", "spread" of accuracy over the instructions, "overlap": see `overlap`.
 
     Raises:
-        ValueError: as `iava.evaluation.runner.evaluate`.
+        IavaError: as `iava.evaluation.runner.evaluate`.
     """
     generals = {f"paraphrase {n}": text for n, text in enumerate(paraphrases, start=1)}
     generals |= {f"unrelated {n}": text for n, text in enumerate(unrelated, start=1)}
