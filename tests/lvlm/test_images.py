@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iava.lvlm.images import patch_boxes, read_image
+from iava.lvlm.images import read_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -137,17 +137,3 @@ def test_arrays_that_are_no_images():
     assert "no pixels" in refused(np.zeros((0, 3), dtype=np.uint8))
     assert "floating-point" in refused(Image.new("F", (2, 2)))
     assert refused(None).startswith("an image cannot be read from NoneType")
-
-
-def test_patch_boxes_worked_by_hand():
-    # 200 x 100 is resized to 40 x 20, of which the middle 20 x 20 is cut into 2 x 2 patches.
-    boxes = patch_boxes((200, 100), resized=(40, 20), crop=(20, 20), patch=10)
-    expected = [[50, 0, 100, 50], [100, 0, 150, 50], [50, 50, 100, 100], [100, 50, 150, 100]]
-    np.testing.assert_allclose(boxes, expected)
-    # A crop larger than the picture: the outer halves of the outer patches are padding.
-    boxes = patch_boxes((10, 10), resized=(10, 10), crop=(20, 10), patch=10)
-    np.testing.assert_allclose(boxes, [[0, 0, 5, 10], [5, 0, 10, 10]])
-    # 7 pixels hold two patches of 3; the last pixel is seen by none.
-    boxes = patch_boxes((14, 7), resized=(14, 7), crop=(14, 7), patch=3)
-    assert boxes.shape == (8, 4)
-    np.testing.assert_allclose(boxes[[0, 3, 7]], [[0, 0, 3, 3], [9, 0, 12, 3], [9, 3, 12, 6]])

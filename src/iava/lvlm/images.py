@@ -1,4 +1,4 @@
-"""Reading images: whatever a user has becomes one RGB picture, or one line that says why not."""
+"""Reading an image from any source as RGB, or one line that says why it cannot be read."""
 
 import io
 import os
@@ -13,11 +13,11 @@ from iava.errors import IavaError
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 MAX_SIDE = 20_000
-"""Pixels; wider or higher images are refused."""
+"""Largest width and height, in pixels."""
 MAX_PIXELS = 178_000_000
-"""Width times height; Pillow itself refuses a little more."""
+"""Largest width times height."""
 MAX_ASPECT = 100
-"""Longer side over shorter: processors enlarge the shorter side to hundreds of pixels, and the longer with it."""
+"""Largest ratio of the sides. Processors enlarge the shorter side to hundreds of pixels, and the longer with it."""
 
 
 def read_image(source: ImageSource) -> Image.Image:
@@ -113,26 +113,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         over_white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(over_white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
-
-
-def patch_boxes(size: tuple[int, int], *, resized: tuple[int, int], crop: tuple[int, int], patch: int) -> np.ndarray:
-    """Where the patches lie in a picture that was resized, cropped around its centre and cut into squares.
-
-    Args:
-        size: (width, height) of the original, in pixels.
-        resized: (width, height) after resizing.
-        crop: (width, height) cut out of its centre; what lies outside the resized picture is padding.
-        patch: side of a patch; pixels on the right and at the bottom that fill no patch are seen by none.
-
-    Returns:
-        (patches, 4) float (x0, y0, x1, y1) in original pixels, row by row, clipped to the picture.
-    """
-    edges = []
-    for length, small, cut in zip(size, resized, crop, strict=True):
-        in_crop = np.arange(cut // patch + 1) * patch
-        edges.append(((in_crop + (small - cut) // 2) * length / small).clip(0, length))
-    x, y = edges
-    columns, rows = len(x) - 1, len(y) - 1
-    x0, y0 = np.tile(x[:-1], rows), np.repeat(y[:-1], columns)
-    x1, y1 = np.tile(x[1:], rows), np.repeat(y[1:], columns)
-    return np.stack([x0, y0, x1, y1], axis=1)

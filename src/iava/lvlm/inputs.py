@@ -1,4 +1,4 @@
-"""What a model is fed for questions about one image, which is looked at once."""
+"""The inputs of `generate` for prompts about one image, which the vision tower encodes once."""
 
 import copy
 import inspect
@@ -11,33 +11,33 @@ from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
 
 
 class Inputs:
-    """Makes a model's inputs from prompts about one image; what the vision tower makes of it is kept.
+    """Builds the inputs of prompts about one image, and keeps the image's features.
 
     Args:
-        model: the model.
+        model: the vision-language model.
         processor: its processor.
         picture: the image, RGB.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, picture: Image.Image) -> None:
+        self.picture = picture
         self._model: Any = model
-        self._picture = picture
         self._features: Any = None
         self._processor: Any = copy.copy(processor)
-        self._processor.image_processor = _Once(self._processor.image_processor)
+        self._processor.image_processor = _OneImage(self._processor.image_processor)
 
     def of(self, prompts: Sequence[str], *, pixels: bool) -> dict[str, Any]:
-        """The inputs of a batch, ready for `generate`.
+        """Builds the inputs of one batch.
 
         Args:
-            prompts: as the model reads them.
-            pixels: whether the image's pixels are wanted where what the vision tower made of them would do.
+            prompts: rendered by the chat template.
+            pixels: whether the pixels are needed where the image's features would do.
         """
-        features = None if pixels else self._seen(prompts[0])
+        features = None if pixels else self._image_features(prompts[0])
         inputs = self._processor(
             text=prompts,
             # One list for each prompt: some processors take a flat list for the images of one prompt.
-            images=[[self._picture] for _ in prompts],
+            images=[[self.picture] for _ in prompts],
             padding=True,
             padding_side="left",
             return_tensors="pt",
@@ -56,45 +56,45 @@ class Inputs:
             made["mm_encoder_outputs"] = {"image": _repeated(features, len(prompts))}
         return made
 
-    def _seen(self, prompt: str) -> Any:
-        """What the vision tower makes of the image, or None for models that must be given the pixels each time."""
+    def _image_features(self, prompt: str) -> Any:
+        """The vision tower's output, or None for models that need the pixels in each call."""
         model = self._model
-        # InstructBLIP and BLIP-2 have a generate of their own, which reads the image itself.
+        # InstructBLIP and BLIP-2 override generate, which encodes the image itself.
         if type(model).generate is not GenerationMixin.generate or not model._supports_mm_encoder_outputs():
             return None
         if self._features is None:
-            one = self._processor(text=[prompt], images=[[self._picture]], return_tensors="pt")
+            one = self._processor(text=[prompt], images=[[self.picture]], return_tensors="pt")
             one = one.to(model.device, dtype=model.dtype)
-            read = model.base_model.get_image_features
-            wanted = [name for name in inspect.signature(read).parameters if name in one]
+            encode = model.base_model.get_image_features
+            wanted = [name for name in inspect.signature(encode).parameters if name in one]
             with torch.no_grad():
-                self._features = read(**{name: one[name] for name in wanted}, return_dict=True)
+                self._features = encode(**{name: one[name] for name in wanted}, return_dict=True)
         return self._features
 
 
-class _Once:
-    """An image processor that is given one picture, once or several times, and looks at it once."""
+class _OneImage:
+    """An image processor that always gets the same image and processes it once."""
 
     def __init__(self, image_processor: Any) -> None:
         self._image_processor = image_processor
-        self._made: Any = None
+        self._processed: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._image_processor, name)
 
     def __call__(self, images: list, **settings: Any) -> Any:
-        if self._made is None:
-            self._made = self._image_processor(images[:1], **settings)
-        several = {name: _times(value, len(images)) for name, value in self._made.items()}
-        return type(self._made)(several)
+        if self._processed is None:
+            self._processed = self._image_processor(images[:1], **settings)
+        repeated = {name: _times(value, len(images)) for name, value in self._processed.items()}
+        return type(self._processed)(repeated)
 
 
 def _repeated(features: Any, times: int) -> Any:
-    """One image's features as those of several equal images."""
-    several = {"pooler_output": _times(features.pooler_output, times)}
+    """The features of several equal images, from those of one."""
+    repeated = {"pooler_output": _times(features.pooler_output, times)}
     if "deepstack_features" in features:
-        several["deepstack_features"] = [_times(layer, times) for layer in features.deepstack_features]
-    return type(features)(**several)
+        repeated["deepstack_features"] = [_times(layer, times) for layer in features.deepstack_features]
+    return type(features)(**repeated)
 
 
 def _times(value: Any, times: int) -> Any:
