@@ -1,6 +1,6 @@
 """An answer, and the explanation of how the method arrived at it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,8 @@ class Answer:
         logits: (V,) float32, the first step's combined logits before the plausibility constraint.
         explanation: if it was asked for.
         selected: share of the image tokens that the method selected. None where it selects none.
+        generation: settings of `generate` that the call asked for beyond the method's.
+        note: what else is to be known, such as that there was no image; None where there is nothing.
     """
 
     text: str
@@ -83,3 +85,5 @@ class Answer:
     logits: torch.Tensor
     explanation: Explanation | None = None
     selected: float | None = None
+    generation: dict[str, Any] = field(default_factory=dict)
+    note: str | None = None

@@ -1,4 +1,4 @@
-"""Decoding a batch of questions about one image, and halving the batch when memory is full."""
+"""Decoding a batch of conversations, and halving the batch when memory is full."""
 
 import sys
 import time
@@ -16,27 +16,44 @@ from iava.engine.probe import unchanged
 from iava.engine.qformer import looks
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
+from iava.lvlm.conversation import Conversation, prompt_text
 from iava.lvlm.explanation import CANDIDATES, explanation, selected_shares
+from iava.lvlm.generation import (
+    Generation,
+    asked_settings,
+    checkpoint_settings,
+    end_tokens,
+    evaluation_mode,
+    generation_config,
+)
 from iava.lvlm.inputs import Inputs
 from iava.methods import METHODS, check_settings
 from iava.methods.base import Method
-from iava.methods.checks import check_question, check_whole
+from iava.methods.checks import check_whole
 from iava.methods.trace import Trace
+
+NO_IMAGE = "no image: decoded plainly, because the method has nothing to contrast"
+"""The note of an answer to a conversation that shows nothing."""
+
+
+class OutOfMemoryError(IavaError, RuntimeError):
+    """A single conversation does not fit into memory."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """How questions are answered; see `LVLM.ask_many` for the fields."""
+    """How conversations are answered; see `LVLM.ask_many` for the fields."""
 
     method: str | Method
     max_new_tokens: int
     explain: bool
     seed: int | None
+    generation: Generation = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class BatchDecoder:
-    """Decodes batches of questions with one model.
+    """Decodes batches of conversations with one model.
 
     Args:
         model: the vision-language model.
@@ -46,99 +63,139 @@ class BatchDecoder:
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         self.model: Any = model
         self.processor: Any = processor
-        self._warned = False
+        self._said: set[str] = set()
 
     def method(self, name: str, settings: Mapping[str, Any]) -> Method:
         """Builds a method for this model; see `LVLM.method`."""
         check_settings(name, settings)
         return METHODS[name](**settings).bind(self.model, self.processor)
 
-    def prompt(self, question: str) -> str:
-        """Renders a question about one image; see `LVLM.prompt`."""
-        if not self.processor.chat_template:
-            # The processors of InstructBLIP, BLIP-2 and PaliGemma put the image before the text.
-            return question
-        turn: Any = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
-        return self.processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
-
     def answers(
-        self, inputs: Inputs, cache: Memory | None, questions: Sequence[str], request: Request, start: float
+        self,
+        inputs: Inputs,
+        cache: Memory | None,
+        conversations: Sequence[Conversation],
+        request: Request,
+        start: float,
     ) -> list[Answer]:
-        """Answers the questions in one batch. A batch that does not fit into memory is halved.
+        """Answers conversations, each on its own, in one batch; a batch that does not fit into memory is halved.
+
+        Conversations without an image are decoded plainly, in a batch of their own.
 
         Args:
-            inputs: of the image that is asked about.
-            cache: prefix cache of that image; None keeps nothing.
-            questions: without a template around them.
-            request: how they are answered.
+            inputs: builds the inputs of these conversations.
+            cache: prefix cache of their image; None keeps nothing.
+            conversations: what is answered.
+            request: how.
             start: `time.perf_counter()` when the call began.
 
         Raises:
             IavaError: see `LVLM.ask_many`.
         """
-        try:
-            return self._batch(inputs, cache, questions, request, start)
-        except RuntimeError as error:
-            if len(questions) < 2 or not out_of_memory(error):
-                raise
-        # Outside the handler: its traceback keeps the tensors that filled the memory.
-        if not self._warned:
-            print("iava: out of memory: the questions of an image are asked in smaller batches", file=sys.stderr)
-            self._warned = True
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        half = len(questions) // 2
-        # With one seed for both, the halves would draw the same numbers.
-        later = request if request.seed is None else replace(request, seed=request.seed + half)
-        first = self.answers(inputs, cache, questions[:half], request, start)
-        return first + self.answers(inputs, cache, questions[half:], later, time.perf_counter())
-
-    def _batch(
-        self, inputs: Inputs, cache: Memory | None, questions: Sequence[str], request: Request, start: float
-    ) -> list[Answer]:
-        self._check(questions)
         check_whole("max_new_tokens", request.max_new_tokens, low=1)
         method = self._bound(request)
-        if not questions:
-            return []
-        asked = [method.reword(question.strip()) for question in questions]
-        self._check(asked)
-        batch = inputs.of([self.prompt(question) for question in asked], pixels=method.reads_pixels)
+        self._say_settings(request)
+        rewordings = [one.asking(method.reword(one.question), *one.question_texts[1:]) for one in conversations]
+        for one in rewordings:
+            self._check(one)
+        answers: dict[int, Answer] = {}
+        for shows in (True, False):
+            rows = [number for number, one in enumerate(rewordings) if bool(one.images) == shows]
+            if rows:
+                run = partial(self._batch, inputs, cache) if shows else self._plain_batch
+                found = self._halved(run, [rewordings[row] for row in rows], method, request, start)
+                answers |= dict(zip(rows, found, strict=True))
+        return [answers[row] for row in range(len(rewordings))]
+
+    def _halved(
+        self, run: Any, conversations: list[Conversation], method: Method, request: Request, start: float
+    ) -> list[Answer]:
+        """The answers of one batch or, where memory does not hold it, of its halves."""
+        try:
+            return run(conversations, method, request, start)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the handler: its traceback keeps the tensors that filled the memory.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(conversations) == 1:
+            raise OutOfMemoryError(
+                "out of memory, even for one question alone: use a smaller image, fewer new tokens or a quantized model"
+            )
+        self._say("out of memory: the questions of an image are asked in smaller batches")
+        half = len(conversations) // 2
+        # With one seed for both, the halves would draw the same numbers.
+        later = request if request.seed is None else replace(request, seed=request.seed + half)
+        first = self._halved(run, conversations[:half], method, request, start)
+        return first + self._halved(run, conversations[half:], method, later, time.perf_counter())
+
+    def _batch(
+        self,
+        inputs: Inputs,
+        cache: Memory | None,
+        conversations: list[Conversation],
+        method: Method,
+        request: Request,
+        start: float,
+    ) -> list[Answer]:
+        texts = [prompt_text(self.processor, one) for one in conversations]
+        batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if request.explain else 0)
         watch: AbstractContextManager[list[torch.Tensor]] = looks(self.model) if request.explain else nullcontext([])
+        with watch as cross_attention:
+            new = self._generated(batch, partial(method, trace=trace, memory=cache), request)
+        selected = selected_shares(trace, len(conversations))
+        answers = self._made(new, method, trace, request, start)
+        answers = [replace(answer, selected=share) for answer, share in zip(answers, selected, strict=True)]
+        if not request.explain:
+            return answers
+        explained = []
+        for row, (answer, one) in enumerate(zip(answers, conversations, strict=True)):
+            steps = min(len(answer.tokens) + 1, new.shape[1])
+            picture = one.images[0] if len(one.images) == 1 else None
+            found = explanation(self.model, self.processor, picture, trace, cross_attention, row, steps)
+            explained.append(replace(answer, explanation=found))
+        return explained
+
+    def _plain_batch(
+        self, conversations: list[Conversation], method: Method, request: Request, start: float
+    ) -> list[Answer]:
+        """Answers conversations without an image, by drawing tokens if the method does, else greedily."""
+        texts = [prompt_text(self.processor, one) for one in conversations]
+        batch = Inputs(self.model, self.processor).of(texts, pixels=True)
+        plain = METHODS["sample" if method.sampling else "greedy"]().bind(self.model, self.processor)
+        trace = Trace(top=CANDIDATES if request.explain else 0)
+        new = self._generated(batch, partial(plain, trace=trace), request)
+        return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]
+
+    def _generated(self, batch: dict[str, Any], method: Any, request: Request) -> torch.Tensor:
+        """(B, T) the new tokens."""
+        limit = request.max_new_tokens
+        config = generation_config(self.model, self.processor.tokenizer, limit, request.generation)
         seeded = request.seed is not None
-        with unchanged(self.model), watch as cross_attention, torch.random.fork_rng(enabled=seeded):
+        with evaluation_mode(self.model), unchanged(self.model), torch.random.fork_rng(enabled=seeded):
             if request.seed is not None:
                 torch.manual_seed(request.seed)
-            sequences = self.model.generate(
-                **batch,
-                custom_generate=partial(method, trace=trace, memory=cache),
-                max_new_tokens=request.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-            )
-        new = sequences[:, batch["input_ids"].shape[1] :].cpu()
+            sequences = self.model.generate(**batch, custom_generate=method, generation_config=config)
+        return sequences[:, batch["input_ids"].shape[1] :].cpu()
+
+    def _made(self, new: torch.Tensor, method: Method, trace: Trace, request: Request, start: float) -> list[Answer]:
         assert trace.logits is not None
-        logits, selected = trace.logits.cpu(), selected_shares(trace, len(questions))
-        seconds = (time.perf_counter() - start) / len(questions)
+        ends = set(end_tokens(self.model, self.processor.tokenizer))
+        logits, seconds = trace.logits.cpu(), (time.perf_counter() - start) / len(new)
         answers = []
         for row, ids in enumerate(new.tolist()):
-            tokens = self._until_end(ids)
-            explained = None
-            if request.explain:
-                steps = min(len(tokens) + 1, len(ids))
-                about = self.model, self.processor, inputs.picture
-                explained = explanation(*about, trace, cross_attention, row, steps)
+            stop = next((position for position, token in enumerate(ids) if token in ends), len(ids))
             answers.append(
                 Answer(
-                    text=self.processor.decode(tokens, skip_special_tokens=True).strip(),
-                    tokens=tokens,
+                    text=self.processor.decode(ids[:stop], skip_special_tokens=True).strip(),
+                    tokens=ids[:stop],
                     method=method.name,
                     settings=method.settings(),
                     seconds=seconds,
                     logits=logits[row],
-                    explanation=explained,
-                    selected=selected[row],
+                    generation=asked_settings(self.model, request.generation),
                 )
             )
         return answers
@@ -151,25 +208,30 @@ class BatchDecoder:
             raise IavaError(f"settings ({names}) belong to a method given by name, not to an object")
         return request.method.bind(self.model, self.processor)
 
-    def _check(self, questions: Sequence[str]) -> None:
-        if isinstance(questions, str):
-            raise IavaError("questions is one string: give a list of questions, or use ask")
+    def _check(self, conversation: Conversation) -> None:
         special = [str(token) for token in self.processor.tokenizer.added_tokens_decoder.values() if token.special]
-        for question in questions:
-            check_question(question)
+        for text in conversation.texts:
             for token in special:
-                if token in question:
+                if token in text:
+                    where = "question" if text == conversation.question else "conversation"
                     raise IavaError(
-                        f"the question contains {token!r}, which means something else to the model: leave it out"
+                        f"the {where} contains {token!r}, which means something else to the model: leave it out"
                     )
 
-    def _until_end(self, ids: list[int]) -> list[int]:
-        ends = self.model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        stop = next((position for position, token in enumerate(ids) if token in ends), len(ids))
-        return ids[:stop]
+    def _say_settings(self, request: Request) -> None:
+        """Says once what the checkpoint's generation config would change, if nobody asked for it."""
+        found = checkpoint_settings(self.model)
+        if request.generation is None and found:
+            listed = ", ".join(f"{name}={value!r}" for name, value in found.items())
+            self._say(f'the checkpoint asks for {listed}, which is left out: generation="checkpoint" applies it')
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            print(f"iava: {line}", file=sys.stderr)
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch reports that the memory of a GPU or of the machine is full."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a GPU or of the machine is full, as torch, Python or `OutOfMemoryError` says."""
+    kinds = (torch.OutOfMemoryError, MemoryError, OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

@@ -17,7 +17,7 @@ CANDIDATES = 10
 def explanation(
     model: PreTrainedModel,
     processor: ProcessorMixin,
-    picture: Image.Image,
+    picture: Image.Image | None,
     trace: Trace,
     looks: list[torch.Tensor],
     row: int,
@@ -26,7 +26,7 @@ def explanation(
     """Explains one answer of a batch.
 
     Args:
-        picture: the image that was asked about.
+        picture: the image that was asked about. None where there are several: then no token has a rectangle.
         trace: of the run, with candidate tokens.
         looks: the Q-Former's cross-attention in each of its runs, see `engine.qformer.looks`. Empty without one.
         row: the answer's index in the batch.
@@ -42,14 +42,14 @@ def explanation(
         layers_general=kept.get("layers_general"),
         layers_query=kept.get("layers_query"),
         selected=kept.get("selected"),
-        boxes=None if valid is None else token_boxes(model, processor, picture, int(valid.sum())),
+        boxes=None if valid is None or picture is None else token_boxes(model, processor, picture, int(valid.sum())),
         steps=[
             {kind: _candidates(processor, ids[row], p[row]) for kind, (ids, p) in step.items()}
             for step in trace.steps[:steps]
         ],
         # The Q-Former runs on the question first, then on the general instruction if that has a run of its own.
         looks=Looks(looks[-1][row].cpu(), looks[0][row].cpu(), qformer_boxes(model, processor, picture))
-        if looks
+        if looks and picture is not None
         else None,
         top_i=None if top_i is None else int(top_i),
         # The shortest decimal with the same value in single precision: -0.1, not -0.10000000149.

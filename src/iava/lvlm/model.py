@@ -2,34 +2,60 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
+from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.engine.prefix_cache import Memory
 from iava.lvlm.answers import Answer
+from iava.lvlm.conversation import Message, prompt_text, read_conversation
 from iava.lvlm.decoding import BatchDecoder, Request
 from iava.lvlm.decoding import out_of_memory as out_of_memory
-from iava.lvlm.images import ImageSource, read_image
+from iava.lvlm.generation import Generation, checkpoint_settings
+from iava.lvlm.images import MAX_PIXELS, ImageSource, read_image
+from iava.lvlm.inputs import Inputs
+from iava.lvlm.remote import Remote
 from iava.lvlm.session import ImageSession
 from iava.methods.base import Method
 
 
 class LVLM:
-    """A model and its processor.
+    """A model and its processor. Several threads may use it at once.
+
+    Every call decodes exactly as its method says. A repetition penalty or another setting in the checkpoint's
+    generation config is left out, unless `generation` asks for it. Dropout is off during a call. The model is otherwise
+    left as it was given.
 
     Args:
         model: a Hugging Face image-text-to-text model with a causal decoder.
         processor: its processor, with a chat template.
         revision: the commit on the Hub that both come from, if they do.
+        max_pixels: largest width times height of an image.
+        remote: whether images may be fetched from http(s) addresses; see `read_image`.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, revision: str | None = None) -> None:
-        self.model = model.eval()
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        revision: str | None = None,
+        *,
+        max_pixels: int = MAX_PIXELS,
+        remote: Remote = False,
+    ) -> None:
+        self.model = model
         self.processor = processor
         self.revision = revision
+        self._read = partial(read_image, max_pixels=max_pixels, remote=remote)
         self._decoder = BatchDecoder(self.model, processor)
+
+    @property
+    def generation_notes(self) -> dict[str, Any]:
+        """What the checkpoint's generation config would change, such as {"repetition_penalty": 1.3}."""
+        return checkpoint_settings(self.model)
 
     def method(self, name: str, **settings: Any) -> Method:
         """Builds a method for this model.
@@ -45,32 +71,35 @@ class LVLM:
 
     def prompt(self, question: str) -> str:
         """Renders a question about one image with the processor's chat template."""
-        return self._decoder.prompt(question)
+        image = Image.new("RGB", (1, 1))
+        return prompt_text(self.processor, read_conversation(question, [image], read=lambda source: source))
 
     def ask(
         self,
         image: ImageSource,
-        question: str,
+        question: str | Sequence[Message],
         *,
         method: str | Method = "iava",
         max_new_tokens: int = 32,
         explain: bool = False,
         seed: int | None = None,
+        generation: Generation = None,
         **settings: Any,
     ) -> Answer:
         """Asks one question about one image; see `ask_many`."""
-        request = Request(method, max_new_tokens, explain, seed, settings)
+        request = Request(method, max_new_tokens, explain, seed, generation, settings)
         return self._ask(image, [question], request)[0]
 
     def ask_many(
         self,
         image: ImageSource,
-        questions: Sequence[str],
+        questions: Sequence[str | Sequence[Message]],
         *,
         method: str | Method = "iava",
         max_new_tokens: int = 32,
         explain: bool = False,
         seed: int | None = None,
+        generation: Generation = None,
         **settings: Any,
     ) -> list[Answer]:
         """Asks several independent questions about one image in one batch.
@@ -79,21 +108,85 @@ class LVLM:
         Greedy answers stay the same. Sampled answers depend on the size of the batch.
 
         Args:
-            image: a path, the bytes of an image file, a PIL image or a uint8 array.
-            questions: without a template around them.
+            image: a path, a data URI, an http(s) address, the bytes of an image file, an open file, a PIL image or a
+                uint8 array.
+            questions: each without a template around it, or a list of messages as in `chat`. Messages without an image
+                part show the image at the start of their first user turn.
             method: a command-line name, or a method object.
             max_new_tokens: at least 1.
             explain: whether to keep attention maps, selection and candidate tokens.
             seed: for methods that sample. The caller's random state stays as it is. None samples from that state.
+            generation: settings of `generate` beyond the method's, such as {"repetition_penalty": 1.3}. "checkpoint"
+                takes those of the checkpoint's generation config.
             settings: parameters of a method that is given by name.
 
         Returns:
             One answer for each question, in order.
 
         Raises:
-            IavaError: if the image cannot be read, a question is blank, or a method or parameter is unknown.
+            IavaError: if the image cannot be read, a question is blank, a method, parameter or setting is unknown, or
+                memory does not hold a single question.
         """
-        return self._ask(image, questions, Request(method, max_new_tokens, explain, seed, settings))
+        return self._ask(image, questions, Request(method, max_new_tokens, explain, seed, generation, settings))
+
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        images: Iterable[ImageSource] = (),
+        method: str | Method = "iava",
+        max_new_tokens: int = 32,
+        explain: bool = False,
+        seed: int | None = None,
+        generation: Generation = None,
+        **settings: Any,
+    ) -> Answer:
+        """Answers a conversation with any number of images.
+
+        Without an image the method has nothing to contrast: the answer is decoded plainly, and its `note` says so.
+
+        Args:
+            messages: as chat models take them, each {"role": "system", "user" or "assistant", "content": a text or a
+                list of parts}. A part is {"type": "text", "text": ...}, {"type": "image_url", "image_url": {"url":
+                ...}}, {"type": "image", "image": ...} or {"type": "image"}, which takes the next of `images`. An
+                assistant message at the end is the beginning of the answer.
+            images: for the image parts without a source, in order.
+            method, max_new_tokens, explain, seed, generation, settings: as in `ask_many`.
+
+        Returns:
+            The answer; its text does not repeat its given beginning.
+
+        Raises:
+            IavaError: as in `ask_many`, and if a message is not as above.
+
+        Example:
+            >>> lvlm.chat([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}],
+            ...           images=["photo.jpg"])
+        """
+        request = Request(method, max_new_tokens, explain, seed, generation, settings)
+        return self._chat([(messages, images)], request)[0]
+
+    def chat_many(
+        self,
+        conversations: Sequence[str | Sequence[Message]],
+        *,
+        images: Sequence[Iterable[ImageSource]] | None = None,
+        method: str | Method = "iava",
+        max_new_tokens: int = 32,
+        explain: bool = False,
+        seed: int | None = None,
+        generation: Generation = None,
+        **settings: Any,
+    ) -> list[Answer]:
+        """Answers several independent conversations in one batch; see `chat`.
+
+        Args:
+            conversations: the messages of each.
+            images: of each conversation.
+        """
+        shown = [()] * len(conversations) if images is None else images
+        request = Request(method, max_new_tokens, explain, seed, generation, settings)
+        return self._chat(list(zip(conversations, shown, strict=True)), request)
 
     def read(self, image: ImageSource) -> ImageSession:
         """Keeps an image for several calls. The first question pays for reading it.
@@ -101,13 +194,19 @@ class LVLM:
         Raises:
             IavaError: if the image cannot be read.
         """
-        return ImageSession(self._decoder, read_image(image), Memory())
+        return ImageSession(self._decoder, self._read(image), Memory())
 
-    def _ask(self, image: ImageSource, questions: Sequence[str], request: Request) -> list[Answer]:
+    def _ask(self, image: ImageSource, questions: Sequence[str | Sequence[Message]], request: Request) -> list[Answer]:
         start = time.perf_counter()
         # Prompts of one batch share their prefix without a cache.
-        session = ImageSession(self._decoder, read_image(image), cache=None)
-        return self._decoder.answers(session.inputs, None, questions, request, start)
+        return ImageSession(self._decoder, self._read(image), cache=None).answers(questions, request, start)
+
+    def _chat(
+        self, conversations: list[tuple[str | Sequence[Message], Iterable[ImageSource]]], request: Request
+    ) -> list[Answer]:
+        start = time.perf_counter()
+        found = [read_conversation(messages, images, read=self._read) for messages, images in conversations]
+        return self._decoder.answers(Inputs(self.model, self.processor), None, found, request, start)
 
 
 def __getattr__(name: str) -> Any:
