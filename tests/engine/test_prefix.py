@@ -1,29 +1,35 @@
 import pytest
 import torch
-from transformers import DynamicCache
 
-from iava.engine.boundary import Prompt, capture, prompt_of
-from iava.engine.prefix import Instruction, attention_under
+from iava.engine import hf
+from iava.engine.boundary import capture
+from iava.engine.edit import attention_under
+from iava.engine.prefix import Instruction
 from iava.engine.probe import last_row
+from iava.engine.prompt import Prompt, prompt_of
 from tests import naive, tiny
 
 PICTURE = tiny.image(3)
 
 
 def read(model, inputs) -> Prompt:
-    """The prompts as the twin reads them."""
-    cache = DynamicCache(config=model.get_decoder().config)
+    """The prompts as the multi-branch model reads them."""
+    cache = hf.new_cache(model)
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     with torch.no_grad(), capture(model) as boundary, last_row(model) as rows:
-        model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True)
-    return prompt_of(model, model, inputs["input_ids"], inputs["attention_mask"], boundary, None, rows, cache)
+        model(**inputs, position_ids=positions, use_cache=True, **{hf.CACHE: cache})
+    return prompt_of(model, model, inputs["input_ids"], boundary, inputs, cache, rows=rows)
+
+
+def under(prompt, instruction) -> torch.Tensor:
+    with torch.no_grad():
+        return attention_under(prompt, [instruction.edit(prompt.ids(row)) for row in range(len(prompt.input_ids))])
 
 
 def general(model, proc, texts, pictures, text=naive.GENERAL) -> tuple[torch.Tensor, Prompt]:
     inputs = dict(proc(text=texts, images=pictures, padding=True, return_tensors="pt"))
     prompt = read(model, inputs)
-    with torch.no_grad():
-        return attention_under(prompt, Instruction(proc, text, 4)), prompt
+    return under(prompt, Instruction(proc, text, 4)), prompt
 
 
 def eager(model, proc, text, pictures) -> torch.Tensor:
@@ -54,8 +60,7 @@ def test_the_image_is_not_read_again_and_the_cache_is_left_as_it_was(monkeypatch
     prompt = read(model, tiny.inputs(proc, PICTURE, "Is there a dog ?", "What ?"))
     before = [layer.keys.clone() for layer in prompt.cache.layers]
     monkeypatch.setattr(model.model, "get_image_features", None)
-    with torch.no_grad():
-        attention_under(prompt, Instruction(proc, naive.GENERAL, 4))
+    under(prompt, Instruction(proc, naive.GENERAL, 4))
     assert all(torch.equal(a, layer.keys) for a, layer in zip(before, prompt.cache.layers, strict=True))
 
 

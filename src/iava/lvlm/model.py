@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.prefix_cache import Memory
-from iava.engine.probe import unchanged
-from iava.engine.qformer import looks
+from iava.engine.hf import private_view
+from iava.engine.prefix_cache import PrefixCache
+from iava.engine.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.explanation import CANDIDATES, explanation, shares
@@ -125,7 +125,7 @@ class LVLM:
         Raises:
             IavaError: if the image cannot be read.
         """
-        return Reading(self, read_image(image), Memory())
+        return Reading(self, read_image(image), PrefixCache())
 
     def _answers(
         self,
@@ -182,13 +182,13 @@ class LVLM:
         self._check(asked)
         inputs = reading.inputs.of([self.prompt(question) for question in asked], pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if explain else 0)
-        watched: AbstractContextManager[list[torch.Tensor]] = looks(self.model) if explain else nullcontext([])
-        with unchanged(self.model), watched as runs, torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            sequences = self.model.generate(
+        watched: AbstractContextManager[list[torch.Tensor]] = (
+            cross_attention(self.model) if explain else nullcontext([])
+        )
+        with watched as runs:
+            sequences = private_view(self.model).generate(
                 **inputs,
-                custom_generate=partial(method, trace=trace, memory=reading.memory),
+                custom_generate=partial(method, trace=trace, prefix_cache=reading.memory, seed=seed),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
@@ -241,7 +241,7 @@ class Reading:
         memory: where to keep what the decoder reads; None keeps nothing.
     """
 
-    def __init__(self, lvlm: LVLM, picture: Image.Image, memory: Memory | None) -> None:
+    def __init__(self, lvlm: LVLM, picture: Image.Image, memory: PrefixCache | None) -> None:
         self.picture = picture
         self.memory = memory
         self.inputs = Inputs(lvlm.model, lvlm.processor, picture)
