@@ -1,16 +1,15 @@
 """The settings of methods on the command line: IAVA's as options of their own, any setting of any method by --set."""
 
-import ast
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from iava.errors import IavaError
+from iava.methods.registry import names
 
 # What the parameter `settings` of a command becomes.
 OPTIONS: dict[str, Any] = {
@@ -43,10 +42,8 @@ Settings = dict[str, Any]
 
 
 def method_names() -> list[str]:
-    """The keys of `iava.methods.METHODS`, read off its source: importing it would import torch."""
-    source = (Path(__file__).parents[1] / "methods" / "__init__.py").read_text()
-    table: Any = next(node.value for node in ast.parse(source).body if isinstance(node, ast.AnnAssign))
-    return [key.value for key in table.keys]
+    """The names of all methods."""
+    return names()
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

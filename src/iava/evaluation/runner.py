@@ -21,6 +21,7 @@ from iava.benchmarks.task import Question, Task, first_images, shard
 from iava.errors import IavaError
 from iava.evaluation.records import Record, Records, circumstances, fingerprint, open_run, write_json
 from iava.lvlm.answers import Answer
+from iava.lvlm.boxes import token_boxes
 from iava.lvlm.model import LVLM, out_of_memory
 from iava.methods.base import Method
 from iava.methods.oracle import Oracle
@@ -278,7 +279,8 @@ def _answers(
     """What is recorded of the answer to each question about an image, by the question's id."""
     wordings = list(dict.fromkeys(question.question for question in questions))
     if isinstance(method, Oracle):
-        method = method.told(picture, {question.question: question.region or () for question in questions})
+        boxes = partial(token_boxes, lvlm.model, lvlm.processor, picture)
+        method = method.with_regions(boxes, {question.question: question.region or () for question in questions})
     # Seeded by image, so that a resumed run draws what an undisturbed one draws, and no two images the same.
     seed = zlib.crc32(f"{plan.seed} {questions[0].image}".encode())
     try:

@@ -6,8 +6,8 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.boundary import Prompt
 from iava.engine.probe import mean_attention
+from iava.engine.prompt import Prompt
 from iava.methods.adaptive import gap, half, otsu, steady
 from iava.methods.iava import IAVA
 from iava.methods.select import above_mean, criteria, within
@@ -31,8 +31,7 @@ class Ruled(IAVA):
         return super().settings() | {"rule": self.rule}
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        lam = self._lam_for(prompt.outer)
-        most, least = criteria(general, query, top_i=self.top_i, lam=lam, valid=valid, rule=RULES[self.rule])
+        most, least = criteria(general, query, top_i=self.top_i, lam=self._lam, valid=valid, rule=RULES[self.rule])
         return within(general, query, most, least, valid)
 
 
@@ -81,5 +80,5 @@ class Steady(Averaged):
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         each = torch.stack([mean_attention(one, self.layers) for one in self._under_each(prompt)])
-        _, lam = criteria(general, query, top_i=1.0, lam=self._lam_for(prompt.outer), valid=valid)
+        _, lam = criteria(general, query, top_i=1.0, lam=self._lam, valid=valid)
         return valid & steady(each - query, 1.0) & above_mean(general, lam, valid)
