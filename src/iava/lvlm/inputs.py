@@ -75,16 +75,21 @@ class Inputs:
             options["add_special_tokens"] = False
         # One list for each prompt: some processors take a flat list for the images of one prompt.
         shown = [list(some) for some in images] if any(images) else None
+        pixels = inspect.signature(type(self._model).generate).parameters.get("pixel_values")
+        if shown is None and pixels is not None and pixels.default is inspect.Parameter.empty:
+            raise self._needs_image()
         try:
             with tokenizer_lock(tokenizer):
                 return self._processor(text=list(texts), images=shown, **options)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             if shown is None:
-                kind = self._model.config.model_type
-                raise IavaError(f"{kind} takes no prompt without an image: show it one") from None
+                raise self._needs_image() from None
             if isinstance(error, ValueError):
                 raise IavaError(f"the processor refuses this prompt ({reason_of(error)})") from None
             raise
+
+    def _needs_image(self) -> IavaError:
+        return IavaError(f"{self._model.config.model_type} takes no prompt without an image: show it one")
 
     def ids(self, text: str, images: list[Image.Image]) -> list[int]:
         """The tokens of one prompt. The images are processed once for all texts around them."""
