@@ -83,6 +83,7 @@ def unknown(name):
 
 
 @of_ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_the_work_of_a_killed_actor_is_done_again(tmp_path, plan):
     from iava.evaluation.ray_engine import evaluate_with_ray
@@ -110,6 +111,7 @@ def test_the_work_of_a_killed_actor_is_done_again(tmp_path, plan):
 
 
 @of_ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_it_goes_on_with_what_another_run_left(tmp_path, plan):
     from iava.evaluation.ray_engine import evaluate_with_ray
@@ -131,6 +133,7 @@ def test_it_goes_on_with_what_another_run_left(tmp_path, plan):
 
 
 @of_ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_what_is_wrong_is_said_in_one_line(tmp_path, plan):
     from iava.evaluation.ray_engine import evaluate_with_ray
@@ -145,6 +148,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, plan):
 
 
 @of_ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_the_command_line_gives_the_local_runs_answers(tmp_path, plan):
     arguments = ("eval", "pope", "--data", plan.data, "--limit", "2", "--methods", "greedy,sample,iava")
