@@ -17,7 +17,7 @@ LAYERS = [
     {"methods"},
     {"engine", "pocket"},
     {"files", "jsonfiles", "words"},
-    {"errors"},
+    {"errors", "deprecated"},
 ]
 """From top to bottom: a package may import packages of lower layers only."""
 
