@@ -12,13 +12,13 @@ from iava.benchmarks.pope import parse_word
 from iava.evaluation.runs import Run
 from iava.files import write_text
 from iava.lvlm.answers import Answer
-from iava.metrics.results import title
 from iava.reporting import charts
 from iava.reporting.differences import differing
 from iava.reporting.overlay import data_uri, reading, shrunk
 from iava.reporting.renderers import latex, latex_text, markdown, markdown_text
 from iava.reporting.sections import Section, section
 from iava.reporting.templating import template_environment
+from iava.reporting.verdicts import title
 
 
 @dataclass(frozen=True)
