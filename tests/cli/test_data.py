@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from iava.benchmarks.layouts import read_pope
+from iava.benchmarks.registry import benchmark
 from tests.commands import refused, run
 
 POPE = [
@@ -135,7 +135,7 @@ TEN = ["x"] * 10
         ("textvqa", [{"question_id": True, "answers": TEN, "prediction": ""}], "it must be a string or an integer"),
         ("chair", [{"image_id": 1, "caption": "x"}], "chair needs --instances"),
         ("amber", [{"id": 1, "response": "x"}], "amber needs --annotations"),
-        ("vqa", POPE, "unknown benchmark 'vqa': use one of pope, mme, textvqa, chair, amber"),
+        ("vqa", POPE, "unknown benchmark 'vqa': use one of pope, pope-aokvqa, pope-gqa, mme, textvqa, chair, amber"),
     ],
 )
 def test_bad_predictions(lines, bench, rows, words):
@@ -184,7 +184,11 @@ def test_built_questions_are_true_and_can_be_read(farm, tmp_path):
     assert build(farm, out).stdout == f"144 questions: {out}\n"
     _, folder, content, kinds = farm
     there = {(f"{a['image_id']}.jpg", kinds[a["category_id"]]) for a in content["annotations"]}
-    questions = read_pope([out], folder).questions
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "pope.json").write_text(out.read_text())
+    folder.rename(data / "images")
+    questions = benchmark("pope").load(data).questions
     for question in questions:
         kind = re.fullmatch(r"Is there an? (\w+) in the image\?", question.question)[1]
         assert question.truth == ("yes" if (question.image, kind) in there else "no")

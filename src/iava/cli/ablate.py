@@ -35,7 +35,7 @@ def ablate(
 
     from iava.cli.app import _load, pocket_scenes
     from iava.cli.console import progress
-    from iava.evaluation.runner import Plan
+    from iava.evaluation.plan import Plan
     from iava.evaluation.tune import read_tuned
     from iava.files import check_folder
     from iava.methods import METHODS

@@ -182,14 +182,12 @@ def evaluate(
     settings: dict[str, Any],
 ) -> None:
     """Measures methods against their controls; can be stopped and called again."""
-    from iava.benchmarks.registry import BENCHMARKS
+    from iava.benchmarks.registry import benchmark
 
-    if bench not in BENCHMARKS:
-        raise IavaError(f"unknown benchmark {bench!r}: use one of {', '.join(BENCHMARKS)}")
-    controls = "greedy,apc,bias" if BENCHMARKS[bench].parsers else "greedy,apc"
+    controls = "greedy,apc,bias" if benchmark(bench).asks_yes_no else "greedy,apc"
     names = _names("methods", methods if methods is not None else controls + ",iava")
     from iava.cli.console import progress
-    from iava.evaluation.runner import Plan
+    from iava.evaluation.plan import Plan
     from iava.evaluation.runner import evaluate as run
     from iava.evaluation.runs import read_runs
     from iava.evaluation.tune import read_tuned

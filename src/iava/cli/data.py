@@ -30,9 +30,9 @@ def score(
     """Scores a file of answers, whatever produced them."""
     from iava.evaluation.predictions import score_file
 
-    result, remark = score_file(
-        bench, predictions, parser=parser, instances=instances, captions=captions, annotations=annotations
-    )
+    given = {"instances": instances, "captions": captions, "annotations": annotations}
+    files = {option: path for option, path in given.items() if path is not None}
+    result, remark = score_file(bench, predictions, parser=parser, files=files)
     if remark:
         print(f"iava: {remark}", file=sys.stderr)
     if as_json:
@@ -72,7 +72,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Says which benchmarks are in a folder, what is wrong with them, and where to get the others."""
-    from iava.benchmarks.sources import check as check_all
+    from iava.benchmarks.sources.find import check as check_all
 
     if folder.exists() and not folder.is_dir():
         raise IavaError(f"{folder} is a file: name the folder that holds a folder for each data set")
@@ -99,7 +99,7 @@ def build_pope(
     seed: Annotated[int, typer.Option(help="Of the images, the objects asked for and the random negatives.")] = 0,
 ) -> None:
     """Builds POPE's questions (random, popular, adversarial) for any data set with annotated objects."""
-    from iava.benchmarks.layouts import pope_lines
+    from iava.benchmarks.pope import pope_lines
     from iava.files import check_file, write_text
 
     check_file(out)
@@ -114,7 +114,7 @@ def write_pocket(
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
 ) -> None:
     """Writes pocket scenes as POPE, MME and TextVQA are published, to try what reads those."""
-    from iava.benchmarks.pocket_files import write_pocket as write
+    from iava.benchmarks.sources.pocket_files import write_pocket as write
 
     print(f"{', '.join(write(out, split, limit))}: {out}")
 

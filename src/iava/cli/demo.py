@@ -5,13 +5,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from iava.benchmarks.pocket import CAPTION_PROMPT, pocket
+from iava.benchmarks.chair import POCKET_PROMPT
+from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.task import Question
 from iava.cli.console import progress, side_by_side, terminal
-from iava.evaluation.records import Record, Records
-from iava.evaluation.runner import Plan, evaluate
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import Records
+from iava.evaluation.runner import evaluate
 from iava.evaluation.runs import read_runs
 from iava.lvlm.model import LVLM
+from iava.metrics.parts import Record
 from iava.reporting.renderers import console_table
 from iava.reporting.report import Example, write_report
 from iava.reporting.verdicts import title, verdicts
@@ -76,10 +79,10 @@ def _asked(lvlm: LVLM, picture: Image.Image, questions: Sequence[Question], imag
     wordings = [question.question for question in adversarial]
     truths: list[str | None] = [question.truth for question in adversarial]
     greedy, ours = (
-        lvlm.ask_many(picture, [*wordings, CAPTION_PROMPT], method=method, explain=True, max_new_tokens=48)
+        lvlm.ask_many(picture, [*wordings, POCKET_PROMPT], method=method, explain=True, max_new_tokens=48)
         for method in ("greedy", "iava")
     )
-    return Example(image, picture, list(zip([*wordings, CAPTION_PROMPT], [*truths, None], greedy, ours, strict=True)))
+    return Example(image, picture, list(zip([*wordings, POCKET_PROMPT], [*truths, None], greedy, ours, strict=True)))
 
 
 def _where_they_differ(records: Sequence[Record], images: Sequence[str]) -> list[str]:

@@ -48,7 +48,7 @@ def study(
         raise IavaError("--instances is for regions alone, and takes the place of --data and --split: leave those out")
     from iava.cli.app import _load, pocket_scenes
     from iava.cli.console import progress
-    from iava.evaluation.runner import Plan
+    from iava.evaluation.plan import Plan
     from iava.evaluation.tune import read_tuned
     from iava.files import check_folder
     from iava.studies.auto import auto
@@ -67,7 +67,7 @@ def study(
         split = split or ("tune" if data is None else None)
         plan = Plan(model, {"greedy": {}, "iava": iava}, split, limit, seed, benchmark=bench, data=data)
         task = plan.task
-        if not all(question.polar for question in task.questions):
+        if not all(question.is_yes_no for question in task.questions):
             raise IavaError(f"{bench} is not answered with yes or no alone: use pope, pope-aokvqa or pope-gqa")
     if what == "regions":
         asked(task)

@@ -11,7 +11,7 @@ from iava.cli.settings import hints_of, read_pairs, read_value
 
 def tune(
     method: Annotated[str, typer.Argument(help="A method's name; `iava methods` lists them.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The search's folder; the same again goes on with it.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The space's folder; the same again goes on with it.", show_default=False)],
     model: Annotated[str, typer.Option(help="pocket, a folder, or a model id on the Hugging Face Hub.")] = "pocket",
     split: Annotated[str, typer.Option(help="tune or tune-heldout.")] = "tune",
     limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
@@ -26,16 +26,16 @@ def tune(
     """Chooses a method's settings on a split for tuning; can be stopped and called again."""
     from iava.cli.app import _load
     from iava.cli.console import progress, terminal
-    from iava.evaluation.tune import Search
+    from iava.evaluation.tune import SearchSpace
     from iava.evaluation.tune import tune as run
     from iava.files import check_folder
 
-    search = Search(model, method, _grid(method, grid or []), split, limit, maximise, budget, seed)
-    search.settings()
+    space = SearchSpace(model, method, _grid(method, grid or []), split, limit, maximise, budget, seed)
+    space.settings()
     check_folder(out)
     lvlm = _load(model)
     with progress() as advance:
-        found = run(lvlm, search, out, advance)
+        found = run(lvlm, space, out, advance)
     console = terminal()
     console.print(_table(found))
     console.print(f"records and settings: {out}", markup=False)

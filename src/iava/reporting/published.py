@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from iava.evaluation.records import Record
+from iava.metrics.parts import Record
 from iava.metrics.results import Row
 from iava.reporting.tables import Cell, Line, Table, estimate, main_metric, named
 from iava.reporting.verdicts import title

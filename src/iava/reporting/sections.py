@@ -7,11 +7,10 @@ from typing import Any
 
 from PIL import Image
 
-from iava.benchmarks.sources import find
-from iava.evaluation.records import Record
+from iava.benchmarks.sources.find import find
 from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCE, Flips, flips, shown
-from iava.metrics.parts import group_of
+from iava.metrics.parts import Record, group_of
 from iava.metrics.results import Row, is_control
 from iava.metrics.shift import Curve, at_best_threshold, beyond_bias, bias_curve
 from iava.pocket.scenes import load_scene
