@@ -51,7 +51,7 @@ def build_pope(
     seed: Annotated[int, typer.Option(help="Random seed for images, objects and random negatives.")] = 0,
 ) -> None:
     """Build POPE questions (random, popular, adversarial) for any data set with annotated objects."""
-    from iava.benchmarks.layouts import pope_lines
+    from iava.benchmarks.pope import pope_lines
     from iava.files import check_file, write_text
 
     check_file(out)
@@ -67,6 +67,6 @@ def write_pocket(
     limit: Limit = None,
 ) -> None:
     """Write the pocket scenes in the published formats of POPE, MME and TextVQA."""
-    from iava.benchmarks.pocket_files import write_pocket as write
+    from iava.benchmarks.sources.pocket_files import write_pocket as write
 
     print(f"{', '.join(write(out, split, limit))}: {out}")
