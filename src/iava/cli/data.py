@@ -19,7 +19,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """List the benchmarks in a folder: which are ready, broken or missing, and where to get them."""
-    from iava.benchmarks.sources import check as check_all
+    from iava.benchmarks.sources.find import check as check_all
 
     if folder.exists() and not folder.is_dir():
         raise IavaError(f"{folder} is a file: name the folder with one subfolder per data set")

@@ -34,8 +34,8 @@ def demo(
     from iava.evaluation.runner import evaluate
     from iava.evaluation.runs import read_runs
     from iava.files import check_folder
-    from iava.metrics.results import title
     from iava.reporting.report import write_report
+    from iava.reporting.verdicts import title
 
     check_folder(out)
     lvlm = load_model("pocket")
@@ -84,7 +84,7 @@ def _example(lvlm: "LVLM", task: "Task", image: str) -> "Example":
     from iava.reporting.report import Example
 
     picture = task.open_image(image)
-    asked = [question for question in task.by_image[image] if question.category == "adversarial"]
+    asked = [question for question in task.by_group[image] if question.category == "adversarial"]
     wordings = [*(question.question for question in asked), POCKET_PROMPT]
     truths = [*(question.truth for question in asked), None]
     greedy, ours = (
