@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: install demo test test-browser format clean
+.PHONY: install demo test test-browser docs format clean
 
 install: .venv/.installed
 
@@ -30,4 +30,11 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist runs
+	rm -rf .venv build dist runs site
+
+docs: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
+	$(BIN)/pytest -m docs tests/docs
+	$(BIN)/python -m tools.reference
+	$(BIN)/zensical build --clean --strict
+	$(BIN)/python -m tools.check_site site

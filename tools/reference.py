@@ -20,8 +20,9 @@ DOCS = ROOT / "docs"
 
 def command_line() -> str:
     """Every command with its arguments and options, as Typer describes them."""
-    typer = [sys.executable, "-m", "typer", "iava.cli.app", "utils", "docs", "--name", "iava", "--title", "Command line"]
+    typer = f"{sys.executable} -m typer iava.cli.app utils docs --name iava".split()
     text = html.unescape(subprocess.run(typer, check=True, capture_output=True, text=True).stdout)
+    text = text.replace("# `iava`", "# Command line", 1)
     # The lists of commands cut their help off; the headings list the commands as well.
     return re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n?", "", text)
 
@@ -52,11 +53,11 @@ from iava.pocket.scenes import load_scene
 
 lvlm = iava.load("pocket")
 model, processor = lvlm.model, lvlm.processor
-image = load_scene("test", 0).render()
+image = load_scene("test", 0).render()  # a kitchen with a pizza, a banana, a fork and a cup
 content = [{"type": "image", "image": image}, {"type": "text", "text": "Is there a fork in the image?"}]
-inputs = processor.apply_chat_template(
-    [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-)
+chat = [{"role": "user", "content": content}]
+options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+inputs = processor.apply_chat_template(chat, **options)
 """
 """The names that the examples of the public docstrings use; tests/docs/test_examples.py runs them."""
 
@@ -70,7 +71,8 @@ def notebook(path: Path) -> str:
         for output in cell.get("outputs", []):
             data = output.get("data", {"text/plain": output.get("text", "")})
             if "image/png" in data:
-                parts.append(f'<img alt="Output of the cell above" src="data:image/png;base64,{data["image/png"].strip()}">')
+                image = data["image/png"].strip()
+                parts.append(f'<img alt="Output of the cell above" src="data:image/png;base64,{image}">')
             else:
                 parts.append(f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
