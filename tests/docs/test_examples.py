@@ -8,6 +8,7 @@ import re
 from importlib import resources
 
 import pytest
+import torch
 
 import iava
 from iava.pocket.scenes import load_scene
@@ -64,3 +65,15 @@ def test_every_public_name_has_an_example_that_runs(name, names) -> None:
     with contextlib.redirect_stdout(io.StringIO()) as out:
         failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed
     assert not failed, out.getvalue()
+
+
+def test_the_method_of_the_guide_is_the_contrast_without_an_image(tmp_path, monkeypatch, names) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (tmp_path / "guide.py").write_text(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL).group(1))
+    monkeypatch.syspath_prepend(tmp_path)
+    lvlm, question = names["lvlm"], "Is there a bread in the image?"
+    ours = lvlm.ask(names["image"], question, method="guide:TextContrast", alpha=0.5)
+    same = lvlm.ask(names["image"], question, method="no-image", alpha=0.5)
+    assert ours.settings == {"alpha": 0.5, "beta": 0.1}
+    torch.testing.assert_close(ours.logits, same.logits)
+    assert ours.tokens == same.tokens
