@@ -84,7 +84,7 @@ def _example(lvlm: "LVLM", task: "Task", image: str) -> "Example":
     from iava.reporting.report import Example
 
     picture = task.open_image(image)
-    asked = [question for question in task.by_group[image] if question.category == "adversarial"]
+    asked = [question for question in task.questions if question.image == image and question.category == "adversarial"]
     wordings = [*(question.question for question in asked), POCKET_PROMPT]
     truths = [*(question.truth for question in asked), None]
     greedy, ours = (
