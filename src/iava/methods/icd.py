@@ -10,7 +10,7 @@ from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
 from iava.engine.edit import rewritten
-from iava.engine.prefix import Instruction
+from iava.engine.instruction import WrittenPrompt
 from iava.engine.prompt import Prompt
 from iava.engine.qformer import features_under
 from iava.errors import IavaError
@@ -54,8 +54,6 @@ class ICD(Method):
     def branches(self, prompt: Prompt) -> list[Branch]:
         if self.processor is None:
             raise IavaError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
-        role = Instruction(self.processor, self.prefix.strip(), prompt.vlm.config.image_token_id)
-        ids = [prompt.ids(row) for row in range(len(prompt.input_ids))]
-        disturbed = [role.before_text(one) for one in ids]
-        edits = [instruction.edit(one) for instruction, one in zip(disturbed, ids, strict=True)]
-        return [rewritten(prompt, edits, features_under(prompt, *disturbed))]
+        image, rows, role = prompt.vlm.config.image_token_id, range(len(prompt.input_ids)), self.prefix.strip()
+        edits = [WrittenPrompt(self.processor, prompt.ids(row), image).prefixed(role) for row in rows]
+        return [rewritten(prompt, edits, features_under(prompt, edits, self.processor))]
