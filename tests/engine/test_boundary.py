@@ -7,7 +7,7 @@ from iava.engine.branch import Branch
 from iava.engine.negatives import zeros
 from iava.engine.prompt import Prompt, image_mask, pack
 from tests import tiny
-from tests.engine.test_prefix import read
+from tests.engine.test_edit import read
 
 
 def test_what_was_captured_gives_the_same_logits_again():

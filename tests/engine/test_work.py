@@ -8,7 +8,7 @@ from iava.engine import attention, multi_branch
 from iava.engine.cache import shared_prefix
 from iava.metrics.memory import peak
 from tests import families, tiny
-from tests.engine.test_prefix import read
+from tests.engine.test_edit import read
 from tests.lvlm.test_session import counting
 
 PICTURE = tiny.image(2)
@@ -76,8 +76,8 @@ def test_a_picture_is_processed_and_seen_once_whatever_is_asked(lvlm, method, mo
 
     monkeypatch.setattr(kind, "preprocess", count_processed)
     monkeypatch.setattr(lvlm.model.model, "get_image_features", count_seen)
-    # What is written around an image is found out with a blank one, once for each text and processor.
-    lvlm.ask(tiny.image(3), QUESTIONS[0], method=method, max_new_tokens=1)
+    # The format of the chat template is learnt with a blank image, once for each processor.
+    lvlm.ask_many(tiny.image(3), QUESTIONS, method=method, max_new_tokens=1)
     processed.clear()
     seen.clear()
     lvlm.ask_many(PICTURE, QUESTIONS, method=method, max_new_tokens=1)

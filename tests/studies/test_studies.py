@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from iava.evaluation.runner import Plan
+from iava.benchmarks.registry import benchmark
+from iava.evaluation.plan import Plan
 from iava.lvlm.model import LVLM
 from iava.metrics.results import rows_of
 from iava.studies.auto import variants
@@ -72,7 +73,7 @@ def test_outcomes_are_those_of_the_records():
     # A question that one method did not answer is left out of its comparisons alone.
     lost = next(r for r in records if r["method"] == "iava" and r["parsed"] != r["truth"])
     lost["error"] = "no picture"
-    rows = rows_of(records, benchmark="pope", settings=made.METHODS, seed=1)
+    rows = rows_of(records, benchmark=benchmark("pope"), settings=made.METHODS, seed=1)
     rows = [row for row in rows if row["category"] == "overall"]
     greedy, _, bias, ours = outcomes(rows, records, ["greedy", "apc"], seed=1)
     right = {m: {r["id"]: r["parsed"] == r["truth"] for r in records if r["method"] == m} for m in made.METHODS}
@@ -109,7 +110,7 @@ class TestCommand:
         ],
     )
     def test_a_whole_study(self, name, methods, lvlm, tmp_path, monkeypatch):
-        monkeypatch.setattr("iava.cli.app._load", lambda model: lvlm)
+        monkeypatch.setattr("iava.lvlm.loading.load", lambda name: lvlm)
         options = ("--split", "tune-heldout", "--limit", 1, "--lam", "-1", "--out", tmp_path)
         result = run("study", name, *options)
         assert result.exit_code == 0, result.output
@@ -161,11 +162,11 @@ class TestCommand:
             (["cost"], "unknown study 'cost': use one of auto, wording, regions, negatives"),
             (["auto", "--split", "none"], "unknown split 'none'"),
             (["auto", "--limit", "0"], "limit is 0"),
-            (["auto", "--bench", "chair"], "chair is not answered with yes or no alone"),
+            (["auto", "--bench", "chair"], "not every question of chair asks for yes or no"),
             (["auto", "--settings", "none.json"], "none.json is no tune.json"),
             (["negatives", "--model", "other"], "--data is missing"),
             (["regions", "--images", "x"], "--instances and --images belong together"),
-            (["auto", "--images", "x", "--instances", "y"], "--instances is for regions alone"),
+            (["auto", "--images", "x", "--instances", "y"], "--instances is for regions only"),
         ],
     )
     def test_bad_input(self, arguments, words, tmp_path):

@@ -174,7 +174,7 @@ class BatchDecoder:
         batch = Inputs(self.model, self.processor).of(texts, pixels=True)
         plain = METHODS["sample" if method.sampling else "greedy"]().bind(self.model, self.processor)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        new = self._generated(batch, partial(plain, trace=trace), request)
+        new = self._generated(batch, partial(plain, trace=trace, seed=request.seed), request)
         return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]
 
     def _generated(self, batch: dict[str, Any], method: Any, request: Request) -> torch.Tensor:

@@ -9,7 +9,8 @@ import torch
 from iava.engine.branch import Branch
 from iava.engine.negatives import NEGATIVES
 from iava.engine.prompt import Prompt, pack
-from iava.evaluation.runner import Advance, Plan
+from iava.evaluation.plan import Plan
+from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
 from iava.methods.controls_vstar import RandomTokens, RelevantTokens
