@@ -5,15 +5,17 @@ position and color, where a scene has something to ask about. chair: a caption, 
 """
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
+from PIL import Image
 
 from iava.benchmarks.pope import Region, build, wording
 from iava.benchmarks.task import Question, Task, first_images
 from iava.errors import IavaError
-from iava.pocket.scenes import COLOURS, IMAGES, THINGS, Scene, load_scene
+from iava.pocket.scenes import COLOURS, IMAGES, SPLITS, THINGS, Scene, load_scene
 from iava.pocket.text import colour_question, count_question, painted, position_question, positions
 from iava.words import singular, tokens
 
@@ -36,10 +38,25 @@ def pocket(benchmark: str, split: str, limit: int | None = None) -> Task:
         raise IavaError(f"{benchmark} has no pocket version: use {', '.join(_QUESTIONS)}, or a folder of data")
     if split not in IMAGES:
         raise IavaError(f"unknown split {split!r}: use one of {', '.join(IMAGES)}")
-    number = {scene.id: scene.index for scene in _scenes(split)}
     read = (lambda _, text: things_named(text)) if benchmark == "chair" else None
-    task = Task(benchmark, split, _questions(benchmark, split), lambda i: load_scene(split, number[i]).render(), read)
-    return first_images(task, limit)
+    return first_images(Task(benchmark, split, _questions(benchmark, split), open_scene, read), limit)
+
+
+def open_scene(image: str) -> Image.Image:
+    """Draws a pocket scene, given its image id such as "test-00007"."""
+    split, _, index = image.rpartition("-")
+    return load_scene(split, int(index)).render()
+
+
+def is_scene(image: str) -> bool:
+    """Whether an image id belongs to a pocket scene."""
+    split, _, index = image.rpartition("-")
+    return split in SPLITS and re.fullmatch(r"\d{5}", index) is not None
+
+
+def example_images(count: int) -> list[Image.Image]:
+    """The first scenes of the split "test"."""
+    return [load_scene("test", index).render() for index in range(count)]
 
 
 def things_named(caption: str) -> list[str]:

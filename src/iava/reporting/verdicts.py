@@ -1,0 +1,32 @@
+"""One sentence a method: whether it beats the best control."""
+
+from collections.abc import Sequence
+
+from iava.benchmarks.registry import LOWER_IS_BETTER
+from iava.metrics.results import Row, is_control, title
+from iava.reporting.formatting import format_interval, format_value, metric_in_sentence
+
+
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each method that is not a control, from its row of the category "overall"."""
+    return [_verdict(row) for row in rows if row["category"] == "overall" and not is_control(row["method"])]
+
+
+def _verdict(row: Row) -> str:
+    name, comparison = title(row["method"]), row["comparison"]
+    if comparison is None:
+        return f"{name} was run without a control, so nothing can be said about whether it helps."
+    metric, (low, high) = comparison["metric"], comparison["interval"]
+    difference = format_value(metric, comparison["difference"], sign=True)
+    control = f"the best control ({title(comparison['control'])})"
+    limits = f"95 % interval {format_interval(metric, (low, high), sign=True)}"
+    lower_is_better = metric in LOWER_IS_BETTER
+    better, worse = (high < 0, low > 0) if lower_is_better else (low > 0, high < 0)
+    outcome = "it helps here." if better else "it does not help here." if worse else "no difference is shown here."
+    name_of_metric = metric_in_sentence(metric) + (" (lower is better)" if lower_is_better else "")
+    where = "" if metric == "accuracy" else f"In {name_of_metric}, "
+    if difference[1:] == "0.0":
+        equal = "is as accurate as" if metric == "accuracy" else "is level with"
+        return f"{where}{name} {equal} {control}, {limits}: {outcome}"
+    side = "above" if difference[0] == "+" else "below"
+    return f"{where}{name} is {difference[1:]} points {side} {control}, {limits}: {outcome}"
