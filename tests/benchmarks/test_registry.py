@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from iava.benchmarks import amber
-from iava.metrics.results import remarks, rows_of, verdicts
+from iava.benchmarks import amber, registry
+from iava.metrics.results import rows_of
+from iava.reporting.verdicts import remarks, verdicts
 
 
 def record(image, category, number, method, truth, parsed, **more):
@@ -38,7 +39,7 @@ def rows(benchmark, records):
     settings = {name: {} for name in dict.fromkeys(r["method"] for r in records)}
     return {
         (row["category"], row["method"]): row
-        for row in rows_of(records, benchmark=benchmark, settings=settings, seed=0)
+        for row in rows_of(records, benchmark=registry.benchmark(benchmark), settings=settings, seed=0)
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from iava.cli import demo
 from iava.lvlm.model import LVLM
-from iava.metrics.results import verdicts
+from iava.reporting.verdicts import verdicts
 from tests import tiny
 
 

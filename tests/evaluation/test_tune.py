@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from iava.benchmarks.pope import auc
 from iava.evaluation.tune import BUDGET, GRIDS, Search, read_tuned, tune
 from iava.methods import METHODS
+from iava.metrics.stats import auc
 from tests.fakes import FakeLVLM
 
 GRID = {"bias": [-3.0, 1.0, 4.0]}

@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from iava.benchmarks.task import Question
 from iava.errors import IavaError
@@ -159,17 +158,3 @@ def score(categories: Sequence[str], truths: Sequence[str], parsed: Sequence[str
 
 def _metrics(counts: np.ndarray) -> dict[str, float]:
     return {"n": len(counts)} | {name: float(value) for name, value in rates(counts.sum(axis=0)).items()}
-
-
-def auc(margins: Sequence[float], truths: Sequence[str]) -> float | None:
-    """The chance that a question with truth "yes" has a larger yes-no margin than one with "no"; ties count half.
-
-    Returns:
-        0 to 1; None if one of the two truths does not occur.
-    """
-    yes = np.array([truth == "yes" for truth in truths], dtype=bool)
-    positives, negatives = int(yes.sum()), int((~yes).sum())
-    if not positives or not negatives:
-        return None
-    ranks = rankdata(margins)
-    return float((ranks[yes].sum() - positives * (positives + 1) / 2) / (positives * negatives))

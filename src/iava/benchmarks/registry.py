@@ -8,31 +8,9 @@ import numpy as np
 
 from iava.benchmarks import amber, chair, mme, pope, textvqa
 from iava.errors import IavaError
+from iava.metrics.parts import Part, Record
 
 Parse = Callable[[str], str | None]
-Record = Mapping[str, Any]
-LOWER_IS_BETTER = ("chair_i", "chair_s", "chair", "hal", "cog")
-POINTS = ("score",)
-"""Metrics on a scale of their own; all others are fractions of 1."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Questions that make one row of the results.
-
-    Args:
-        name: the row's category.
-        holds: whether questions of a category belong to it.
-        tally: N records -> (N, K), what each adds to K sums.
-        rates: (..., K) sums -> metrics, each (...).
-        main: the metric in which methods are compared.
-    """
-
-    name: str
-    holds: Callable[[str], bool]
-    tally: Callable[[Sequence[Record]], np.ndarray]
-    rates: Callable[[np.ndarray], dict[str, np.ndarray]]
-    main: str
 
 
 @dataclass(frozen=True)
@@ -40,14 +18,16 @@ class Benchmark:
     """A benchmark's scorer.
 
     Args:
+        name: of the data set.
         parts: categories that were asked -> the rows they make, "overall" first.
-        right: how right a record's answer is, 0 to 1, for the paired test.
+        right: how right a unit's answers are, 0 to 1, for the paired test.
         max_new_tokens: the length of an answer, unless it is chosen.
         parsers: of yes and no, the first being the default; none if nothing is answered with them.
     """
 
+    name: str
     parts: Callable[[Sequence[str]], list[Part]]
-    right: Callable[[Record], float]
+    right: Callable[[Sequence[Record]], float]
     max_new_tokens: int = 16
     parsers: Mapping[str, Parse] = field(default_factory=dict)
 
@@ -151,14 +131,27 @@ def _columns(records: Sequence[Record], *names: str) -> list[list[Any]]:
     return [[record[name] for record in records] for name in names]
 
 
-_POPE = Benchmark(_pope, _as_parsed, parsers=pope.PARSERS)
-BENCHMARKS = {
-    "pope": _POPE,
-    "pope-aokvqa": _POPE,
-    "pope-gqa": _POPE,
-    "mme": Benchmark(_mme, _as_parsed, parsers={"official": mme.parse_official, **pope.PARSERS}),
-    "textvqa": Benchmark(_textvqa, _agreement),
-    "chair": Benchmark(_chair, _faithful, max_new_tokens=64),
-    "amber": Benchmark(_amber, _harmless, max_new_tokens=512, parsers=pope.PARSERS),
-}
+def _mean(right: Callable[[Record], float]) -> Callable[[Sequence[Record]], float]:
+    return lambda records: sum(right(record) for record in records) / len(records)
+
+
+_SCORERS = (
+    *(Benchmark(name, _pope, _mean(_as_parsed), parsers=pope.PARSERS) for name in ("pope", "pope-aokvqa", "pope-gqa")),
+    Benchmark("mme", _mme, _mean(_as_parsed), parsers={"official": mme.parse_official, **pope.PARSERS}),
+    Benchmark("textvqa", _textvqa, _mean(_agreement)),
+    Benchmark("chair", _chair, _mean(_faithful), max_new_tokens=64),
+    Benchmark("amber", _amber, _mean(_harmless), max_new_tokens=512, parsers=pope.PARSERS),
+)
+BENCHMARKS = {scorer.name: scorer for scorer in _SCORERS}
 """Data set -> its scorer."""
+
+
+def benchmark(name: str) -> Benchmark:
+    """The benchmark of a name.
+
+    Raises:
+        IavaError: if there is none.
+    """
+    if name not in BENCHMARKS:
+        raise IavaError(f"unknown benchmark {name!r}: use one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]

@@ -55,8 +55,8 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
     """Tells what was measured; what must be known beside the table goes to standard error."""
     from iava.cli.console import terminal
     from iava.evaluation.records import Records
-    from iava.metrics.results import remarks, verdicts
     from iava.reporting.renderers import console_table
+    from iava.reporting.verdicts import remarks, verdicts
 
     console = terminal()
     console.print(console_table(results["rows"]))

@@ -12,9 +12,9 @@ from iava.evaluation.records import Record, Records
 from iava.evaluation.runner import Plan, evaluate
 from iava.evaluation.runs import read_runs
 from iava.lvlm.model import LVLM
-from iava.metrics.results import title, verdicts
 from iava.reporting.renderers import console_table
 from iava.reporting.report import Example, write_report
+from iava.reporting.verdicts import title, verdicts
 
 SPLIT = "test"
 FIRST = 3  # images that are shown as they come

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from iava.benchmarks.registry import BENCHMARKS, parser_of
+from iava.benchmarks.registry import BENCHMARKS, benchmark, parser_of
 from iava.benchmarks.sources import find
 from iava.benchmarks.task import Question, Task, first_images, shard
 from iava.errors import IavaError
@@ -192,7 +192,7 @@ def evaluate_by(
         shown = {**shown, "bias": {"bias": bias, **shown["bias"]}}
     records = Records(folder / "records.jsonl")
     ask("task", methods, records, partial(advance, f"{plan.benchmark} {plan.task.split}"))
-    rows = rows_of(records.rows, benchmark=plan.benchmark, settings=shown, seed=plan.seed)
+    rows = rows_of(records.rows, benchmark=benchmark(plan.benchmark), settings=shown, seed=plan.seed)
     results = {"rows": rows, "methods": shown, "manifest": manifest}
     write_json(folder / "results.json", results)
     return results

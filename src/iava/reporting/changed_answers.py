@@ -11,10 +11,11 @@ from iava.benchmarks.sources import find
 from iava.evaluation.records import Record
 from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCE, Flips, flips, shown
-from iava.metrics.results import is_control, title
+from iava.metrics.results import is_control
 from iava.reporting.overlay import data_uri
 from iava.reporting.published import is_pocket
 from iava.reporting.tables import Cell, Table, method_row
+from iava.reporting.verdicts import title
 
 THUMBNAILS = 8
 """The largest number of thumbnails for each method and direction of change."""

@@ -13,8 +13,9 @@ from typing import Any
 
 from iava.benchmarks.pocket import is_scene
 from iava.evaluation.records import Record
-from iava.metrics.results import Row, title
+from iava.metrics.results import Row
 from iava.reporting.tables import Cell, Table, TableRow, category_heading, main_metric, metric_cell
+from iava.reporting.verdicts import title
 
 _CONTEXT_MODEL = "LLaVA-1.5-7B"
 

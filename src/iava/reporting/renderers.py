@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from iava.metrics.results import Row, title
+from iava.metrics.results import Row
 from iava.reporting.formatting import metric_heading
 from iava.reporting.tables import COMPARISON_HEADINGS, Cell, Table, comparison_cells, metric_cell
+from iava.reporting.verdicts import title
 
 _UNLIMITED = 10_000  # columns of a terminal that no table exceeds
 

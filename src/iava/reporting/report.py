@@ -12,13 +12,13 @@ from iava.benchmarks.pope import parse_word
 from iava.evaluation.runs import Run
 from iava.files import write_text
 from iava.lvlm.answers import Answer
-from iava.metrics.results import title
 from iava.reporting import charts
 from iava.reporting.differences import word_differences
 from iava.reporting.overlay import attention_data, data_uri, scaled_down
 from iava.reporting.renderers import escape_latex, escape_markdown, latex, markdown
 from iava.reporting.sections import Section, report_section
 from iava.reporting.templating import template_environment
+from iava.reporting.verdicts import title
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 from iava.evaluation.records import Record
 from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCE
-from iava.metrics.results import Row, title
+from iava.metrics.parts import group_of
+from iava.metrics.results import Row
 from iava.metrics.shift import Curve, at_best_threshold, beyond_bias, bias_curve
 from iava.reporting.changed_answers import ThumbnailStrip, changed_answers, changes_table, thumbnail_strips
 from iava.reporting.charts import Chart, cost_chart, yes_ratio_chart
@@ -23,7 +24,7 @@ from iava.reporting.tables import (
     summary_table,
 )
 from iava.reporting.templating import settings_text
-from iava.reporting.verdicts import verdicts
+from iava.reporting.verdicts import title, verdicts
 
 PARSER_NOTES = {
     "word": "word-level, yes XOR no",
@@ -173,10 +174,10 @@ def _beyond_bias_cells(records: Sequence[Record], reference: Sequence[Record], s
     truths = [record["truth"] for record in records]
     said_yes = [record["parsed"] == "yes" for record in records]
     correct = [record["parsed"] == record["truth"] for record in records]
-    images = [record["image"] for record in records]
+    groups = [group_of(record) for record in records]
     margins, reference_margins = _margins(records), _margins(reference)
-    beyond, limits = beyond_bias(reference_margins, truths, said_yes, correct, images, seed=seed)
-    best, gain, gain_limits = at_best_threshold(margins, reference_margins, truths, images, seed=seed)
+    beyond, limits = beyond_bias(reference_margins, truths, said_yes, correct, groups, seed=seed)
+    best, gain, gain_limits = at_best_threshold(margins, reference_margins, truths, groups, seed=seed)
     accuracy, yes_ratio = sum(correct) / len(correct), sum(said_yes) / len(said_yes)
     return [
         Cell(format_value("yes_ratio", yes_ratio), "", yes_ratio),

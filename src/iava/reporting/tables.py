@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from iava.metrics.results import Row, is_control, title
+from iava.metrics.results import Row, is_control
 from iava.reporting.formatting import display_scale, format_interval, format_p_value, format_value, metric_heading
+from iava.reporting.verdicts import title
 
 _MAIN_METRICS = ("accuracy", "score")
 """The metrics in which methods are compared if a row names no main metric."""

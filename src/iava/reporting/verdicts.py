@@ -1,10 +1,36 @@
-"""One sentence a method: whether it beats the best control."""
+"""Sentences about results: whether each method beats the best control, and which answers need attention."""
 
 from collections.abc import Sequence
 
-from iava.benchmarks.registry import LOWER_IS_BETTER
-from iava.metrics.results import Row, is_control, title
+from iava.methods import METHODS
+from iava.metrics.parts import LOWER_IS_BETTER, Record
+from iava.metrics.results import Row, is_control
 from iava.reporting.formatting import format_interval, format_value, metric_in_sentence
+
+
+def title(method: str) -> str:
+    """A method's name for readers. A variant without a command-line name keeps its own name."""
+    return (METHODS[method].title or METHODS[method].__name__) if method in METHODS else method
+
+
+def remarks(records: Sequence[Record]) -> list[str]:
+    """A sentence for each method with failed questions, empty answers, or answers that are neither yes nor no."""
+    sentences = []
+    for method in dict.fromkeys(record["method"] for record in records):
+        own = [record for record in records if record["method"] == method]
+        failed = [record for record in own if "error" in record]
+        answered = [record for record in own if "error" not in record]
+        empty = [record for record in answered if not record["text"].strip()]
+        unparsed = [r for r in answered if "yes" in r and r["parsed"] is None and r["text"].strip()]
+        for some, words in (
+            (failed, "questions got no answer and are left out"),
+            (empty, "answers are empty"),
+            (unparsed, "answers are neither yes nor no and count as wrong"),
+        ):
+            if some:
+                example = some[0].get("error", repr(some[0]["text"]))
+                sentences.append(f"{title(method)}: {len(some)} of {len(own)} {words}; {some[0]['id']}: {example}")
+    return sentences
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
