@@ -27,8 +27,8 @@ def console_table(rows: Sequence[Row]) -> "FoldedTable":
     headings = [metric_heading(name, short=True) + (" [95 %]" if name in main else "") for name in metrics]
     sections: dict[str, list[list[str]]] = {}
     for row in rows:
-        cells = [metric_cell(row, name) for name in metrics]
-        values = [_one_line(cell) if name == row["main"] else cell.text for name, cell in zip(metrics, cells, strict=True)]
+        cells = {name: metric_cell(row, name) for name in metrics}
+        values = [_one_line(cell) if name == row["main"] else cell.text for name, cell in cells.items()]
         comparison = map(_one_line, comparison_cells(row, row["main"]))
         section = f"[bold]{escape(row['category'])}[/bold] · {row['n']} questions"
         sections.setdefault(row["category"], [[section]]).append(

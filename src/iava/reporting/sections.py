@@ -22,6 +22,7 @@ from iava.reporting.tables import (
     main_metric,
     method_row,
     summary_table,
+    value_cell,
 )
 from iava.reporting.templating import settings_text
 from iava.reporting.verdicts import title, verdicts
@@ -117,9 +118,7 @@ def _extent(records: Sequence[Record]) -> str:
 def _gaps(run: Run, methods: Sequence[str]) -> list[str]:
     total = len({record["id"] for record in run.records})
     answered = {method: sum(r["method"] == method and "error" not in r for r in run.records) for method in methods}
-    partial = [
-        f"{title(method)}: {n:,} of {total:,} questions answered" for method, n in answered.items() if n < total
-    ]
+    partial = [f"{title(method)}: {n:,} of {total:,} questions answered" for method, n in answered.items() if n < total]
     missing = [method for method in run.settings["methods"] if method not in methods]
     return partial + [f"{title(method)}: no question answered" for method in missing]
 
@@ -180,11 +179,11 @@ def _beyond_bias_cells(records: Sequence[Record], reference: Sequence[Record], s
     best, gain, gain_limits = at_best_threshold(margins, reference_margins, truths, groups, seed=seed)
     accuracy, yes_ratio = sum(correct) / len(correct), sum(said_yes) / len(said_yes)
     return [
-        Cell(format_value("yes_ratio", yes_ratio), "", yes_ratio),
-        Cell(format_value("accuracy", accuracy), "", accuracy),
-        Cell(format_value("accuracy", accuracy - beyond), "", accuracy - beyond),
+        value_cell("yes_ratio", yes_ratio),
+        value_cell("accuracy", accuracy),
+        value_cell("accuracy", accuracy - beyond),
         difference_cell("accuracy", beyond, limits),
-        Cell(format_value("accuracy", best), "", best),
+        value_cell("accuracy", best),
         difference_cell("accuracy", gain, gain_limits),
     ]
 

@@ -79,7 +79,11 @@ def metric_cell(row: Row, metric: str) -> Cell:
     """A metric with its interval. The cell is empty if the row does not have the metric."""
     if metric not in row["metrics"]:
         return Cell()
-    value, limits = row["metrics"][metric], row["intervals"].get(metric)
+    return value_cell(metric, row["metrics"][metric], row["intervals"].get(metric))
+
+
+def value_cell(metric: str, value: float | None, limits: Sequence[float] | None = None) -> Cell:
+    """A value of a metric with its interval, if there is one."""
     return Cell(format_value(metric, value), format_interval(metric, limits) if limits else "", value)
 
 
