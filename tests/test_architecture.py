@@ -6,6 +6,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "iava"
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"serve", "integrations"},
     {"explain", "studies", "cost"},
