@@ -119,9 +119,7 @@ def test_chair_and_that_less_of_it_is_better():
     assert ours["comparison"]["difference"] == pytest.approx(-10 / 12)
     assert ours["comparison"]["p"] == pytest.approx(2 * 0.5**10)
     sentence = verdicts([ours])[0]
-    assert sentence.startswith(
-        "In CHAIRs (lower is better), IAVA is 83.3 points below the best control (greedy)"
-    )
+    assert sentence.startswith("In CHAIRs (lower is better), IAVA is 83.3 points below the best control (greedy)")
     assert sentence.endswith("it helps here.")
     assert verdicts([rows("chair", captions("greedy", 2) + captions("iava", 12))["overall", "iava"]])[0].endswith(
         "it does not help here."
