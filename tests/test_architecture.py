@@ -18,7 +18,7 @@ LAYERS = [
     {"methods"},
     {"engine", "pocket"},
     {"files", "jsonfiles", "words"},
-    {"errors"},
+    {"errors", "deprecated"},
 ]
 """Packages from top to bottom. A package may import packages of lower layers only."""
 POCKET_IMPORTERS = {"pocket", "benchmarks", "lvlm.loading"}

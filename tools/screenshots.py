@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 import iava
-from iava.benchmarks.pocket import open_scene
+from iava.benchmarks.sources.pocket import open_scene
 from iava.explain.page import answer_by_methods, decoding_facts, explain_page
 from tests.browser.driver import chromium
 

@@ -6,18 +6,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from iava.benchmarks.pocket import fair_region, pocket
-from iava.benchmarks.pope import (
-    CATEGORIES,
-    COUNTS,
-    build,
-    parse_exact,
-    parse_substring,
-    parse_word,
-    rates,
-    tally,
-    wording,
-)
+from iava.benchmarks import parsers
+from iava.benchmarks.pope import CATEGORIES, build, fair_region, wording
+from iava.benchmarks.sources.pocket import pocket
+from iava.benchmarks.yes_no import COUNTS, rates, tally
 from iava.pocket.scenes import THINGS, load_scene
 
 FARM = {"cow", "tractor", "dog"}
@@ -141,7 +133,7 @@ def test_pocket_refuses_what_it_does_not_have():
     ],
 )
 def test_parsers(text, word, substring, exact):
-    assert (parse_word(text), parse_substring(text), parse_exact(text)) == (word, substring, exact)
+    assert (parsers.word(text), parsers.substring(text), parsers.exact(text)) == (word, substring, exact)
 
 
 def test_metrics_of_a_table_counted_by_hand():

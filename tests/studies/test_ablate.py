@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iava.evaluation.runner import Plan
+from iava.evaluation.plan import Plan
 from iava.lvlm.model import LVLM
 from iava.studies.ablate import ABLATIONS, GENERAL_INSTRUCTIONS, default_values, run_ablation
 from iava.studies.compare import selected_share
@@ -51,7 +51,7 @@ def test_values_match_the_records(ablated, lvlm):
 
 
 def test_the_selected_share_matches_the_explanation(ablated, lvlm):
-    from iava.benchmarks.pocket import pocket
+    from iava.benchmarks.sources.pocket import pocket
 
     folder, found = ablated
     one = found["tried"][1]

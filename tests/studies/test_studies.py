@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from iava.benchmarks.registry import benchmark
-from iava.evaluation.runner import Plan
+from iava.evaluation.plan import Plan
 from iava.lvlm.model import LVLM
 from iava.metrics.results import rows_of
 from iava.studies.auto import adaptive_variants

@@ -20,7 +20,8 @@ from iava.cost.contenders import PLAIN, Bench, counted_work
 from iava.cost.plan import CostPlan, Workload
 from iava.cost.shapes import SHAPES
 from iava.errors import IavaError
-from iava.evaluation.records import circumstances, write_json
+from iava.evaluation.environment import environment
+from iava.evaluation.records import write_json
 from iava.evaluation.runner import Advance
 from iava.files import check_folder
 from iava.lvlm.model import out_of_memory
@@ -49,13 +50,13 @@ def measure(plan: CostPlan, out: Path, advance: Advance = lambda *_: None) -> di
         raise IavaError(f"{out} already holds a measurement: choose another folder")
     lvlm = SHAPES[plan.shape](device, dtype)
     bench = Bench(lvlm, plan)
-    environment = circumstances(lvlm.model)
-    environment["machine"] |= {"cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
+    about = environment(lvlm.model)
+    about["machine"] |= {"cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
     if device.type == "cuda":
-        environment["machine"] |= {"memory": torch.cuda.get_device_properties(device).total_memory}
-        environment["versions"] |= {"cuda": torch.version.cuda}
+        about["machine"] |= {"memory": torch.cuda.get_device_properties(device).total_memory}
+        about["versions"] |= {"cuda": torch.version.cuda}
     results: dict[str, Any] = {
-        **environment,
+        **about,
         "command": plan.command,
         "settings": asdict(plan) | {"methods": {name: method.settings() for name, method in bench.methods.items()}},
         "model": {"parameters": sum(p.numel() for p in lvlm.model.parameters()), "bytes": weights(lvlm.model)},

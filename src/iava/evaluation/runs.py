@@ -8,8 +8,9 @@ from typing import Any
 
 from iava.benchmarks.registry import benchmark
 from iava.errors import IavaError
-from iava.evaluation.records import Record, read_records
+from iava.evaluation.records import read_records
 from iava.jsonfiles import read_json
+from iava.metrics.parts import Record
 from iava.metrics.results import Row, rows_of
 
 _OF_A_SHARD = ("shard",)

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from iava.benchmarks.pocket import example_images
+from iava.benchmarks.sources.pocket import example_images
 from iava.engine.negatives import NEGATIVES
 from iava.errors import IavaError
 from iava.explain.page import answer_by_methods, decoding_facts, explain_page

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from iava.benchmarks.pocket import open_scene
-from iava.benchmarks.sources import find
-from iava.evaluation.records import Record
+from iava.benchmarks.sources.find import find
+from iava.benchmarks.sources.pocket import open_scene
 from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCE, Flips, flips, shown
+from iava.metrics.parts import Record
 from iava.metrics.results import is_control
 from iava.reporting.overlay import data_uri
 from iava.reporting.published import is_pocket

@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from iava.benchmarks.pocket import is_scene
-from iava.evaluation.records import Record
+from iava.benchmarks.sources.pocket import is_scene
+from iava.metrics.parts import Record
 from iava.metrics.results import Row
 from iava.reporting.tables import Cell, Table, TableRow, category_heading, main_metric, metric_cell
 from iava.reporting.verdicts import title

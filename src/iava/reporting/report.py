@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from iava.benchmarks.pope import parse_word
+from iava.benchmarks import parsers
 from iava.evaluation.runs import Run
 from iava.files import write_text
 from iava.lvlm.answers import Answer
@@ -124,8 +124,8 @@ def _question_data(
         "truth": truth,
         "title": title(other.method),
         "greedy": greedy_words,
-        "greedy_correct": None if truth is None else parse_word(greedy.text) == truth,
+        "greedy_correct": None if truth is None else parsers.word(greedy.text) == truth,
         "other": other_words,
-        "other_correct": None if truth is None else parse_word(other.text) == truth,
+        "other_correct": None if truth is None else parsers.word(other.text) == truth,
         "attention": attention_data(other, size, each_layer=False),
     }

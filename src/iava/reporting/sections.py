@@ -4,10 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iava.evaluation.records import Record
 from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCE
-from iava.metrics.parts import group_of
+from iava.metrics.parts import Record, group_of
 from iava.metrics.results import Row
 from iava.metrics.shift import Curve, at_best_threshold, beyond_bias, bias_curve
 from iava.reporting.changed_answers import ThumbnailStrip, changed_answers, changes_table, thumbnail_strips

@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from iava.benchmarks.registry import benchmark
 from iava.engine.negatives import NEGATIVES
+from iava.evaluation.plan import Plan
 from iava.evaluation.records import write_json
-from iava.evaluation.runner import Advance, Plan
-from iava.evaluation.sweep import Tried, sweep
+from iava.evaluation.runner import Advance
+from iava.evaluation.sweep import Trial, sweep
 from iava.files import write_text
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS
@@ -114,10 +114,10 @@ def run_ablation(
     return results
 
 
-def _outcome(trial: Tried, greedy: Tried, plan: Plan) -> dict[str, Any]:
+def _outcome(trial: Trial, greedy: Trial, plan: Plan) -> dict[str, Any]:
     records = trial.records
     settings: dict[str, Mapping[str, Any]] = {"greedy": {}, records[0]["method"]: trial.settings}
-    rows = rows_of([*greedy.records, *records], benchmark=benchmark(plan.benchmark), settings=settings, seed=plan.seed)
+    rows = rows_of([*greedy.records, *records], benchmark=plan.asked, settings=settings, seed=plan.seed)
     row = next(row for row in rows if row["category"] == "overall" and row["method"] != "greedy")
     return {
         "settings": trial.settings,

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from iava.evaluation.records import Record, Records, write_json
-from iava.evaluation.runner import Advance, Plan, evaluate
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import Records, write_json
+from iava.evaluation.runner import Advance, evaluate
 from iava.files import write_text
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
-from iava.metrics.parts import group_of
+from iava.metrics.parts import Record, group_of
 from iava.metrics.results import Row
 from iava.metrics.shift import beyond_bias
 from iava.metrics.stats import Interval, bootstrap, paired_difference

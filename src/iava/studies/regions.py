@@ -14,18 +14,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from iava.benchmarks.coco import read_instances
-from iava.benchmarks.layouts import check_images
-from iava.benchmarks.pope import Region, wording
-from iava.benchmarks.task import Question, Task, first_images
+from iava.benchmarks.pope import wording
+from iava.benchmarks.sources.coco import read_instances
+from iava.benchmarks.sources.files import check_images
+from iava.benchmarks.task import Question, Region, Task, first_groups
 from iava.errors import IavaError
-from iava.evaluation.records import Record, Records, circumstances, fingerprint, open_run
+from iava.evaluation.environment import environment, fingerprint
+from iava.evaluation.records import Records, open_run
 from iava.evaluation.runner import Advance
 from iava.lvlm.answers import Explanation
 from iava.lvlm.images import read_image
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
 from iava.methods.select import select_irrelevant
+from iava.metrics.parts import Record
 from iava.metrics.stats import by_cluster, interval, resampled
 from iava.reporting.formatting import format_value
 from iava.reporting.plots import save_figure
@@ -60,12 +62,14 @@ def coco_task(instances: Path, images: Path, *, limit: int | None = None, seed: 
     questions = []
     for image, boxes in annotated.boxes.items():
         names = random.Random(f"{seed} {image}").sample(sorted(boxes), min(QUESTIONS_PER_IMAGE, len(boxes)))
-        questions += [Question(f"{image}-{name}", image, "there", wording(name), "yes", boxes[name]) for name in names]
+        questions += [
+            Question(f"{image}-{name}", (image,), "there", wording(name), "yes", boxes[name]) for name in names
+        ]
     if not questions:
         raise IavaError(f"{instances} has no boxes: its annotations must have 'bbox'")
     files = annotated.files
     task = Task("regions", instances.name, questions, lambda image: read_image(images / files[image]))
-    task = first_images(task, limit)
+    task = first_groups(task, limit)
     check_images(((str(instances), files[image]) for image in task.images), images)
     return task
 
@@ -115,7 +119,7 @@ def run_regions_study(
     method = lvlm.method("iava", **settings)
     run = {"study": "regions", "split": task.split, "questions": task.digest, "images": len(by_image), "seed": seed}
     run |= {"model": model, "weights": fingerprint(lvlm.model), "method": method.settings()}
-    manifest = open_run(folder, run, circumstances(lvlm.model))
+    manifest = open_run(folder, run, environment(lvlm.model))
     records = Records(folder / "records.jsonl")
     done = {record["image"] for record in records.rows}
     advance("regions", len(done), len(by_image))

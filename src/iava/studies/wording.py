@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from iava.benchmarks.task import first_images
-from iava.evaluation.records import Record, Records, circumstances, fingerprint, open_run
-from iava.evaluation.runner import Advance, Plan
+from iava.benchmarks.task import first_groups
+from iava.evaluation.environment import environment, fingerprint
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import Records, open_run
+from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
+from iava.metrics.parts import Record
 from iava.reporting.formatting import format_value
 from iava.reporting.plots import panels
 from iava.reporting.renderers import markdown
@@ -83,10 +86,10 @@ def run_wording_study(
 
 def _selections(lvlm: LVLM, plan: Plan, methods: Sequence[Method], folder: Path, advance: Advance) -> list[Record]:
     """The tokens that each method selects, in one record for each question."""
-    task = first_images(plan.task, OVERLAP_IMAGES)
+    task = first_groups(plan.task, OVERLAP_IMAGES)
     settings: dict[str, Any] = {"questions": task.digest, "model": plan.model, "weights": fingerprint(lvlm.model)}
     settings |= {"methods": {method.name: method.settings() for method in methods}}
-    open_run(folder, settings, circumstances(lvlm.model))
+    open_run(folder, settings, environment(lvlm.model))
     records = Records(folder / "records.jsonl")
     done = {record["image"] for record in records.rows}
     advance("overlap of selections", len(done), len(task.images))
