@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from iava.benchmarks.pocket import pocket, things_named
+from iava.benchmarks.registry import benchmark
+from iava.benchmarks.sources.pocket import pocket
 from iava.pocket.scenes import THINGS, load_scene
 from iava.pocket.text import NUMBERS, caption, plural
 
@@ -48,8 +49,8 @@ def test_chair_reads_the_things_of_its_own_captions():
         assert question.truth == sorted(scene.names)
         assert sorted(task.read(question, caption(scene, scene.names))) == sorted(scene.names)
     every = ", ".join(word for thing in THINGS for word in (thing, plural(thing)))
-    assert Counter(things_named(every)) == dict.fromkeys(THINGS, 2)
-    assert things_named("A kitchen with nothing, a unicorn.") == []
+    assert Counter(benchmark("chair").read_pocket(every)) == dict.fromkeys(THINGS, 2)
+    assert benchmark("chair").read_pocket("A kitchen with nothing, a unicorn.") == []
 
 
 def test_a_limit_takes_the_first_images_with_all_their_questions():

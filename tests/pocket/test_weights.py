@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 import iava
-from iava.benchmarks.pocket import pocket
+from iava.benchmarks.sources.pocket import pocket
 from iava.pocket.scenes import ART, CELL, STYLES, THINGS, load_scene
 
 WEIGHTS = resources.files("iava.pocket") / "weights"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iava.benchmarks.sources import load
+from iava.benchmarks.registry import benchmark
 from iava.evaluation.runs import read_runs
 from iava.lvlm.model import LVLM
 from iava.reporting.report import Example, report_latex, report_markdown, report_page, write_report
@@ -138,7 +138,7 @@ def colour(uri):
 
 def test_flips_of_data_on_disk_show_their_pictures_while_they_are_there(tmp_path):
     data = written(tmp_path / "data")
-    task = load("pope-gqa", data / "pope-gqa")
+    task = benchmark("pope-gqa").load(data / "pope-gqa")
     some = []
     for question, (greedy, ours) in zip(task.questions, [("no", "yes"), ("no", "yes")] * 3, strict=True):
         for method, said in (("greedy", greedy), ("iava", ours)):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iava.evaluation.runner import Plan
+from iava.evaluation.plan import Plan
 from iava.lvlm.model import LVLM
 from iava.studies.ablate import GENERALS, SETTINGS, ablate, selected_share, values_of
 from tests import tiny
@@ -50,7 +50,7 @@ def test_numbers_are_those_of_the_records(ablated, lvlm):
 
 
 def test_the_share_is_that_of_the_selection(ablated, lvlm):
-    from iava.benchmarks.pocket import pocket
+    from iava.benchmarks.sources.pocket import pocket
 
     folder, found = ablated
     one = found["tried"][1]

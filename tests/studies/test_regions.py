@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iava.benchmarks.pocket import pocket
+from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.task import Question, Task
 from iava.lvlm.model import LVLM
 from iava.pocket.scenes import load_scene

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from iava.evaluation.runner import Plan
+from iava.benchmarks.registry import benchmark
+from iava.evaluation.plan import Plan
 from iava.lvlm.model import LVLM
 from iava.metrics.results import rows_of
 from iava.studies.auto import variants
@@ -72,7 +73,7 @@ def test_outcomes_are_those_of_the_records():
     # A question that one method did not answer is left out of its comparisons alone.
     lost = next(r for r in records if r["method"] == "iava" and r["parsed"] != r["truth"])
     lost["error"] = "no picture"
-    rows = rows_of(records, benchmark="pope", settings=made.METHODS, seed=1)
+    rows = rows_of(records, benchmark=benchmark("pope"), settings=made.METHODS, seed=1)
     rows = [row for row in rows if row["category"] == "overall"]
     greedy, _, bias, ours = outcomes(rows, records, ["greedy", "apc"], seed=1)
     right = {m: {r["id"]: r["parsed"] == r["truth"] for r in records if r["method"] == m} for m in made.METHODS}

@@ -45,7 +45,7 @@ def ablate(
 ) -> None:
     """Vary one of IAVA's settings and measure the effect. An interrupted ablation resumes."""
     from iava.cli.console import progress
-    from iava.evaluation.runner import Plan
+    from iava.evaluation.plan import Plan
     from iava.evaluation.tune import read_tuned
     from iava.files import check_folder
     from iava.methods import METHODS

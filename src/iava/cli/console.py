@@ -74,8 +74,8 @@ def print_results(results: dict[str, Any], folder: Path) -> None:
         folder: the run's folder.
     """
     from iava.evaluation.records import Records
-    from iava.metrics.results import remarks, verdicts
     from iava.reporting.renderers import console_table
+    from iava.reporting.verdicts import remarks, verdicts
 
     console = terminal()
     console.print(console_table(results["rows"]))

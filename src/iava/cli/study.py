@@ -58,7 +58,7 @@ def study(
     if instances is not None and (what != "regions" or data is not None or split is not None):
         raise IavaError("--instances is for regions only and replaces --data and --split: leave those out")
     from iava.cli.console import progress
-    from iava.evaluation.runner import Plan
+    from iava.evaluation.plan import Plan
     from iava.evaluation.tune import read_tuned
     from iava.files import check_folder
     from iava.studies.auto import auto
@@ -77,7 +77,7 @@ def study(
         split = split or ("tune" if data is None else None)
         plan = Plan(model, {"greedy": {}, "iava": iava}, split, limit, seed, benchmark=bench, data=data)
         task = plan.task
-        if not all(question.polar for question in task.questions):
+        if not all(question.is_yes_no for question in task.questions):
             raise IavaError(f"not every question of {bench} asks for yes or no: use pope, pope-aokvqa or pope-gqa")
     if what == "regions":
         asked(task)

@@ -32,16 +32,16 @@ def tune(
 ) -> None:
     """Choose a method's settings on a tuning split. An interrupted search resumes."""
     from iava.cli.console import progress, terminal
-    from iava.evaluation.tune import Search
+    from iava.evaluation.tune import SearchSpace
     from iava.evaluation.tune import tune as run
     from iava.files import check_folder
 
-    search = Search(model, method, _grid(method, grid or []), split, limit, maximise, budget, seed)
-    search.settings()
+    space = SearchSpace(model, method, _grid(method, grid or []), split, limit, maximise, budget, seed)
+    space.settings()
     check_folder(out)
     lvlm = load_model(model)
     with progress() as advance:
-        found = run(lvlm, search, out, advance)
+        found = run(lvlm, space, out, advance)
     console = terminal()
     console.print(_table(found))
     console.print(f"records and settings: {out}", markup=False)

@@ -17,7 +17,8 @@ import torch
 from iava.cost.baselines import Inputs, MitigV, naive
 from iava.cost.shapes import QUESTIONS, SHAPES, picture
 from iava.errors import IavaError
-from iava.evaluation.records import circumstances, write_json
+from iava.evaluation.environment import environment
+from iava.evaluation.records import write_json
 from iava.files import check_folder
 from iava.lvlm.model import LVLM, out_of_memory
 from iava.methods.base import Method
@@ -234,7 +235,7 @@ def measure(plan: Plan, out: Path, advance: Advance = lambda *_: None) -> dict[s
         raise IavaError(f"{out} holds a measurement already: choose another folder")
     lvlm = SHAPES[plan.shape](device, dtype)
     bench = Bench(lvlm, plan)
-    about = circumstances(lvlm.model)
+    about = environment(lvlm.model)
     about["machine"] |= {"cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
     if device.type == "cuda":
         about["machine"] |= {"memory": torch.cuda.get_device_properties(device).total_memory}

@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from iava.metrics.results import Row, is_control, title
+from iava.metrics.results import Row, is_control
 from iava.metrics.shift import Curve
 from iava.reporting.formatting import heading, scale, within
 from iava.reporting.tables import axis, estimate, main_metric
+from iava.reporting.verdicts import title
 
 WIDTH, HEIGHT = 560, 372
 LEFT, RIGHT, TOP, BOTTOM = 46, 412, 14, 322

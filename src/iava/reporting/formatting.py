@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from iava.benchmarks.registry import POINTS
+from iava.metrics.parts import POINTS
 
 _HEADINGS = {
     "f1": "F1",

@@ -11,9 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from iava.evaluation.records import Record
-from iava.metrics.results import Row, title
+from iava.metrics.parts import Record
+from iava.metrics.results import Row
 from iava.reporting.tables import Cell, Line, Table, estimate, main_metric, named
+from iava.reporting.verdicts import title
 
 _POCKET = re.compile(r"(train|tune|test)(-heldout)?-\d{5}")
 _CONTEXT_MODEL = "LLaVA-1.5-7B"

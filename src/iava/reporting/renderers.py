@@ -6,9 +6,10 @@ from rich import box
 from rich import table as rich
 from rich.markup import escape
 
-from iava.metrics.results import Row, title
+from iava.metrics.results import Row
 from iava.reporting.formatting import heading
 from iava.reporting.tables import AGAINST, Cell, Table, compared, estimate
+from iava.reporting.verdicts import title
 
 
 def console_table(rows: Sequence[Row]) -> rich.Table:

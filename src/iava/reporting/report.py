@@ -8,17 +8,17 @@ from typing import Any
 
 from PIL import Image
 
-from iava.benchmarks.pope import parse_word
+from iava.benchmarks import parsers
 from iava.evaluation.runs import Run
 from iava.files import write_text
 from iava.lvlm.answers import Answer
-from iava.metrics.results import title
 from iava.reporting import charts
 from iava.reporting.differences import differing
 from iava.reporting.overlay import data_uri, reading, shrunk
 from iava.reporting.renderers import latex, latex_text, markdown, markdown_text
 from iava.reporting.sections import Section, section
 from iava.reporting.templating import template_environment
+from iava.reporting.verdicts import title
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def _example(example: Example) -> dict[str, Any]:
                 "truth": truth,
                 "greedy": differing(greedy.text, ours.text)[0],
                 "ours": differing(greedy.text, ours.text)[1],
-                "greedy_right": None if truth is None else parse_word(greedy.text) == truth,
-                "ours_right": None if truth is None else parse_word(ours.text) == truth,
+                "greedy_right": None if truth is None else parsers.word(greedy.text) == truth,
+                "ours_right": None if truth is None else parsers.word(ours.text) == truth,
                 "title": title(ours.method),
                 "reading": reading(ours, example.picture.size, each_layer=False),
             }

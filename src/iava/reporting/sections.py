@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from iava.benchmarks.sources import find
-from iava.evaluation.records import Record
+from iava.benchmarks.sources.find import find
 from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCE, Flips, flips, shown
-from iava.metrics.results import Row, is_control, title, verdicts
+from iava.metrics.parts import Record, group_of
+from iava.metrics.results import Row, is_control
 from iava.metrics.shift import Curve, at_best_threshold, beyond_bias, bias_curve
 from iava.pocket.scenes import load_scene
 from iava.reporting.charts import Chart, cost_chart, yes_chart
@@ -20,6 +20,7 @@ from iava.reporting.overlay import data_uri
 from iava.reporting.published import beside, is_pocket
 from iava.reporting.tables import Cell, Line, Table, category_tables, main_metric, summary
 from iava.reporting.templating import settings_text
+from iava.reporting.verdicts import title, verdicts
 
 PARSER_NOTES = {
     "word": "word-level, yes XOR no",
@@ -174,11 +175,11 @@ def _beyond(run: Run, overall: Sequence[Row]) -> Table | None:
         truths = [record["truth"] for record in ours]
         said = [record["parsed"] == "yes" for record in ours]
         right = [record["parsed"] == record["truth"] for record in ours]
-        images = [record["image"] for record in ours]
-        beyond, limits = beyond_bias(_margins(theirs), truths, said, right, images, seed=run.settings["seed"])
+        groups = [group_of(record) for record in ours]
+        beyond, limits = beyond_bias(_margins(theirs), truths, said, right, groups, seed=run.settings["seed"])
         accuracy = sum(right) / len(right)
         margins, others = _margins(ours), _margins(theirs)
-        best, above, around = at_best_threshold(margins, others, truths, images, seed=run.settings["seed"])
+        best, above, around = at_best_threshold(margins, others, truths, groups, seed=run.settings["seed"])
         cells = [
             Cell(number("yes_ratio", value := sum(said) / len(said)), "", value),
             Cell(number("accuracy", accuracy), "", accuracy),

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from iava.metrics.results import Row, is_control, title
+from iava.metrics.results import Row, is_control
 from iava.reporting.formatting import heading, number, p_value, pair, scale
+from iava.reporting.verdicts import title
 
 MAIN = ("accuracy", "score")
 """In which methods are compared unless a row names its own; without these the first metric there is."""

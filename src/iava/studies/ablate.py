@@ -13,12 +13,14 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from iava.engine.negatives import NEGATIVES
-from iava.evaluation.records import Record, write_json
-from iava.evaluation.runner import Advance, Plan
-from iava.evaluation.sweep import Tried, sweep
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import write_json
+from iava.evaluation.runner import Advance
+from iava.evaluation.sweep import Trial, sweep
 from iava.files import write_text
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS
+from iava.metrics.parts import Record, group_of
 from iava.metrics.results import rows_of
 from iava.metrics.stats import Interval, bootstrap
 from iava.reporting.formatting import heading, number, pair, scale
@@ -114,10 +116,10 @@ def ablate(
     return found
 
 
-def _outcome(one: Tried, greedy: Tried, plan: Plan) -> dict[str, Any]:
+def _outcome(one: Trial, greedy: Trial, plan: Plan) -> dict[str, Any]:
     records = one.records
     settings: dict[str, Mapping[str, Any]] = {"greedy": {}, records[0]["method"]: one.settings}
-    rows = rows_of([*greedy.records, *records], benchmark=plan.benchmark, settings=settings, seed=plan.seed)
+    rows = rows_of([*greedy.records, *records], benchmark=plan.asked, settings=settings, seed=plan.seed)
     row = next(row for row in rows if row["category"] == "overall" and row["method"] != "greedy")
     kept = {key: row[key] for key in ("metrics", "intervals", "main", "comparison", "n")}
     share, limits = selected_share(records, seed=plan.seed)
@@ -130,7 +132,7 @@ def selected_share(records: Sequence[Record], *, seed: int) -> tuple[float | Non
     if not said:
         return None, None
     values = np.array([(record["selected"], 1.0) for record in said])
-    limits = bootstrap(values, [record["image"] for record in said], lambda s: s[:, 0] / s[:, 1], seed=seed)
+    limits = bootstrap(values, [group_of(record) for record in said], lambda s: s[:, 0] / s[:, 1], seed=seed)
     return float(values[:, 0].mean()), limits
 
 

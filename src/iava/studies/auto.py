@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from iava.evaluation.runner import Advance, Plan
+from iava.evaluation.plan import Plan
+from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
 from iava.studies.ablate import PARAPHRASES

@@ -8,7 +8,8 @@ import torch
 
 from iava.engine.boundary import Prompt, pack
 from iava.engine.negatives import NEGATIVES
-from iava.evaluation.runner import Advance, Plan
+from iava.evaluation.plan import Plan
+from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
 from iava.methods.controls_vstar import RandomTokens, RelevantTokens

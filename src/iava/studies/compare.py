@@ -7,18 +7,21 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from iava.evaluation.records import Record, Records, write_json
-from iava.evaluation.runner import Advance, Plan, evaluate
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import Records, write_json
+from iava.evaluation.runner import Advance, evaluate
 from iava.files import write_text
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
-from iava.metrics.results import Row, title
+from iava.metrics.parts import Record, group_of
+from iava.metrics.results import Row
 from iava.metrics.shift import beyond_bias
 from iava.metrics.stats import paired_difference
 from iava.reporting.formatting import number, pair
 from iava.reporting.plots import estimates, panels, save
 from iava.reporting.renderers import markdown
 from iava.reporting.tables import Cell, Line, Table, estimate
+from iava.reporting.verdicts import title
 from iava.studies.ablate import selected_share
 
 
@@ -96,8 +99,8 @@ def outcomes(
 def _difference(ours: Mapping[str, Record], theirs: Mapping[str, Record], seed: int) -> tuple[float, Any]:
     both = [id for id in ours if id in theirs]
     mine, other = (np.array([[one[id]["parsed"] == one[id]["truth"], 1.0] for id in both]) for one in (ours, theirs))
-    images = [ours[id]["image"] for id in both]
-    return paired_difference(mine, other, images, lambda s: s[:, 0] / s[:, 1], seed=seed)
+    groups = [group_of(ours[id]) for id in both]
+    return paired_difference(mine, other, groups, lambda s: s[:, 0] / s[:, 1], seed=seed)
 
 
 def _beyond(ours: Mapping[str, Record], greedy: Mapping[str, Record], seed: int) -> tuple[float, Any]:
@@ -107,7 +110,7 @@ def _beyond(ours: Mapping[str, Record], greedy: Mapping[str, Record], seed: int)
         [record["truth"] for record, _ in both],
         [record["parsed"] == "yes" for record, _ in both],
         [record["parsed"] == record["truth"] for record, _ in both],
-        [record["image"] for record, _ in both],
+        [group_of(record) for record, _ in both],
         seed=seed,
     )
 

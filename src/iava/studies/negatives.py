@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from iava.evaluation.runner import Advance, Plan
+from iava.evaluation.plan import Plan
+from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS
 from iava.studies.compare import compare, drawing, leave

@@ -18,17 +18,19 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from iava.benchmarks.coco import read_instances
-from iava.benchmarks.layouts import check_images
-from iava.benchmarks.pope import Region, wording
-from iava.benchmarks.task import Question, Task, first_images
+from iava.benchmarks.pope import wording
+from iava.benchmarks.sources.coco import read_instances
+from iava.benchmarks.sources.files import check_images
+from iava.benchmarks.task import Question, Region, Task, first_groups
 from iava.errors import IavaError
-from iava.evaluation.records import Record, Records, circumstances, fingerprint, open_run
+from iava.evaluation.environment import environment, fingerprint
+from iava.evaluation.records import Records, open_run
 from iava.evaluation.runner import Advance
 from iava.lvlm.answers import Explanation
 from iava.lvlm.images import read_image
 from iava.lvlm.model import LVLM
 from iava.methods.select import select_irrelevant
+from iava.metrics.parts import Record
 from iava.metrics.stats import by_cluster, interval, resampled
 from iava.reporting.formatting import number, pair
 from iava.reporting.plots import OURS, REFERENCE, panels, save
@@ -62,12 +64,14 @@ def coco_task(instances: Path, images: Path, *, limit: int | None = None, seed: 
     questions = []
     for image, kinds in annotated.boxes.items():
         drawn = random.Random(f"{seed} {image}").sample(sorted(kinds), min(PER_IMAGE, len(kinds)))
-        questions += [Question(f"{image}-{kind}", image, "there", wording(kind), "yes", kinds[kind]) for kind in drawn]
+        questions += [
+            Question(f"{image}-{kind}", (image,), "there", wording(kind), "yes", kinds[kind]) for kind in drawn
+        ]
     if not questions:
         raise IavaError(f"{instances} has no boxes: its annotations must have 'bbox'")
     files = annotated.files
     task = Task("regions", instances.name, questions, lambda image: read_image(images / files[image]))
-    task = first_images(task, limit)
+    task = first_groups(task, limit)
     check_images(((str(instances), files[image]) for image in task.images), images)
     return task
 
@@ -117,7 +121,7 @@ def regions(
     method = lvlm.method("iava", **settings)
     told = {"study": "regions", "split": task.split, "questions": task.digest, "images": len(by_image), "seed": seed}
     told |= {"model": model, "weights": fingerprint(lvlm.model), "method": method.settings()}
-    manifest = open_run(folder, told, circumstances(lvlm.model))
+    manifest = open_run(folder, told, environment(lvlm.model))
     records = Records(folder / "records.jsonl")
     done = {record["image"] for record in records.rows}
     advance("regions", len(done), len(by_image))

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from iava.benchmarks.task import first_images
-from iava.evaluation.records import Record, Records, circumstances, fingerprint, open_run
-from iava.evaluation.runner import Advance, Plan
+from iava.benchmarks.task import first_groups
+from iava.evaluation.environment import environment, fingerprint
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import Records, open_run
+from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
+from iava.metrics.parts import Record
 from iava.metrics.stats import bootstrap
 from iava.reporting.formatting import number, pair
 from iava.reporting.plots import panels
@@ -86,10 +89,10 @@ def wording(
 
 def _selections(lvlm: LVLM, plan: Plan, methods: Sequence[Method], folder: Path, advance: Advance) -> list[Record]:
     """Which tokens each method selects; a record a question."""
-    task = first_images(plan.task, OVERLAPS)
+    task = first_groups(plan.task, OVERLAPS)
     told: dict[str, Any] = {"questions": task.digest, "model": plan.model, "weights": fingerprint(lvlm.model)}
     told |= {"methods": {method.name: method.settings() for method in methods}}
-    open_run(folder, told, circumstances(lvlm.model))
+    open_run(folder, told, environment(lvlm.model))
     records = Records(folder / "records.jsonl")
     done = {record["image"] for record in records.rows}
     advance("overlap of selections", len(done), len(task.images))
