@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from iava.benchmarks.parsers import NOTES
 from iava.benchmarks.sources.find import find
 from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCE, Flips, flips, shown
@@ -22,12 +23,6 @@ from iava.reporting.tables import Cell, Line, Table, category_tables, main_metri
 from iava.reporting.templating import settings_text
 from iava.reporting.verdicts import title, verdicts
 
-PARSER_NOTES = {
-    "word": "word-level, yes XOR no",
-    "substring": "substring, as the papers' scripts",
-    "exact": "the whole answer is yes or no",
-    "official": "the first four letters, as MME's script",
-}
 THUMBNAILS = 8
 _THUMB = 240  # pixels of a thumbnail's longer side
 
@@ -274,7 +269,7 @@ def _made(run: Run, overall: Sequence[Row]) -> list[tuple[str, list[str]]]:
     unparsed = sum(round((row["metrics"].get("unparsed") or 0) * row["n"]) for row in overall)
     errors = sum("error" in record for record in run.records)
     parser = settings.get("parser")
-    note = PARSER_NOTES.get(parser or "")
+    note = NOTES.get(parser or "")
     terms: list[tuple[str, list[Any]]] = [
         ("Command", [m.get("command") for m in manifests]),
         ("Folder", run.folders),
