@@ -27,6 +27,7 @@ from iava.lvlm.generation import (
     generation_config,
 )
 from iava.lvlm.inputs import Inputs
+from iava.lvlm.rendered import RenderedPrompt
 from iava.methods import METHODS, check_settings
 from iava.methods.base import Method
 from iava.methods.checks import check_whole
@@ -142,11 +143,16 @@ class BatchDecoder:
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if request.explain else 0)
+        asked = [
+            RenderedPrompt(self.model, self.processor, inputs, one, ids[mask.bool()].tolist())
+            for one, ids, mask in zip(conversations, batch["input_ids"], batch["attention_mask"], strict=True)
+        ]
+        decoded = partial(method, trace=trace, prefix_cache=cache, conversations=asked)
         watch: AbstractContextManager[list[torch.Tensor]] = (
             cross_attention(self.model) if request.explain else nullcontext([])
         )
-        with watch as qformer_attention:
-            new = self._generated(batch, partial(method, trace=trace, prefix_cache=cache, seed=request.seed), request)
+        with watch as looks:
+            new = self._generated(batch, decoded, request)
         selected = selected_shares(trace, len(conversations))
         answers = self._made(new, method, trace, request, start)
         answers = [replace(answer, selected=share) for answer, share in zip(answers, selected, strict=True)]
@@ -156,7 +162,7 @@ class BatchDecoder:
         for row, (answer, one) in enumerate(zip(answers, conversations, strict=True)):
             steps = min(len(answer.tokens) + 1, new.shape[1])
             picture = one.images[0] if len(one.images) == 1 else None
-            found = explanation(self.model, self.processor, picture, trace, qformer_attention, row, steps)
+            found = explanation(self.model, self.processor, picture, trace, looks, row, steps)
             explained.append(replace(answer, explanation=found))
         return explained
 
@@ -176,7 +182,9 @@ class BatchDecoder:
         limit = request.max_new_tokens
         config = generation_config(self.model, self.processor.tokenizer, limit, request.generation)
         with evaluation_mode(self.model):
-            sequences = private_view(self.model).generate(**batch, custom_generate=method, generation_config=config)
+            sequences = private_view(self.model).generate(
+                **batch, custom_generate=partial(method, seed=request.seed), generation_config=config
+            )
         return sequences[:, batch["input_ids"].shape[1] :].cpu()
 
     def _made(self, new: torch.Tensor, method: Method, trace: Trace, request: Request, start: float) -> list[Answer]:

@@ -13,7 +13,7 @@ from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
 from iava.engine.edit import attention_under
-from iava.engine.instruction import WrittenPrompt
+from iava.engine.instruction import editable
 from iava.engine.negatives import NEGATIVES
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.prompt import Prompt, pack
@@ -116,7 +116,7 @@ class IAVA(Method):
         """(B, L, heads, N)."""
         if self.processor is None:
             raise IavaError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
-        image, rows = prompt.vlm.config.image_token_id, range(len(prompt.input_ids))
-        edits = [WrittenPrompt(self.processor, prompt.ids(row), image).replaced(self.general) for row in rows]
-        features = features_under(prompt, edits, self.processor) if self.qformer == "own" else None
-        return attention_under(prompt, edits, features)
+        asked = editable(prompt, self.processor)
+        own = self.qformer == "own"
+        features = features_under(prompt, self.processor, [self.general] * len(asked)) if own else None
+        return attention_under(prompt, [one.replaced(self.general) for one in asked], features)

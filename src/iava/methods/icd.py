@@ -10,7 +10,7 @@ from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
 from iava.engine.edit import rewritten
-from iava.engine.instruction import WrittenPrompt
+from iava.engine.instruction import editable
 from iava.engine.prompt import Prompt
 from iava.engine.qformer import features_under
 from iava.errors import IavaError
@@ -54,6 +54,6 @@ class ICD(Method):
     def branches(self, prompt: Prompt) -> list[Branch]:
         if self.processor is None:
             raise IavaError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
-        image, rows, role = prompt.vlm.config.image_token_id, range(len(prompt.input_ids)), self.prefix.strip()
-        edits = [WrittenPrompt(self.processor, prompt.ids(row), image).prefixed(role) for row in rows]
-        return [rewritten(prompt, edits, features_under(prompt, edits, self.processor))]
+        role, asked = self.prefix.strip(), editable(prompt, self.processor)
+        features = features_under(prompt, self.processor, [f"{role} {one.question}" for one in asked])
+        return [rewritten(prompt, [one.prefixed(role) for one in asked], features)]
