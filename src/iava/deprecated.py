@@ -11,7 +11,7 @@ from typing import Any
 
 _NEW_HOMES = {
     "benchmarks": "amber chair mme pope task textvqa scoring=registry",
-    "benchmarks.sources": "coco hub pocket pocket_files data=find",
+    "benchmarks.sources": "coco hub layouts=files pocket pocket_files data=find",
     "cost": "cost=bench cost_report=report peers=baselines shapes",
     "evaluation": "merge predictions ray_engine records reproduce runner runs sweep tune",
     "metrics": "flips memory results shift stats",

@@ -25,7 +25,7 @@ def answered(subtask, question, scene):
         (left_a, _, right_a, _), (left_b, _, right_b, _) = scene.boxes(a)[0], scene.boxes(b)[0]
         return (left_a + right_a < left_b + right_b) == (side == "left")
     name, colour = re.fullmatch(r"Is the (.+) (\w+)\?", question).groups()
-    return [thing.colour for thing in scene.things if thing.name == name] == [colour]
+    return [one.colour for one in scene.objects if one.name == name] == [colour]
 
 
 def test_mme_pairs_are_one_truth_and_one_untruth_about_the_scene():

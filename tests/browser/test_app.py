@@ -1,4 +1,4 @@
-"""The app in a real browser: a scene is picked, methods are compared, the page is shown and kept; needs gradio."""
+"""The app in a real browser: choose an image, compare methods, show and save the page. Needs gradio."""
 
 import pytest
 
@@ -15,9 +15,9 @@ QUESTION = "Is there a dog ?"
 
 @pytest.fixture(scope="module")
 def url():
-    from iava.explain.app import build
+    from iava.explain.app import build_app
 
-    app = build(LVLM(tiny.model(), tiny.processor()), "tiny")
+    app = build_app(LVLM(tiny.model(), tiny.processor()), "tiny")
     _, url, _ = app.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     yield url
     app.close()
@@ -38,13 +38,13 @@ def page(url):
         assert outside == []
 
 
-def test_a_scene_is_picked_asked_about_and_the_page_kept(page, tmp_path):
+def test_an_example_is_chosen_asked_about_and_the_page_saved(page, tmp_path):
     shown = page.locator(".image-frame img")
     first = shown.get_attribute("src")
     page.locator(".grid-container button").nth(1).click()
     page.wait_for_function("before => document.querySelector('.image-frame img')?.src != before", arg=first)
-    page.get_by_label("Questions, one a line").fill(f"{QUESTION}\nWhere ?")
-    assert page.get_by_role("button", name="Keep the page").is_disabled()
+    page.get_by_label("Questions, one per line").fill(f"{QUESTION}\nWhere ?")
+    assert page.get_by_role("button", name="Save the page").is_disabled()
     page.get_by_role("button", name="Ask").click()
     frame = page.frame_locator("iframe[title='The explorer']")
     frame.locator("h1", has_text=QUESTION).wait_for()
@@ -54,15 +54,15 @@ def test_a_scene_is_picked_asked_about_and_the_page_kept(page, tmp_path):
     page.wait_for_function(f"({fits})(document.querySelector('iframe'))")
     frame.get_by_text("Where ?").first.click()
     assert frame.locator("h1").inner_text() == "Where ?"
-    with page.expect_download() as kept:
-        page.get_by_text("Keep the page").click()
-    kept.value.save_as(tmp_path / "kept.html")
-    text = (tmp_path / "kept.html").read_text()
+    with page.expect_download() as download:
+        page.get_by_text("Save the page").click()
+    download.value.save_as(tmp_path / "saved.html")
+    text = (tmp_path / "saved.html").read_text()
     assert text.startswith("<!doctype html>")
     assert QUESTION in text
 
 
-def test_an_uploaded_picture_is_asked_about(page, tmp_path):
+def test_an_uploaded_image_is_asked_about(page, tmp_path):
     tiny.image(size=(48, 32)).save(tmp_path / "mine.png")
     page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
     page.locator("input[type=file]").first.set_input_files(tmp_path / "mine.png")
@@ -72,7 +72,7 @@ def test_an_uploaded_picture_is_asked_about(page, tmp_path):
     frame.get_by_text("48 × 32 pixels").wait_for()
 
 
-def test_lambda_is_the_models_own_unless_typed(page):
+def test_lambda_is_the_models_default_unless_typed(page):
     page.get_by_role("button", name="Settings").first.click()
     lam = page.get_by_label("lambda")
     assert lam.input_value() == ""
@@ -81,8 +81,8 @@ def test_lambda_is_the_models_own_unless_typed(page):
     page.get_by_text("lam is 'much': it must be a finite number").wait_for()
 
 
-def test_what_is_missing_is_said(page):
+def test_missing_methods_are_refused(page):
     for name in ("greedy", "iava"):
         page.get_by_label(name, exact=True).uncheck()
     page.get_by_role("button", name="Ask").click()
-    page.get_by_text("no method is chosen").wait_for()
+    page.get_by_text("no method is selected").wait_for()

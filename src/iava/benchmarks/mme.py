@@ -167,7 +167,7 @@ def _scene_pairs(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, 
     yield "count", count_question(name, number), count_question(name, wrong)
     apart = positions(scene, scene.names, rng)
     if apart:
-        (a, b), asked, answer = apart[0].things, apart[0].question, apart[0].answer
+        (a, b), asked, answer = apart[0].objects, apart[0].question, apart[0].answer
         other = next(q for side in ("left", "right") if (q := position_question(a, side, b)) != asked)
         yield ("position", asked, other) if answer == "Yes." else ("position", other, asked)
     coloured = painted(scene, scene.names)

@@ -23,9 +23,9 @@ def serve(
     except ImportError:
         raise IavaError("the app needs gradio: install it with pip install 'iava[app]'") from None
     lvlm = load_model(model)
-    from iava.explain.app import build
+    from iava.explain.app import build_app
 
     try:
-        build(lvlm, model).launch(server_name=host, server_port=port)
+        build_app(lvlm, model).launch(server_name=host, server_port=port)
     except OSError as error:
         raise IavaError(f"cannot listen on {host}:{port}: {error}") from None
