@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
 
 from iava.engine.chat_format import tokenizer_lock
-from iava.errors import IavaError
+from iava.errors import IavaError, reason_of
 from iava.lvlm.generation import evaluation_mode
 
 
@@ -82,8 +82,7 @@ class Inputs:
                 kind = self._model.config.model_type
                 raise IavaError(f"{kind} takes no prompt without an image: show it one") from None
             if isinstance(error, ValueError):
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise IavaError(f"the processor refuses this prompt ({reason})") from None
+                raise IavaError(f"the processor refuses this prompt ({reason_of(error)})") from None
             raise
 
     def _image_features(self, text: str, picture: Image.Image) -> Any:
