@@ -1,7 +1,6 @@
 """LVLM: a vision-language model that answers questions about images with any decoding method."""
 
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -222,10 +221,3 @@ class LVLM:
         start = time.perf_counter()
         found = [read_conversation(messages, images, read=self._read) for messages, images in conversations]
         return self._decoder.answers(Inputs(self.model, self.processor), None, found, request, start)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Reading":
-        warnings.warn("Reading is now ImageSession, in iava.lvlm.session", DeprecationWarning, stacklevel=2)
-        return ImageSession
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
