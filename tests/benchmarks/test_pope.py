@@ -1,4 +1,4 @@
-"""POPE's questions against definitions spelled out by hand, parsers on edge cases, metrics on a counted table."""
+"""POPE's questions against definitions spelled out by hand, metrics on a counted table."""
 
 from collections import Counter
 from itertools import product
@@ -6,7 +6,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-from iava.benchmarks import parsers
 from iava.benchmarks.pope import CATEGORIES, build, fair_region, wording
 from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.yes_no import COUNTS, rates, tally
@@ -111,29 +110,6 @@ def test_pocket_refuses_what_it_does_not_have():
         pocket("pope", "val")
     with pytest.raises(ValueError, match="limit is 0"):
         pocket("pope", "tune", 0)
-
-
-@pytest.mark.parametrize(
-    ("text", "word", "substring", "exact"),
-    [
-        ("Yes", "yes", "yes", "yes"),
-        (" no ", "no", "no", "no"),
-        ("No.", "no", "no", None),
-        ("Yes, there is.", "yes", "yes", None),
-        ("Yes, there is no doubt.", None, "no", None),
-        ("not sure", None, "no", None),
-        ("I know it.", None, "no", None),
-        ("No-one.", None, "no", None),
-        ("Yes。", "yes", "yes", None),
-        ("¿No?", "no", "no", None),
-        ("**Yes**", "yes", "yes", None),
-        ("eyes", None, "yes", None),
-        ("", None, None, None),
-        ("cow", None, None, None),
-    ],
-)
-def test_parsers(text, word, substring, exact):
-    assert (parsers.word(text), parsers.substring(text), parsers.exact(text)) == (word, substring, exact)
 
 
 def test_metrics_of_a_table_counted_by_hand():

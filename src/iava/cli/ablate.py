@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from iava.benchmarks.registry import BENCHMARKS
 from iava.cli.options import (
     Data,
     Limit,
@@ -31,7 +32,7 @@ def ablate(
     ],
     out: RunFolder,
     model: Model = "pocket",
-    bench: Annotated[str, typer.Option(help="Benchmark to measure on; see `iava eval`.")] = "pope",
+    bench: Annotated[str, typer.Option(help=f"Benchmark: {', '.join(BENCHMARKS)}.")] = "pope",
     data: Data = None,
     split: TuneSplit = None,
     limit: Limit = None,

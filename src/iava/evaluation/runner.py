@@ -19,6 +19,7 @@ from iava.evaluation.environment import environment, fingerprint
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records, open_run, write_json
 from iava.lvlm.answers import Answer
+from iava.lvlm.boxes import token_boxes
 from iava.lvlm.model import LVLM, out_of_memory
 from iava.methods.base import Method
 from iava.methods.oracle import Oracle
@@ -187,7 +188,8 @@ def _answers(
     """The answer's part of each question's record, by the question's id."""
     wordings = list(dict.fromkeys(question.question for question in questions))
     if isinstance(method, Oracle):
-        method = method.told(picture, {question.question: question.region or () for question in questions})
+        boxes = partial(token_boxes, lvlm.model, lvlm.processor, picture)
+        method = method.with_regions(boxes, {question.question: question.region or () for question in questions})
     # Seeded by image: a continued run draws what an undisturbed one draws, and no two images draw the same.
     seed = zlib.crc32(f"{plan.seed} {questions[0].image}".encode())
     try:

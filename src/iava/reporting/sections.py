@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iava.benchmarks.parsers import NOTES
 from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCE
 from iava.metrics.parts import Record, group_of
@@ -25,13 +26,6 @@ from iava.reporting.tables import (
 )
 from iava.reporting.templating import settings_text
 from iava.reporting.verdicts import title, verdicts
-
-PARSER_NOTES = {
-    "word": "word-level, yes XOR no",
-    "substring": "substring, as the papers' scripts",
-    "exact": "the whole answer is yes or no",
-    "official": "the first four letters, as MME's script",
-}
 
 
 @dataclass(frozen=True)
@@ -193,7 +187,7 @@ def _run_provenance(run: Run, overall: Sequence[Row]) -> list[tuple[str, list[st
     unparsed = sum(round((row["metrics"].get("unparsed") or 0) * row["n"]) for row in overall)
     errors = sum("error" in record for record in run.records)
     parser = settings.get("parser")
-    note = PARSER_NOTES.get(parser or "")
+    note = NOTES.get(parser or "")
     terms: list[tuple[str, list[Any]]] = [
         ("Command", [m.get("command") for m in manifests]),
         ("Folder", run.folders),
