@@ -63,7 +63,7 @@ def _random_model(kind: type, config: Any, device: torch.device, dtype: torch.dt
     try:
         torch.set_default_dtype(dtype)
         with device:
-            return kind(config)
+            return kind(config).eval()
     finally:
         torch.set_default_dtype(before)
 

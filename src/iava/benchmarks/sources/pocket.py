@@ -8,7 +8,7 @@ from PIL import Image
 from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.benchmarks.task import Question, Task, first_groups
 from iava.errors import IavaError
-from iava.pocket.scenes import IMAGES, SPLITS, Scene, load_scene
+from iava.pocket.scenes import IMAGES, SPLIT_SEEDS, Scene, load_scene
 
 
 def pocket(name: str, split: str, limit: int | None = None) -> Task:
@@ -41,7 +41,7 @@ def open_scene(image: str) -> Image.Image:
 def is_scene(image: str) -> bool:
     """Whether an image id belongs to a pocket scene."""
     split, _, index = image.rpartition("-")
-    return split in SPLITS and re.fullmatch(r"\d{5}", index) is not None
+    return split in SPLIT_SEEDS and re.fullmatch(r"\d{5}", index) is not None
 
 
 def example_images(count: int) -> list[Image.Image]:
