@@ -42,7 +42,9 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
         504: "The time is up.",
     }.items()
 }
-_SSE = {200: {"content": {"text/event-stream": {}}, "description": "A completion, or with `stream` its chunks."}}
+_SSE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "A completion, or with `stream` its chunks."}
+}
 _PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _SITE_POLICY = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'"
 _CLEANING = 60.0  # seconds between two looks at the pages that are kept
@@ -141,9 +143,7 @@ def _add_site(app: FastAPI, service: Service) -> None:
 
     @app.get("/", include_in_schema=False)
     async def home() -> Response:
-        return Response(
-            asset("index.html"), media_type="text/html", headers={"Content-Security-Policy": _SITE_POLICY}
-        )
+        return Response(asset("index.html"), media_type="text/html", headers={"Content-Security-Policy": _SITE_POLICY})
 
     @app.get("/site/{name}", include_in_schema=False)
     async def site(name: str) -> Response:

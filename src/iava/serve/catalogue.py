@@ -24,7 +24,7 @@ def card(name: str, settings: Mapping[str, Any]) -> MethodCard:
     return MethodCard(
         name=name,
         title=method.title or method.__name__,
-        summary=inspect.getdoc(method).splitlines()[0],
+        summary=(inspect.getdoc(method) or name).splitlines()[0],
         paper=method.paper,
         control=method.control,
         cost=method.cost or ("2 in one batch" if method.has_second() else "1"),

@@ -25,10 +25,11 @@ from iava.serve.schema import (
     TopLogprob,
     Usage,
 )
-from iava.serve.service import Service
+from iava.serve.service import Inbox, Service
 from iava.serve.tokens import Decoding, TokenProbability
 
 T = TypeVar("T")
+Events = AsyncIterator[tuple[int, Event]]
 
 
 class Chat:
@@ -44,8 +45,12 @@ class Chat:
         self._service = service
         self._body = body
         self._state = state
-        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": service.name}
-        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._head: dict[str, Any] = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": service.name,
+        }
+        self._inbox = Inbox()
         self._prompt_tokens = 0
         self._completion_tokens = 0
 
@@ -57,7 +62,7 @@ class Chat:
         """
         self._rows = await self._prepared()
         self._state.rows += self._rows
-        events = self._service.events(self._rows, self._queue, self._state.deadline)
+        events = self._service.events(self._rows, self._inbox, self._state.deadline)
         if not self._body.stream:
             return await _unless_gone(request, self._completion(events))
         # What fails before the first event still has a status code of its own.
@@ -69,9 +74,8 @@ class Chat:
     async def _prepared(self) -> list[Row]:
         body, service, limits = self._body, self._service, self._service.limits
         if body.model != service.name:
-            raise ApiError(
-                404, f"the model {body.model!r} is not served: use {service.name!r}", param="model", code="model_not_found"
-            )
+            message = f"the model {body.model!r} is not served: use {service.name!r}"
+            raise ApiError(404, message, param="model", code="model_not_found")
         decoding = self._decoding()
         options = body.iava.model_dump()
         choices = body.n or 1
@@ -85,14 +89,13 @@ class Chat:
         self._state.log |= {"method": plan.method, "images": len(pictures), "stream": bool(body.stream)}
         if body.user is not None:
             self._state.log["user"] = body.user
-        loop = asyncio.get_running_loop()
         return [
             Row(
                 plan,
                 conversation,
                 pictures,
                 decoding if decoding.seed is None else Decoding(**{**vars(decoding), "seed": decoding.seed + number}),
-                lambda event, number=number: loop.call_soon_threadsafe(self._queue.put_nowait, (number, event)),
+                self._inbox.sender(number),
                 self._state.arrived,
             )
             for number in range(choices)
@@ -103,9 +106,7 @@ class Chat:
         field = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
         wanted = getattr(body, field)
         if wanted is not None and wanted > limits.new_tokens:
-            raise ApiError(
-                400, f"{field} is {wanted}: at most {limits.new_tokens} new tokens are served", param=field
-            )
+            raise ApiError(400, f"{field} is {wanted}: at most {limits.new_tokens} new tokens are served", param=field)
         if body.top_logprobs is not None and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
         if body.stream_options is not None and not body.stream:
@@ -119,7 +120,7 @@ class Chat:
             top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         )
 
-    async def _completion(self, events: AsyncIterator[tuple[int, Event]]) -> Completion:
+    async def _completion(self, events: Events) -> Completion:
         texts = [""] * len(self._rows)
         probabilities: list[list[TokenProbability]] = [[] for _ in self._rows]
         ends: dict[int, Done] = {}
@@ -141,9 +142,7 @@ class Chat:
         ]
         return Completion(**self._head, choices=choices, usage=self._usage(), iava=await self._report(ends[0].answer))
 
-    async def _chunks(
-        self, first: tuple[int, Event], events: AsyncIterator[tuple[int, Event]]
-    ) -> AsyncIterator[str]:
+    async def _chunks(self, first: tuple[int, Event], events: Events) -> AsyncIterator[str]:
         with_usage = self._body.stream_options is not None and self._body.stream_options.include_usage
 
         def chunk(choices: list[dict[str, Any]], **more: Any) -> str:
@@ -188,7 +187,7 @@ class Chat:
 
     async def _report(self, answer: Answer | None) -> MethodReport:
         settings = {name: json.loads(value) for name, value in self._plan.settings}
-        report = MethodReport(method=self._plan.method, settings=settings)
+        report = MethodReport(method=self._plan.method, settings=settings, selected=None, page=None)
         if answer is not None and answer.explanation is not None:
             selected = answer.explanation.selected
             report.selected = None if selected is None else selected.nonzero().flatten().tolist()
@@ -210,7 +209,7 @@ class Chat:
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def _behind(first: tuple[int, Event], events: AsyncIterator[tuple[int, Event]]) -> AsyncIterator[tuple[int, Event]]:
+async def _behind(first: tuple[int, Event], events: Events) -> Events:
     yield first
     async for event in events:
         yield event

@@ -1,13 +1,11 @@
 """`POST /v1/compare`: several methods side by side, with one explorer page. The web page asks this way."""
 
-import asyncio
-
 from iava.lvlm.answers import Answer
 from iava.serve.access import RequestState
 from iava.serve.errors import ApiError
-from iava.serve.rows import Done, Event, Row
-from iava.serve.schema import CompareRequest, ComparedAnswer, Comparison
-from iava.serve.service import Service
+from iava.serve.rows import Done, Row
+from iava.serve.schema import ComparedAnswer, CompareRequest, Comparison
+from iava.serve.service import Inbox, Service
 from iava.serve.tokens import Decoding
 
 MAX_NEW_TOKENS = 256
@@ -25,8 +23,7 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
         raise ApiError(400, f"max_tokens is {wanted}: at most {MAX_NEW_TOKENS} are explained", param="max_tokens")
     decoding = Decoding(max_new_tokens=wanted, seed=body.seed)
     (picture,) = await service.pictures([("image", body.image)], state.deadline)
-    queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
+    inbox = Inbox()
     for name, settings in body.methods.items():
         plan = service.plan({**settings, "method": name, "explain": True}, has_images=True, param=f"methods.{name}")
         for number, question in enumerate(body.questions):
@@ -39,12 +36,12 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
                     [{"role": "user", "content": parts}],
                     [picture],
                     decoding,
-                    lambda event, place=place: loop.call_soon_threadsafe(queue.put_nowait, (place, event)),
+                    inbox.sender(place),
                     state.arrived,
                 )
             )
     found: dict[int, Answer] = {}
-    async for place, event in service.events(state.rows, queue, state.deadline):
+    async for place, event in service.events(state.rows, inbox, state.deadline):
         if isinstance(event, Done):
             assert event.answer is not None
             found[place] = event.answer

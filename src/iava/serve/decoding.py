@@ -98,6 +98,9 @@ class BatchDecoder:
         """
         plan = rows[0].plan
         method = self.method(plan.method, {name: json.loads(value) for name, value in plan.settings})
+        if not plan.has_images and (method.has_second() or type(method).steer is not Method.steer):
+            # Without an image there is nothing to contrast.
+            method = self.method("greedy", {})
         rows, inputs = self._inputs(rows, method)
         if not rows:
             return
@@ -143,9 +146,7 @@ class BatchDecoder:
             return self._inputs(served, method)
         return served, dict(made.to(self._model.device, dtype=self._model.dtype))
 
-    def _explained(
-        self, row: Row, number: int, method: Method, trace: Trace, runs: list[torch.Tensor]
-    ) -> Answer:
+    def _explained(self, row: Row, number: int, method: Method, trace: Trace, runs: list[torch.Tensor]) -> Answer:
         assert trace.logits is not None
         assert row.last is not None
         steps = len(row.tokens) + (row.reason == "stop")

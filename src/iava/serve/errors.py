@@ -1,6 +1,7 @@
 """Errors that clients see: OpenAI's error object, with a status code for each kind."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from fastapi import Request
@@ -62,7 +63,9 @@ async def validation_error(_request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     field = _field(first["loc"])
     if first["type"] == "json_invalid":
-        return error_response(ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json"))
+        return error_response(
+            ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}", code="invalid_json")
+        )
     if first["type"] == "extra_forbidden":
         return error_response(
             ApiError(400, f"{field} is not supported: leave it out", param=field, code="unsupported_parameter")
@@ -81,7 +84,7 @@ def _field(location: Sequence[str | int]) -> str:
     # The first part is "body". Behind a list index stands the type of a message's part, which is no field.
     parts = [
         str(part)
-        for before, part in zip(location, location[1:], strict=False)
+        for before, part in pairwise(location)
         if not (isinstance(before, int) and part in ("text", "image_url"))
     ]
     return ".".join(parts)

@@ -1,7 +1,7 @@
 """Fetching an image from an address, without letting a request reach what only the server can reach.
 
-A host must be on the operator's list. Its name is resolved once, every address must be public, and the connection goes to
-the address that was checked. A redirect is a new address that is checked in the same way.
+A host must be on the operator's list. Its name is resolved once, every address must be public, and the connection goes
+to the address that was checked. A redirect is a new address that is checked in the same way.
 """
 
 import http.client
@@ -109,7 +109,8 @@ class _Exchange:
         self._connection = kind(host, port)
         raw = connect((address, port), timeout=_time_left(deadline))
         # Handed over, because http.client would resolve the name again.
-        self._connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
+        self._socket = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
+        self._connection.sock = self._socket
         # A timeout counts for one read: a server that sends a byte at a time is cut off at the deadline.
         self._cut = threading.Timer(_time_left(deadline), self._shut)
         self._cut.daemon = True
@@ -127,7 +128,7 @@ class _Exchange:
 
     def _shut(self) -> None:
         with suppress(OSError):
-            self._connection.sock.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def _read(answer: http.client.HTTPResponse, limit: int, refuse: Callable[..., ApiError]) -> bytes:

@@ -1,6 +1,7 @@
 """What `/metrics` shows, in Prometheus' format."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,8 +20,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        of = {"registry": self.registry}
-        self._requests = Counter("iava_requests", "Requests by path, method and status.", ["path", "method", "status"], **of)
+        of: Any = {"registry": self.registry}
+        self._requests = Counter(
+            "iava_requests", "Requests by path, method and status.", ["path", "method", "status"], **of
+        )
         self._tokens = Counter("iava_tokens", "Tokens by method and kind.", ["method", "kind"], **of)
         self._batch = Histogram("iava_batch_rows", "Rows decoded together.", ["method"], buckets=_ROWS, **of)
         self._first = Histogram(

@@ -93,7 +93,7 @@ class ChatRequest(_Input):
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     response_format: ResponseFormat | None = None
-    iava: MethodOptions = Field(default_factory=MethodOptions)
+    iava: MethodOptions = MethodOptions(method=None, explain=False)
 
 
 class CompareRequest(_Input):

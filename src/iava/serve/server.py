@@ -36,7 +36,10 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def run(app: FastAPI, listening: socket.socket) -> None:
-    """Serves until SIGTERM or Ctrl-C: then no connection is accepted, and requests that run are finished."""
+def server(app: FastAPI) -> uvicorn.Server:
+    """Makes the server; `run(sockets=[...])` serves until SIGTERM or Ctrl-C.
+
+    Then it accepts no connection, finishes the requests that run, and returns.
+    """
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", server_header=False)
-    _Server(config).run(sockets=[listening])
+    return _Server(config)

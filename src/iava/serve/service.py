@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -177,7 +177,7 @@ class Service:
         """Runs what takes long beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    async def events(self, rows: Sequence[Row], queue: "asyncio.Queue[tuple[int, Event]]", deadline: float) -> AsyncIterator[tuple[int, Event]]:
+    async def events(self, rows: Sequence[Row], inbox: "Inbox", deadline: float) -> AsyncIterator[tuple[int, Event]]:
         """Decodes rows; yields (number of the row, event), until each has its `Done`.
 
         Raises:
@@ -187,7 +187,7 @@ class Service:
         open_rows = len(rows)
         while open_rows:
             try:
-                number, event = await asyncio.wait_for(queue.get(), deadline - time.monotonic())
+                number, event = await asyncio.wait_for(inbox.get(), deadline - time.monotonic())
             except TimeoutError:
                 seconds = self.limits.seconds
                 raise ApiError(504, f"the answer took more than {seconds:g} seconds", code="timeout") from None
@@ -206,3 +206,22 @@ class Service:
             return self.pages.put(explain_page(picture.image, asked, model=self.name, about=about))
 
         return f"/pages/{await self.in_thread(written)}"
+
+
+class Inbox:
+    """Where the rows of a request put their events, for the event loop that made it."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def sender(self, number: int) -> Callable[[Event], None]:
+        """What a row calls, in any thread, to put an event under its number."""
+        return lambda event: self._put(number, event)
+
+    def _put(self, number: int, event: Event) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, (number, event))
+
+    async def get(self) -> tuple[int, Event]:
+        """Waits for the next event."""
+        return await self._queue.get()

@@ -50,8 +50,8 @@ class TextStream:
             return ""
         start = max(self._settled - _CONTEXT, 0)
         before = self._decode(self._ids[start : self._settled])
-        self._take(self._decode(self._ids[start:])[len(before) :])
-        return "" if self.stopped else self._send(len(self._text.rstrip()))
+        part = self._take(self._decode(self._ids[start:])[len(before) :])
+        return part if self.stopped else part + self._send(len(self._text.rstrip()))
 
     def _take(self, new: str) -> str:
         self._settled = len(self._ids)

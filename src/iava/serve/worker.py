@@ -101,18 +101,18 @@ class Worker:
             self._decode(rows)
             return
         except Exception as error:
-            failed = _api_error(error)
-            if len(rows) == 1 and failed.status_code == 500:
-                traceback.print_exc(file=sys.stderr)
+            failed, trace = _api_error(error), traceback.format_exc()
         # Outside the handler: its traceback keeps the tensors that filled the memory.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         open_rows = [row for row in rows if not row.is_closed and not row.is_left]
         # What was sent cannot be sent again.
-        for row in open_rows:
-            if row.tokens or len(rows) == 1:
-                row.fail(failed)
-        left = [row for row in open_rows if not row.is_closed]
+        lost = [row for row in open_rows if row.tokens or len(rows) == 1]
+        for row in lost:
+            row.fail(failed)
+        if lost and failed.status_code == 500:
+            print(trace, end="", file=sys.stderr)
+        left = [row for row in open_rows if row not in lost]
         half = (len(left) + 1) // 2
         for part in (left[:half], left[half:]):
             if part:
