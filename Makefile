@@ -1,14 +1,17 @@
-# Two commands for a new user: `make demo` and `make test`.
+# For a new user: `make demo` and `make test`. CI runs .ci/run.
 PYTHON ?= python3.11
 BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# One thread per process: models in tests are tiny, and two processes share the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: install demo test test-browser format clean
+.PHONY: install demo test test-slow test-browser format clean
 
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 demo: install
@@ -18,12 +21,16 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST) --numprocesses 2 --dist loadfile
+
+# Ray, killed processes and training: minutes.
+test-slow: install
+	$(PYTEST) -m slow
 
 test-browser: install
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,browser,app]'
+	$(PIP) --editable '.[dev,browser,app]'
 	command -v chromium || $(BIN)/playwright install chromium
-	$(BIN)/pytest -m browser tests/browser
+	$(PYTEST) -m browser tests/browser
 
 format: install
 	$(BIN)/ruff check --fix .

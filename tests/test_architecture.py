@@ -5,6 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "iava"
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"serve", "integrations"},
     {"explain", "studies", "cost"},
@@ -16,7 +17,7 @@ LAYERS = [
     {"methods"},
     {"engine", "pocket"},
     {"files", "jsonfiles", "words"},
-    {"errors"},
+    {"errors", "deprecated"},
 ]
 """From top to bottom: a package may import packages of lower layers only."""
 

@@ -1,5 +1,7 @@
 """A tiny random LLaVA and its processor, built here: no download."""
 
+from pathlib import Path
+
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -103,6 +105,13 @@ def model(
     llava.generation_config.pad_token_id = 0
     llava.generation_config.eos_token_id = 2
     return llava
+
+
+def save(folder: Path) -> str:
+    """Saves a model and its processor, for `--model` and `iava.load`; returns the folder."""
+    model().save_pretrained(folder)
+    processor().save_pretrained(folder)
+    return str(folder)
 
 
 def image(seed: int = 0, size: tuple[int, int] = (40, 32)) -> Image.Image:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 SHAPES = ("llava-1.5-7b", "instructblip-7b")
-IAVA = [sys.executable, "-c", "from iava.cli.app import main; main()", "bench"]
+IAVA = [sys.executable, "-m", "iava", "bench"]
 
 
 def main(out: Path, options: list[str], shapes: tuple[str, ...] = SHAPES) -> int:

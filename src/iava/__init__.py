@@ -1,7 +1,9 @@
-"""iava: instruction-aligned visual attention for vision-language models."""
+"""Instruction-aligned visual attention: training-free decoding against hallucination, and its measurement."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from iava.deprecated import install
 
 if TYPE_CHECKING:
     from iava.engine.probe import probe
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from iava.methods.sid import SID
     from iava.methods.vcd import VCD
 
-# Loaded when they are asked for, so that `iava --help` need not wait for torch.
+# Modules are imported on first use, so that `iava --help` does not import torch.
 _HOMES = {
     "APC": "iava.methods.controls",
     "IAVA": "iava.methods.iava",
@@ -68,6 +70,8 @@ __all__ = [
     "probe",
     "select_irrelevant",
 ]
+
+install()
 
 
 def __getattr__(name: str) -> Any:

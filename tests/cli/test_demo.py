@@ -1,38 +1,34 @@
-"""The demo on a tiny random model: it asks, measures, writes the page, and says what the table says."""
+"""`iava demo` on the shipped model: it asks, measures and writes a report."""
 
 import json
-from pathlib import Path
 
-import pytest
-
-from iava.cli import demo
-from iava.lvlm.model import LVLM
+from iava.cli.demo import METHODS, differing_images
 from iava.metrics.results import verdicts
-from tests import tiny
+from tests.commands import refused, run
 
 
-@pytest.fixture(scope="module")
-def lvlm():
-    return LVLM(tiny.model(), tiny.processor())
-
-
-def test_it_ends_with_the_page_and_the_sentence_and_refuses_another_run(lvlm, tmp_path, capsys, monkeypatch):
+def test_prints_and_writes_the_verdict_and_refuses_another_run(tmp_path):
     folder = tmp_path / "runs" / "demo"
-    demo.run(lvlm, folder, 4, model="tiny")
-    printed = capsys.readouterr().out
-    page = (folder / "report.html").read_text()
-    sentence = verdicts(json.loads((folder / "results.json").read_text())["rows"])[0]
-    assert " ".join(printed.split()[-len(sentence.split()) :]) == sentence
-    assert sentence.replace("'", "&#39;") in page
-    assert str(Path(folder) / "report.html") in printed
-    assert "test-00000" in printed
-    assert {row["method"] for row in json.loads((folder / "results.json").read_text())["rows"]} == set(demo.METHODS)
-    monkeypatch.setattr(lvlm, "ask_many", lambda *_, **__: pytest.fail("asked before the folder was looked at"))
-    with pytest.raises(ValueError, match=r"limit is 4 there, 5 here\): delete it, or choose another folder \(--out\)$"):
-        demo.run(lvlm, folder, 5, model="tiny")
+    result = run("demo", "--limit", 2, "--out", folder)
+    assert result.exit_code == 0, result.output
+    results = json.loads((folder / "results.json").read_text())
+    sentence = verdicts(results["rows"])[0]
+    assert sentence in " ".join(result.stdout.split())
+    assert sentence.replace("'", "&#39;") in (folder / "report.html").read_text()
+    assert result.stdout.splitlines()[-1] == f"report: {folder / 'report.html'}"
+    assert "test-00000" in result.stdout
+    assert {row["method"] for row in results["rows"]} == set(METHODS)
+    said = refused("demo", "--limit", 3, "--out", folder)
+    assert "limit is 2 there, 3 here): delete it, or choose another folder (--out)" in said
 
 
-def test_pictures_where_answers_differ_are_found_in_order():
+def test_bad_options(tmp_path):
+    assert "limit is 0" in refused("demo", "--limit", "0", "--out", tmp_path)
+    (tmp_path / "file").touch()
+    assert "cannot write to" in refused("demo", "--out", tmp_path / "file" / "demo")
+
+
+def test_images_with_different_answers_are_found_in_order():
     def record(image, question, method, parsed):
         return {"image": image, "question": question, "method": method, "parsed": parsed}
 
@@ -46,5 +42,5 @@ def test_pictures_where_answers_differ_are_found_in_order():
         record("c", "1", "greedy", "no"),
         record("c", "1", "iava", "no"),
     ]
-    assert demo._where_they_differ(records, ["a", "b", "c"]) == ["a", "b"]
-    assert demo._where_they_differ(records, ["c"]) == []
+    assert differing_images(records, ["a", "b", "c"]) == ["a", "b"]
+    assert differing_images(records, ["c"]) == []

@@ -71,7 +71,7 @@ def test_what_is_measured_is_written_printed_and_drawn(tiny, tmp_path):
     options = ["--methods", "greedy,iava:hide", "--peer", "naive", "--tokens", "1,3", "--questions", "1,2"]
     options += ["--batch", "2", "--repeats", "3", "--device", "cpu"]
     result = run("bench", "--shape", "tiny", *options, "--out", tmp_path / "out")
-    assert result.exit_code == 0, result.output + str(result.exception)
+    assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "cost.json").read_text())
     parameters = sum(weight.numel() for weight in tiny_llava().model.parameters())
     assert found["finished"]

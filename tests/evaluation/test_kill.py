@@ -29,10 +29,11 @@ def without_seconds(rows):
     return {(r["id"], r["method"]): {k: v for k, v in r.items() if k != "seconds"} for r in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("threads")
 def test_kill_minus_nine_loses_nothing(tmp_path):
     killed, path = tmp_path / "killed", tmp_path / "killed" / "records.jsonl"
-    command = [sys.executable, "-c", "from iava.cli.app import main; main()", *RUN, "--out", str(killed)]
+    command = [sys.executable, "-m", "iava", *RUN, "--out", str(killed)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         while process.poll() is None and not (path.exists() and path.stat().st_size):
             time.sleep(0.01)

@@ -112,7 +112,7 @@ def test_layers_are_those_of_the_model():
 
 class TestCommand:
     def test_a_whole_run(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("iava.cli.app._load", lambda model: FakeLVLM())
+        monkeypatch.setattr("iava.lvlm.loading.load", lambda name: FakeLVLM())
         options = ("--split", "tune-heldout", "--limit", 2, "--alpha", "0.5")
         result = run("ablate", "beta", "--value", "0.1", "--value", "0.5", *options, "--out", tmp_path)
         assert result.exit_code == 0, result.output

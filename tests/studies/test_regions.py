@@ -159,7 +159,7 @@ def test_it_goes_on_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
 
 
 def test_the_command(lvlm, tmp_path, monkeypatch):
-    monkeypatch.setattr("iava.cli.app._load", lambda model: lvlm)
+    monkeypatch.setattr("iava.lvlm.loading.load", lambda name: lvlm)
     source = ("--model", "tiny", "--instances", annotated(tmp_path), "--images", tmp_path, "--limit", 1)
     result = run("study", "regions", *source, "--out", tmp_path / "study")
     assert result.exit_code == 0, result.output

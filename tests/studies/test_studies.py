@@ -109,7 +109,7 @@ class TestCommand:
         ],
     )
     def test_a_whole_study(self, name, methods, lvlm, tmp_path, monkeypatch):
-        monkeypatch.setattr("iava.cli.app._load", lambda model: lvlm)
+        monkeypatch.setattr("iava.lvlm.loading.load", lambda name: lvlm)
         options = ("--split", "tune-heldout", "--limit", 1, "--lam", "-1", "--out", tmp_path)
         result = run("study", name, *options)
         assert result.exit_code == 0, result.output
@@ -161,11 +161,11 @@ class TestCommand:
             (["cost"], "unknown study 'cost': use one of auto, wording, regions, negatives"),
             (["auto", "--split", "none"], "unknown split 'none'"),
             (["auto", "--limit", "0"], "limit is 0"),
-            (["auto", "--bench", "chair"], "chair is not answered with yes or no alone"),
+            (["auto", "--bench", "chair"], "not every question of chair asks for yes or no"),
             (["auto", "--settings", "none.json"], "none.json is no tune.json"),
             (["negatives", "--model", "other"], "--data is missing"),
             (["regions", "--images", "x"], "--instances and --images belong together"),
-            (["auto", "--images", "x", "--instances", "y"], "--instances is for regions alone"),
+            (["auto", "--images", "x", "--instances", "y"], "--instances is for regions only"),
         ],
     )
     def test_bad_input(self, arguments, words, tmp_path):

@@ -97,6 +97,7 @@ def test_masking_hides_things() -> None:
     assert min(shares) < 0.2
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_vision, "patch_accuracy", lambda *_: 0.0)
     monkeypatch.setattr(train_language, "examine", lambda *_: {})

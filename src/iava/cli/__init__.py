@@ -1,0 +1,1 @@
+"""The command line: `app` registers the commands, one module per command."""

@@ -1,4 +1,4 @@
-"""The command that measures what methods cost: `iava bench`."""
+"""The command `iava bench`."""
 
 import sys
 from pathlib import Path
@@ -6,29 +6,40 @@ from typing import Annotated
 
 import typer
 
+from iava.cli.options import method_list, number_list
 from iava.errors import IavaError
 
 
 def bench(
-    out: Annotated[Path | None, typer.Option(help="A new folder for cost.json and cost.png.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New folder for cost.json and cost.png.")] = None,
     shape: Annotated[
-        str, typer.Option(help="small, pocket, llava-1.5-7b or instructblip-7b; random weights.")
+        str,
+        typer.Option(help="Model shape, built with random weights: small, pocket, llava-1.5-7b or instructblip-7b."),
     ] = "small",
     methods: Annotated[
-        str, typer.Option(help="A list of methods; a negative image is named behind a colon.")
+        str,
+        typer.Option(
+            help="Methods to time, separated by commas; METHOD:NEGATIVE chooses the negative image, such as iava:hide."
+        ),
     ] = "greedy,apc,iava:zeros,iava:drop,iava:hide",
-    peer: Annotated[list[str] | None, typer.Option(help="Another's way: naive or mitigv; can be repeated.")] = None,
-    tokens: Annotated[str, typer.Option(help="Numbers of new tokens.")] = "1,32,128",
-    questions: Annotated[str, typer.Option(help="Numbers of questions an image, up to 6.")] = "1,6",
-    batch: Annotated[str, typer.Option(help="Numbers of images.")] = "1,8",
-    repeats: Annotated[int, typer.Option(help="How often each is timed.")] = 5,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; a GPU, if there is one.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, float16 or bfloat16; float16 on a GPU, float32 elsewhere.")
+    peer: Annotated[
+        list[str] | None, typer.Option(help="Another implementation to time: naive or mitigv. Repeatable.")
     ] = None,
-    table: Annotated[Path | None, typer.Option(help="Measure nothing: print this cost.json as Markdown.")] = None,
+    tokens: Annotated[str, typer.Option(help="Numbers of new tokens, separated by commas.")] = "1,32,128",
+    questions: Annotated[
+        str, typer.Option(help="Numbers of questions per image, 1 to 6, separated by commas.")
+    ] = "1,6",
+    batch: Annotated[str, typer.Option(help="Numbers of images per batch, separated by commas.")] = "1,8",
+    repeats: Annotated[int, typer.Option(help="Number of times that each cell is timed.")] = 5,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is a GPU, else cpu.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16. Default: float16 on a GPU, float32 on a CPU.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Print an existing cost.json as a Markdown table; measure nothing.")
+    ] = None,
 ) -> None:
-    """Measures time, peak memory and work of methods over plain greedy generate, taking turns in one process."""
+    """Measure time, peak memory and work of methods relative to plain greedy `generate`."""
     if (out is None) == (table is None):
         raise IavaError("name either a new folder to measure into (--out), or a cost.json to print (--table)")
     if table is not None:
@@ -37,10 +48,6 @@ def bench(
         print(markdown(read_results(table)), end="")
         return
     assert out is not None
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    if len(set(names)) < len(names):
-        raise IavaError(f"methods is {methods!r}: it must be a list of different methods such as greedy,iava:hide")
-
     from transformers.utils import logging
 
     from iava.cli.console import progress
@@ -49,36 +56,29 @@ def bench(
 
     plan = Plan(
         shape=shape,
-        methods=names,
+        methods=method_list("methods", methods) if methods else [],
         peers=peer or [],
-        tokens=_numbers("tokens", tokens),
-        questions=_numbers("questions", questions),
-        batch=_numbers("batch", batch),
+        tokens=number_list("tokens", tokens),
+        questions=number_list("questions", questions),
+        batch=number_list("batch", batch),
         repeats=repeats,
         device=device,
         dtype=dtype,
     )
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    told = ""
+    last = ""
     with progress() as advance:
 
         def report(load: str, done: int, total: int) -> None:
-            nonlocal told
+            nonlocal last
             advance("runs", done, total)
-            # Where there is no terminal the bar is silent until the end.
-            if load != told and not sys.stderr.isatty():
+            # Without a terminal the progress bar shows nothing until the end.
+            if load != last and not sys.stderr.isatty():
                 print(f"iava: {load}, from run {done} of {total}", file=sys.stderr, flush=True)
-            told = load
+            last = load
 
         results = measure(plan, out, report)
     plot(results, out / "cost.png")
     print(markdown(results))
     print(f"results and plot: {out / RESULTS}, {out / 'cost.png'}")
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise IavaError(f"{option} is {text!r}: it must be a list of whole numbers such as 1,32") from None

@@ -1,7 +1,10 @@
-"""What is written to the terminal."""
+"""Terminal output: tables, progress bars and results."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -21,11 +24,12 @@ from rich.text import Text
 
 from iava.reporting.differences import Words, differing
 
-_WIDTH = 150  # characters, where output goes into a file or a pipe
+_WIDTH = 150
+"""Characters per line where standard output is a file or a pipe."""
 
 
 def terminal() -> Console:
-    """Standard output, wide enough for the tables where it is no terminal."""
+    """Returns a console on standard output."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
@@ -37,21 +41,21 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each thing that is being done, with speed and time left, on standard error.
+    """Shows progress bars on standard error, with speed and remaining time.
 
     Yields:
-        A function of what is being done, how much of it is done, and how much there is.
+        A function `advance(what, done, total)`, which creates or updates the bar of `what`.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     bars = Progress(*columns, console=Console(stderr=True))
     known: dict[str, TaskID] = {}
 
     def advance(what: str, done: int, total: int) -> None:
-        # Started late, so that a run that is refused leaves no empty line above the reason.
+        # Started at the first call: a command that ends in an error before it prints no empty line.
         if not known:
             bars.start()
         if what not in known:
-            # What an earlier run had done must not count as speed.
+            # Work that an earlier run finished must not count as speed.
             known[what] = bars.add_task(what, total=total, completed=done)
         bars.update(known[what], completed=done)
 
@@ -62,13 +66,33 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.stop()
 
 
-def side_by_side(methods: Sequence[str], asked: Sequence[tuple[str, str | None, Sequence[str]]], plain: bool) -> Table:
-    """Answers as a table, the words in which one differs from the first method's marked.
+def print_results(results: dict[str, Any], folder: Path) -> None:
+    """Prints a run's table and verdicts, and warnings about its answers on standard error.
 
     Args:
-        methods: headings, the first being what the others are compared with.
-        asked: a question, its truth if known, and an answer a method.
-        plain: mark with asterisks, for where there are no colours.
+        results: content of the run's results.json.
+        folder: the run's folder.
+    """
+    from iava.evaluation.records import Records
+    from iava.metrics.results import remarks, verdicts
+    from iava.reporting.renderers import console_table
+
+    console = terminal()
+    console.print(console_table(results["rows"]))
+    for sentence in verdicts(results["rows"]):
+        console.print(sentence, style="bold", markup=False)
+    console.print(f"records and results: {folder}", markup=False)
+    for remark in remarks(Records(folder / "records.jsonl").rows):
+        print(f"iava: {remark}", file=sys.stderr)
+
+
+def side_by_side(methods: Sequence[str], asked: Sequence[tuple[str, str | None, Sequence[str]]], plain: bool) -> Table:
+    """Returns a table of answers in which the words that differ from the first method's answer are marked.
+
+    Args:
+        methods: column headings; the other methods are compared with the first.
+        asked: (question, truth or None, one answer per method).
+        plain: mark with asterisks instead of colours.
     """
     known = any(truth is not None for _, truth, _ in asked)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -77,7 +101,7 @@ def side_by_side(methods: Sequence[str], asked: Sequence[tuple[str, str | None, 
     table.add_column("")
     for question, truth, answers in asked:
         pairs = [differing(answers[0], answer) for answer in answers]
-        # With two methods each is compared with the other; with more, the first stays as it is.
+        # Two methods: each is marked against the other. More: the first stays unmarked.
         first = pairs[1][0] if len(pairs) == 2 else pairs[0][1]
         marked = [_marked(words, plain) for words in (first, *(pair[1] for pair in pairs[1:]))]
         differ = Text("≠" if len(set(answers)) > 1 else "", style="bold yellow")

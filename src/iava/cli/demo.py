@@ -1,89 +1,73 @@
-"""`iava demo`: a few answers side by side, a measurement with its controls, and a report of both."""
+"""The command `iava demo`: answers side by side, a measurement with controls, and a report of both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from PIL import Image
+import typer
 
-from iava.benchmarks.pocket import CAPTION_PROMPT, pocket
-from iava.benchmarks.task import Question
-from iava.cli.console import progress, side_by_side, terminal
-from iava.evaluation.records import Record, Records
-from iava.evaluation.runner import Plan, evaluate
-from iava.evaluation.runs import read_runs
-from iava.lvlm.model import LVLM
-from iava.metrics.results import title, verdicts
-from iava.reporting.renderers import console_table
-from iava.reporting.report import Example, write_report
+from iava.cli.options import check_positive, load_model
+
+if TYPE_CHECKING:
+    from iava.benchmarks.task import Task
+    from iava.lvlm.model import LVLM
+    from iava.reporting.report import Example
 
 SPLIT = "test"
-FIRST = 3  # images that are shown as they come
-CHOSEN = 3  # images that are shown because answers differ
+SHOWN_FIRST = 3
+"""Number of images that are shown in the order of the split."""
+SHOWN_DIFFERING = 3
+"""Number of images that are shown because greedy and IAVA answer differently."""
 METHODS = ("greedy", "apc", "bias", "iava")
 
 
-def run(lvlm: LVLM, folder: Path, limit: int, *, model: str = "pocket") -> None:
-    """Measures, asks and writes `folder`/report.html, telling the terminal about it.
+def demo(
+    out: Annotated[Path, typer.Option(help="Output folder for the run and its report.")] = Path("runs/demo"),
+    limit: Annotated[int, typer.Option(help="Number of images to measure on, at least 1.")] = 30,
+) -> None:
+    """Ask, measure and write a report with the model that ships with iava. Needs no download."""
+    check_positive("limit", limit)
+    from iava.benchmarks.pocket import pocket
+    from iava.cli.console import print_results, progress, side_by_side, terminal
+    from iava.evaluation.records import Records
+    from iava.evaluation.runner import Plan, evaluate
+    from iava.evaluation.runs import read_runs
+    from iava.files import check_folder
+    from iava.metrics.results import title
+    from iava.reporting.report import write_report
 
-    Args:
-        lvlm: the model.
-        folder: where records, results and report go; a run that was stopped is taken up.
-        limit: images to measure on.
-        model: the model's name.
-
-    Raises:
-        IavaError: if the folder holds another run or cannot be written.
-    """
-    console = terminal()
-    plain = console.color_system is None
+    check_folder(out)
+    lvlm = load_model("pocket")
     task = pocket("pope", SPLIT, limit)
-    images = task.images
-
-    def example(image: str) -> Example:
-        return _asked(lvlm, task.open_image(image), [q for q in task.questions if q.image == image], image)
-
-    # First, because it refuses a folder that holds another run.
-    plan = Plan(model, {name: {} for name in METHODS}, SPLIT, limit, tune_images=max(10, limit // 2))
+    plan = Plan("pocket", {name: {} for name in METHODS}, SPLIT, limit, tune_images=max(10, limit // 2))
     with progress() as advance:
-        results = evaluate(lvlm, plan, folder, advance)
-    first = [example(image) for image in images[:FIRST]]
-    console.print(f"The first {len(first)} pictures of the split {SPLIT!r}, greedy and IAVA:", style="bold")
+        results = evaluate(lvlm, plan, out, advance)
+    console = terminal()
+    first = [_example(lvlm, task, image) for image in task.images[:SHOWN_FIRST]]
+    console.print(f"The first {len(first)} images of the split {SPLIT!r}, greedy and IAVA:", style="bold")
     for shown in first:
         rows = [(question, truth, [greedy.text, ours.text]) for question, truth, greedy, ours in shown.questions]
         console.print(f"\n{shown.name}")
-        console.print(side_by_side([title("greedy"), title("iava")], rows, plain))
-    differing = _where_they_differ(Records(folder / "records.jsonl").rows, images[FIRST:])
-    chosen = [example(image) for image in differing[:CHOSEN]]
+        console.print(side_by_side([title("greedy"), title("iava")], rows, plain=console.color_system is None))
+    rest = task.images[SHOWN_FIRST:]
+    differing = differing_images(Records(out / "records.jsonl").rows, rest)
+    chosen = [_example(lvlm, task, image) for image in differing[:SHOWN_DIFFERING]]
     groups = [
-        ("The first pictures, as they come", f"The first pictures of the split {SPLIT}; nothing was picked.", first),
+        ("The first images", f"The first images of the split {SPLIT}, without selection.", first),
         (
             "Where the answers differ",
-            f"Picked because greedy and IAVA disagree there on a measured question: {len(chosen)} of "
-            f"{len(differing)} such pictures among the other {len(images[FIRST:])}. They say nothing about how often.",
+            f"Selected because greedy and IAVA answer a measured question differently: {len(chosen)} of "
+            f"{len(differing)} such images among the other {len(rest)}. They do not show how often this happens.",
             chosen,
         ),
     ]
-    page, _, _ = write_report(folder / "report.html", read_runs([folder]), groups)
-    console.print(console_table(results["rows"]))
-    console.print(f"Report: {page}", markup=False)
-    for sentence in verdicts(results["rows"]):
-        console.print(sentence, style="bold", markup=False)
+    page, _, _ = write_report(out / "report.html", read_runs([out]), groups)
+    print_results(results, out)
+    console.print(f"report: {page}", markup=False)
 
 
-def _asked(lvlm: LVLM, picture: Image.Image, questions: Sequence[Question], image: str) -> Example:
-    """The adversarial questions about an image and its caption, by greedy decoding and by IAVA."""
-    adversarial = [question for question in questions if question.category == "adversarial"]
-    wordings = [question.question for question in adversarial]
-    truths: list[str | None] = [question.truth for question in adversarial]
-    greedy, ours = (
-        lvlm.ask_many(picture, [*wordings, CAPTION_PROMPT], method=method, explain=True, max_new_tokens=48)
-        for method in ("greedy", "iava")
-    )
-    return Example(image, picture, list(zip([*wordings, CAPTION_PROMPT], [*truths, None], greedy, ours, strict=True)))
-
-
-def _where_they_differ(records: Sequence[Record], images: Sequence[str]) -> list[str]:
-    """Those of the images about which greedy and IAVA answered a question differently, in their order."""
+def differing_images(records: Sequence[Mapping[str, Any]], images: Sequence[str]) -> list[str]:
+    """Returns the images with a question that greedy and IAVA answered differently, in the given order."""
     parsed = {(r["image"], r["question"], r["method"]): r["parsed"] for r in records}
     differing = {
         image
@@ -91,3 +75,19 @@ def _where_they_differ(records: Sequence[Record], images: Sequence[str]) -> list
         if method == "iava" and answer != parsed[image, question, "greedy"]
     }
     return [image for image in images if image in differing]
+
+
+def _example(lvlm: "LVLM", task: "Task", image: str) -> "Example":
+    """Answers the adversarial questions about an image, and describes it, by greedy decoding and by IAVA."""
+    from iava.benchmarks.pocket import CAPTION_PROMPT
+    from iava.reporting.report import Example
+
+    picture = task.open_image(image)
+    asked = [question for question in task.by_image[image] if question.category == "adversarial"]
+    wordings = [*(question.question for question in asked), CAPTION_PROMPT]
+    truths = [*(question.truth for question in asked), None]
+    greedy, ours = (
+        lvlm.ask_many(picture, wordings, method=method, explain=True, max_new_tokens=48)
+        for method in ("greedy", "iava")
+    )
+    return Example(image, picture, list(zip(wordings, truths, greedy, ours, strict=True)))

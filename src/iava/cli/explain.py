@@ -1,4 +1,4 @@
-"""`iava explain`: a page on which to explore what a model looked at, and why it answered so."""
+"""The command `iava explain`."""
 
 import shlex
 import sys
@@ -7,34 +7,44 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli import app as cli
-from iava.cli.settings import settings_of, with_settings
+from iava.cli.options import (
+    MaxNewTokens,
+    Model,
+    Seed,
+    check_positive,
+    check_questions,
+    load_model,
+    method_list,
+    with_settings,
+)
+from iava.cli.settings import settings_of
 
 
-@cli.app.command()
-@cli._one_line
 @with_settings
 def explain(
-    image: Annotated[Path, typer.Argument(help="An image file.", show_default=False)],
-    questions: Annotated[list[str], typer.Argument(help="One or more questions about it.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The page, an HTML file.", show_default=False)],
-    model: cli.Model = "pocket",
-    methods: Annotated[str, typer.Option(help="How to answer; iava is what reads attention.")] = "greedy,iava",
+    image: Annotated[Path, typer.Argument(help="Image file to ask about.", show_default=False)],
+    questions: Annotated[list[str], typer.Argument(help="One or more questions about the image.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="HTML file to write.", show_default=False)],
+    model: Model = "pocket",
+    methods: Annotated[
+        str,
+        typer.Option(help="Methods to compare, separated by commas. Methods such as iava read attention."),
+    ] = "greedy,iava",
     *,
     settings: dict[str, Any],
-    max_new_tokens: Annotated[int, typer.Option(help="The longest answer.")] = 32,
-    seed: cli.Seed = 42,
+    max_new_tokens: MaxNewTokens = 32,
+    seed: Seed = 42,
 ) -> None:
-    """Writes a page on which to explore what a model looked at, and why it answered so."""
-    cli._check("max_new_tokens", max_new_tokens)
-    cli._check_questions(questions)
-    chosen = settings_of(cli._names("methods", methods), settings)
+    """Write an interactive HTML page that shows the attention behind the answers."""
+    check_positive("max_new_tokens", max_new_tokens)
+    check_questions(questions)
+    chosen = settings_of(method_list("methods", methods), settings)
     from iava.files import check_file, write_text
     from iava.lvlm.images import read_image
 
     check_file(out)
     picture = read_image(image)
-    lvlm = cli._load(model)
+    lvlm = load_model(model)
     from iava.explain.page import circumstances, compare, explain_page
 
     asked = compare(lvlm, picture, questions, chosen, max_new_tokens=max_new_tokens, seed=seed)

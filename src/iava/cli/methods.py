@@ -1,15 +1,13 @@
 """The command `iava methods`."""
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from iava.cli.options import Json
 
 
-def methods(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
-) -> None:
-    """Lists the methods: where they come from, what a token costs, their settings with defaults."""
+def methods(as_json: Json = False) -> None:
+    """List the decoding methods: paper, forward passes per token, and settings with their defaults."""
     from iava.methods import METHODS
 
     listed: list[dict[str, Any]] = [
@@ -34,14 +32,14 @@ def methods(
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for heading in ("", "paper", "passes a token", "settings"):
+    for heading in ("title", "paper", "passes per token", "settings"):
         table.add_column(heading)
     for one in listed:
         paper = ", ".join(part for part in ("control" if one["control"] else None, one["paper"]) if part) or "–"
-        settings = ", ".join(f"{key}={_shown(value)}" for key, value in one["settings"].items()) or "–"
+        settings = ", ".join(f"{key}={_quoted(value)}" for key, value in one["settings"].items()) or "–"
         table.add_row(one["name"], one["title"], paper, one["cost"], escape(settings))
     terminal().print(table)
 
 
-def _shown(value: Any) -> str:
+def _quoted(value: Any) -> str:
     return repr(value) if isinstance(value, str) and " " in value else str(value)

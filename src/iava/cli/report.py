@@ -1,4 +1,4 @@
-"""`iava report`: what runs found, as a page and as tables."""
+"""The command `iava report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +10,17 @@ from iava.errors import IavaError
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of runs; parts of one run become one.", show_default=False)
+        list[Path], typer.Argument(help="Run folders; shards of one run count as one run.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="The page; its tables go beside it as .md and .tex.")] = Path("report.html"),
+    out: Annotated[
+        Path, typer.Option(help="HTML file to write; the same tables are written beside it as .md and .tex.")
+    ] = Path("report.html"),
 ) -> None:
-    """Writes a page about one or more runs, and their tables in Markdown and LaTeX."""
+    """Write an HTML report about one or more runs, with its tables in Markdown and LaTeX."""
     from iava.files import check_file
 
     if out.suffix != ".html":
-        raise IavaError(f"out is {out}: it must end in .html; .md and .tex go beside it")
+        raise IavaError(f"out is {out}: it must end in .html; .md and .tex are written beside it")
     check_file(out)
     from iava.evaluation.runs import read_runs
     from iava.reporting.report import write_report

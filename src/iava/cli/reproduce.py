@@ -1,28 +1,30 @@
-"""`iava reproduce`: the paper's whole comparison."""
+"""The command `iava reproduce`."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from iava.cli.options import Limit, Seed, load_model
+
 
 def reproduce(
-    model: Annotated[str, typer.Option(help="A model id on the Hugging Face Hub, a folder, or pocket.")],
-    data: Annotated[Path, typer.Option(help="Holds a folder for each data set (iava data check says which).")],
-    out: Annotated[Path, typer.Option(help="The runs' folder; the same again goes on with them.")] = Path(
-        "runs/reproduce"
-    ),
-    tables: Annotated[str, typer.Option(help="Of mme, pope (its data sets that are there), textvqa.")] = (
-        "mme,pope,textvqa"
-    ),
-    limit: Annotated[int | None, typer.Option(help="Only the first so many images of each data set.")] = None,
-    seed: Annotated[int, typer.Option(help="Of methods that draw tokens, and of the intervals.")] = 42,
+    model: Annotated[str, typer.Option(help="Model to load: a Hugging Face Hub id, a local folder, or pocket.")],
+    data: Annotated[Path, typer.Option(help="Folder with one subfolder per data set; `iava data check` lists them.")],
+    out: Annotated[
+        Path, typer.Option(help="Output folder, with one run per data set. The same command resumes interrupted runs.")
+    ] = Path("runs/reproduce"),
+    tables: Annotated[
+        str,
+        typer.Option(help="Tables of the paper, separated by commas: mme, pope (its data sets in --data), textvqa."),
+    ] = "mme,pope,textvqa",
+    limit: Limit = None,
+    seed: Seed = 42,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Ask about a few images, say what all would take, and write nothing.")
+        bool, typer.Option("--dry-run", help="Time a few images, estimate the whole, and write nothing.")
     ] = False,
 ) -> None:
-    """Measures what the paper compares, and the controls; can be stopped and called again."""
-    from iava.cli.app import _load
+    """Measure the paper's comparison together with controls. Interrupted runs resume."""
     from iava.cli.console import progress, terminal
     from iava.evaluation.reproduce import estimate, plans
     from iava.evaluation.reproduce import reproduce as run
@@ -31,14 +33,11 @@ def reproduce(
     wanted = plans(model, data, [table.strip() for table in tables.split(",")], limit=limit, seed=seed)
     if not dry_run:
         check_folder(out)
-    lvlm = _load(model)
+    lvlm = load_model(model)
     console = terminal()
-    with progress() as advance:
-        if dry_run:
-            found = [estimate(lvlm, plan, advance) for plan in wanted]
-        else:
-            folders = run(lvlm, wanted, out, advance)
     if dry_run:
+        with progress() as advance:
+            found = [estimate(lvlm, plan, advance) for plan in wanted]
         console.print(_table(found))
         console.print(f"methods: {', '.join(wanted[0].methods)}", markup=False)
         return
@@ -47,6 +46,8 @@ def reproduce(
     from iava.reporting.renderers import console_table
     from iava.reporting.report import write_report
 
+    with progress() as advance:
+        folders = run(lvlm, wanted, out, advance)
     runs = read_runs(folders)
     for one in runs:
         console.print(console_table(one.rows))
@@ -65,14 +66,15 @@ def _table(found: Any) -> Any:
         table.add_column(heading, justify="left" if heading == "data set" else "right")
     for one in found:
         numbers = (f"{number:,}" for number in (one.images, one.questions, one.answers))
-        table.add_row(one.benchmark, *numbers, _time(one.seconds), f"{one.memory / 2**30:.2f} GiB")
+        table.add_row(one.benchmark, *numbers, duration(one.seconds), f"{one.memory / 2**30:.2f} GiB")
     if len(found) > 1:
         sums = (f"{sum(getattr(one, name) for one in found):,}" for name in ("images", "questions", "answers"))
         most = max(one.memory for one in found)
-        table.add_row("together", *sums, _time(sum(one.seconds for one in found)), f"{most / 2**30:.2f} GiB")
+        table.add_row("together", *sums, duration(sum(one.seconds for one in found)), f"{most / 2**30:.2f} GiB")
     return table
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time in seconds below two minutes, else in minutes or hours."""
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{seconds:.0f} s" if seconds < 120 else f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

@@ -1,9 +1,8 @@
-"""The settings of methods on the command line: IAVA's as options of their own, any setting of any method by --set."""
+"""Settings of methods on the command line: common ones as options, all of them through `--set`."""
 
 import ast
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -12,69 +11,75 @@ import typer
 
 from iava.errors import IavaError
 
-# What the parameter `settings` of a command becomes.
-OPTIONS: dict[str, Any] = {
+_option = partial(typer.Option, rich_help_panel="Method settings")
+
+SETTINGS: dict[str, Any] = {
     "top_i": Annotated[
-        str | None, typer.Option(help="Tokens that may be selected: a count (40), a share (0.2) or auto.")
+        str | None,
+        _option(
+            help="Maximum number of selected image tokens: a count (40), a share in (0, 1] (0.2), or auto. "
+            "Default: the method's own; `iava methods` lists all defaults."
+        ),
     ],
-    "lam": Annotated[str | None, typer.Option(help="Attention must lie above mean + lam * std; auto finds lam.")],
-    "alpha": Annotated[float | None, typer.Option(help="Strength of the contrast, at least 0.")],
-    "beta": Annotated[float | None, typer.Option(help="Plausibility, 0 to 1.")],
-    "general": Annotated[str | None, typer.Option(help="The general instruction.")],
+    "lam": Annotated[
+        str | None,
+        _option(help="Selection threshold on attention, mean + lam * std: a number, or auto."),
+    ],
+    "alpha": Annotated[float | None, _option(help="Contrast strength, at least 0.")],
+    "beta": Annotated[
+        float | None,
+        _option(help="Plausibility cutoff, 0 to 1, as a share of the highest probability."),
+    ],
+    "general": Annotated[str | None, _option(help="General instruction, whose attention is the baseline.")],
     "negative": Annotated[
-        str | None, typer.Option(help="How the other image tokens are masked: zeros, drop, hide or pixels.")
+        str | None,
+        _option(help="How the negative image hides the other image tokens: zeros, drop, hide or pixels."),
     ],
     "qformer": Annotated[
-        str | None, typer.Option(help="What InstructBLIP's Q-Former reads in the general pass: own or query.")
+        str | None,
+        _option(help="Text that InstructBLIP's Q-Former reads in the general pass: own or query."),
     ],
-    "layers": Annotated[str | None, typer.Option(help="Whose attention counts: all, or indices such as 0,1,-1.")],
+    "layers": Annotated[
+        str | None, _option(help="Decoder layers whose attention is averaged: all, or indices such as 0,1,-1.")
+    ],
     "more": Annotated[
         list[str] | None,
-        typer.Option(
+        _option(
             "--set",
             metavar="NAME=VALUE",
-            help="Any setting of any method, or of one alone as METHOD.NAME=VALUE; as often as needed. "
-            "`iava methods` lists them.",
+            help="Any setting of the methods, or METHOD.NAME=VALUE for one of them. Repeatable. "
+            "`iava methods` lists the settings.",
         ),
     ],
 }
+"""The options that replace a command's parameter `settings`; see `iava.cli.options.with_settings`."""
 
 Settings = dict[str, Any]
 
 
 def method_names() -> list[str]:
-    """The keys of `iava.methods.METHODS`, read off its source: importing it would import torch."""
+    """Returns the command-line names of all methods without importing torch."""
     source = (Path(__file__).parents[1] / "methods" / "__init__.py").read_text()
     table: Any = next(node.value for node in ast.parse(source).body if isinstance(node, ast.AnnAssign))
     return [key.value for key in table.keys]
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Puts `OPTIONS` in the place of the command's parameter `settings`, which gets those that were given."""
-    signature = inspect.signature(command)
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        if name == "settings":
-            parameters += [
-                inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-                for option, kind in OPTIONS.items()
-            ]
-        else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+def read_settings(given: Mapping[str, Any]) -> Settings:
+    """Returns the settings that were given, by setting or method.setting, from the values of `SETTINGS`.
 
-    @wraps(command)
-    def run(**given: Any) -> None:
-        values = {name: given.pop(name) for name in OPTIONS}
-        more = read_pairs("--set", values.pop("more") or [])
-        command(**given, settings={name: value for name, value in values.items() if value is not None} | more)
-
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    Raises:
+        IavaError: if a value of `--set` is not NAME=VALUE.
+    """
+    named = {name: value for name, value in given.items() if value is not None and name != "more"}
+    return named | read_pairs("--set", given["more"] or [])
 
 
 def read_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
-    """The texts NAME=VALUE as a dict; hyphens in a setting's name are underscores."""
+    """Reads texts NAME=VALUE into a dict; hyphens in a setting's name become underscores.
+
+    Raises:
+        IavaError: if a text has another form.
+    """
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -86,15 +91,15 @@ def read_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
 
 
 def settings_of(names: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Settings]:
-    """For each method those of the settings that it has; bad ones are refused before a model is loaded.
+    """Returns for each method those of the given settings that it has, and validates them by building the method.
 
     Args:
-        names: of methods.
-        given: setting, or method.setting -> value, a text to be read or what the method takes. What is said of one
-            method counts more than what is said of all, and later ones count more than earlier ones.
+        names: command-line names of methods.
+        given: mappings from setting or method.setting to a value, as text or as the method takes it. A value for one
+            method takes precedence over a value for all, and a later mapping over an earlier one.
 
     Raises:
-        IavaError: if a method or setting is unknown, or a value out of range.
+        IavaError: if a method or setting is unknown, or a value is out of range.
     """
     from iava.methods import METHODS, check_settings
 
@@ -104,13 +109,13 @@ def settings_of(names: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Se
     chosen: dict[str, Settings] = {name: {} for name in names}
     for key, value in (pair for some in given for pair in sorted(some.items(), key=lambda pair: "." in pair[0])):
         method, _, setting = key.rpartition(".")
-        option = "--" + key.replace("_", "-") if key in OPTIONS else f"--set {key}"
+        option = "--" + key.replace("_", "-") if key in SETTINGS else f"--set {key}"
         if method and method not in names:
             raise IavaError(f"{option} was given, but {method!r} is not among the methods: {', '.join(names)}")
         having = [name for name in ([method] if method else names) if setting in known[name]]
         if not having:
             there = dict.fromkeys(setting for name in ([method] if method else names) for setting in known[name])
-            use = f"use one of {', '.join(there)}" if there else "there is none"
+            use = f"use one of {', '.join(there)}" if there else "it has no settings"
             raise IavaError(f"{option} was given, but {method or ', '.join(names)} has no such setting: {use}")
         for name in having:
             hint = hints_of(METHODS[name])[setting]
@@ -121,7 +126,7 @@ def settings_of(names: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Se
 
 
 def hints_of(method: type) -> dict[str, Any]:
-    """The types of a method's settings; those that its constructor passes on are its parent's."""
+    """Returns the type of each of a method's settings, inherited ones included."""
     hints: dict[str, Any] = {}
     for home in reversed(method.__mro__):
         hints |= get_type_hints(vars(home).get("__init__", object.__init__))
@@ -129,9 +134,10 @@ def hints_of(method: type) -> dict[str, Any]:
 
 
 def read_value(text: str, hint: Any) -> Any:
-    """A text as what a parameter's type hint asks for; unchanged if it is nothing of the kind: the method refuses it.
+    """Converts a text to the type that a parameter's hint asks for.
 
-    Knows None ("none"), bool ("true", "false"), int, float, sequences of int ("0,1,-1") and their unions.
+    Knows None ("none"), bool ("true", "false"), int, float, sequences of int ("0,1,-1") and unions of them. A text
+    that fits none of these is returned unchanged, and the method refuses it.
     """
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     words = {"none": None, "true": True, "false": False}

@@ -1,30 +1,36 @@
 """The command `iava tune`."""
 
 import shlex
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from iava.cli.options import Limit, Model, RunFolder, load_model
 from iava.cli.settings import hints_of, read_pairs, read_value
 
 
 def tune(
-    method: Annotated[str, typer.Argument(help="A method's name; `iava methods` lists them.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The search's folder; the same again goes on with it.", show_default=False)],
-    model: Annotated[str, typer.Option(help="pocket, a folder, or a model id on the Hugging Face Hub.")] = "pocket",
-    split: Annotated[str, typer.Option(help="tune or tune-heldout.")] = "tune",
-    limit: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    method: Annotated[str, typer.Argument(help="Method to tune; `iava methods` lists them.", show_default=False)],
+    out: RunFolder,
+    model: Model = "pocket",
+    split: Annotated[str, typer.Option(help="Split of the pocket scenes to tune on: tune or tune-heldout.")] = "tune",
+    limit: Limit = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=V1,V2", help="Values to try, once for each setting; without, the method's own."),
+        typer.Option(
+            metavar="NAME=V1,V2",
+            help="Values to try for one setting. Repeatable, once per setting. Default: the method's own grid.",
+        ),
     ] = None,
-    maximise: Annotated[str, typer.Option(help="accuracy, auc or f1.")] = "accuracy",
-    budget: Annotated[int, typer.Option(help="Settings to try at most, the method's defaults among them.")] = 12,
-    seed: Annotated[int, typer.Option(help="Of methods that draw tokens, and of a larger grid's part.")] = 42,
+    maximise: Annotated[str, typer.Option(help="Metric to maximise: accuracy, auc or f1.")] = "accuracy",
+    budget: Annotated[
+        int, typer.Option(help="Maximum number of combinations to try, the method's defaults included.")
+    ] = 12,
+    seed: Annotated[
+        int, typer.Option(help="Random seed for sampling, and for the part of a grid that exceeds the budget.")
+    ] = 42,
 ) -> None:
-    """Chooses a method's settings on a split for tuning; can be stopped and called again."""
-    from iava.cli.app import _load
+    """Choose a method's settings on a tuning split. An interrupted search resumes."""
     from iava.cli.console import progress, terminal
     from iava.evaluation.tune import Search
     from iava.evaluation.tune import tune as run
@@ -33,7 +39,7 @@ def tune(
     search = Search(model, method, _grid(method, grid or []), split, limit, maximise, budget, seed)
     search.settings()
     check_folder(out)
-    lvlm = _load(model)
+    lvlm = load_model(model)
     with progress() as advance:
         found = run(lvlm, search, out, advance)
     console = terminal()
@@ -57,7 +63,7 @@ def _grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    """A row for each setting that was tried, and a column for each that was not always the same."""
+    """Returns one row per combination, and one column per setting that varies."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table

@@ -48,11 +48,11 @@ def read_image(source: ImageSource) -> Image.Image:
 
 
 def _file_bytes(path: Path) -> bytes:
-    if not path.exists():
-        raise IavaError(f"there is no image at {str(path)!r}")
-    if not path.is_file():
-        raise IavaError(f"{str(path)!r} is a folder, not an image file")
     try:
+        if not path.exists():
+            raise IavaError(f"there is no image at {str(path)!r}")
+        if not path.is_file():
+            raise IavaError(f"{str(path)!r} is a folder, not an image file")
         return path.read_bytes()
     except OSError as error:
         raise IavaError(f"the image {str(path)!r} cannot be read: {error.strerror}") from None

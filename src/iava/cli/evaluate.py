@@ -1,0 +1,130 @@
+"""The command `iava eval`."""
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from iava.cli.options import (
+    Data,
+    Limit,
+    Model,
+    Parser,
+    RunFolder,
+    Seed,
+    Split,
+    Tuned,
+    data_folder,
+    load_model,
+    method_list,
+    tuned_files,
+    with_settings,
+)
+from iava.cli.settings import method_names, settings_of
+from iava.errors import IavaError
+
+
+@with_settings
+def evaluate(
+    bench: Annotated[
+        str,
+        typer.Argument(
+            help="Benchmark: pope, pope-aokvqa, pope-gqa, mme, textvqa, chair or amber.", show_default=False
+        ),
+    ],
+    out: RunFolder,
+    model: Model = "pocket",
+    data: Data = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Methods to measure, separated by commas: {', '.join(method_names())}. "
+            "Default: greedy,apc,bias,iava; without bias for textvqa and chair."
+        ),
+    ] = None,
+    split: Split = None,
+    limit: Limit = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Measure only part I of N of the images, written I/N such as 1/4; `iava merge` joins parts."),
+    ] = None,
+    seed: Seed = 42,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Maximum number of new tokens per answer. Default: 16; chair: 64; amber: 512. CHAIR depends on "
+            "caption length: always report this value."
+        ),
+    ] = None,
+    parser: Parser = None,
+    tune_images: Annotated[
+        int,
+        typer.Option(
+            help="Number of images to fit the constant bias on: from the pocket split tune, or the first of the data."
+        ),
+    ] = 100,
+    tuned: Tuned = None,
+    engine: Annotated[
+        str, typer.Option(help=r"local, or ray for several GPUs or machines (requires iava\[ray]).")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Number of Ray workers, one model each. Default: one per GPU, else one per CPU core."),
+    ] = None,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Measure methods and their controls on a benchmark. An interrupted run resumes."""
+    from iava.benchmarks.registry import BENCHMARKS
+
+    if bench not in BENCHMARKS:
+        raise IavaError(f"unknown benchmark {bench!r}: use one of {', '.join(BENCHMARKS)}")
+    controls = "greedy,apc,bias" if BENCHMARKS[bench].parsers else "greedy,apc"
+    names = method_list("methods", methods if methods is not None else controls + ",iava")
+    from iava.cli.console import print_results, progress
+    from iava.evaluation.runner import Plan
+    from iava.evaluation.runner import evaluate as run
+    from iava.evaluation.runs import read_runs
+    from iava.evaluation.tune import read_tuned
+    from iava.files import check_folder
+    from iava.reporting.report import write_report
+
+    if engine not in ("local", "ray"):
+        raise IavaError(f"unknown engine {engine!r}: use local or ray")
+    if workers is not None and engine != "ray":
+        raise IavaError("--workers was given, but only --engine ray has workers")
+    data = data_folder(bench, data, model)
+    given = read_tuned(tuned_files(tuned), names, split or "test")
+    plan = Plan(
+        model,
+        settings_of(names, given, settings),
+        split,
+        limit,
+        seed,
+        max_new_tokens,
+        parser,
+        tune_images,
+        bench,
+        data,
+        None if shard is None else _shard(shard),
+    )
+    plan.task  # noqa: B018 - missing or broken data is reported before a model is loaded
+    check_folder(out)
+    if engine == "ray":
+        from iava.evaluation.ray_engine import evaluate_with_ray
+
+        run_plan = partial(evaluate_with_ray, plan, out, workers=workers, loaded=load_model)
+    else:
+        run_plan = partial(run, load_model(model), plan, out)
+    with progress() as advance:
+        results = run_plan(advance=advance)
+    page, _, _ = write_report(out / "report.html", read_runs([out]))
+    print_results(results, out)
+    print(f"report: {page}")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise IavaError(f"shard is {text!r}: it must be a part and the number of parts, such as 1/4")
+    return int(number), int(count)

@@ -1,0 +1,76 @@
+"""The command `iava score`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from iava.cli.options import Json, Parser
+
+
+def score(
+    bench: Annotated[str, typer.Argument(help="Benchmark: pope, mme, textvqa, chair or amber.", show_default=False)],
+    predictions: Annotated[Path, typer.Argument(help="JSON-lines file with one answer a line.", show_default=False)],
+    parser: Parser = None,
+    instances: Annotated[Path | None, typer.Option(help="COCO instances JSON; required for chair.")] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="COCO captions JSON, for chair: objects in them count as present.")
+    ] = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="annotations.json of AMBER, with relation.json and safe_words.txt beside it; required for amber."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a file of answers from any source."""
+    from iava.evaluation.predictions import score_file
+
+    result, remark = score_file(
+        bench, predictions, parser=parser, instances=instances, captions=captions, annotations=annotations
+    )
+    if remark:
+        print(f"iava: {remark}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        _print_table(result)
+
+
+def _print_table(result: dict[str, Any]) -> None:
+    """Prints one row per group of numbers and one column per metric."""
+    from rich import box
+    from rich.table import Table
+
+    from iava.cli.console import terminal
+
+    plain = {name: value for name, value in result.items() if not isinstance(value, dict | list)}
+    groups = {"": plain} if any(isinstance(value, float) for value in plain.values()) else {}
+    for name, value in result.items():
+        if not isinstance(value, dict):
+            continue
+        nested = all(isinstance(one, dict) for one in value.values())
+        groups |= value if nested else {name: value}
+    heading = " ".join(str(result[name]) for name in ("benchmark", "parser") if name in result)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=heading, title_justify="left")
+    columns = dict.fromkeys(
+        name for group in groups.values() for name, value in group.items() if not isinstance(value, str)
+    )
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, group in groups.items():
+        table.add_row(name, *(_number(group.get(column)) for column in columns))
+    console = terminal()
+    console.print(table)
+    if result.get("missing"):
+        console.print(f"not asked: {', '.join(result['missing'])}", markup=False)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.2f}" if value > 2 else f"{value:.4f}"
