@@ -76,6 +76,4 @@ def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def _warn(old: str, new: str) -> None:
-    warnings.warn(
-        f"{old} is now {new}; the next version removes the old name", DeprecationWarning, stacklevel=3
-    )
+    warnings.warn(f"{old} is now {new}; the next version removes the old name", DeprecationWarning, stacklevel=3)

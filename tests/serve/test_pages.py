@@ -18,7 +18,7 @@ class TestStore:
         store = PageStore(60, 1000)
         names = [store.put("é" * 10), store.put("b")]
         assert [store.get(name) for name in names] == ["é".encode() * 10, b"b"]
-        assert store.bytes == 21
+        assert store.size() == 21
         assert len(set(names)) == 2
         assert min(map(len, names)) >= 20
         assert store.get("other") is None
@@ -27,14 +27,14 @@ class TestStore:
         store = PageStore(60, 25)
         names = [store.put("x" * 10) for _ in range(4)]
         assert [store.get(name) is None for name in names] == [True, True, False, False]
-        assert store.bytes == 20
+        assert store.size() == 20
 
     def test_time_passes(self):
         store = PageStore(0.05, 1000)
         name = store.put("x")
         time.sleep(0.06)
         store.clean()
-        assert store.bytes == 0
+        assert store.size() == 0
         assert store.get(name) is None
 
 

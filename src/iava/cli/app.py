@@ -25,9 +25,9 @@ from iava.cli import (
     report,
     reproduce,
     score,
+    serve,
     study,
     tune,
-    webapp,
 )
 from iava.errors import IavaError
 
@@ -64,7 +64,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ablate": ablate.ablate,
     "study": study.study,
     "bench": bench.bench,
-    "app": webapp.serve,
+    "serve": serve.serve,
+    "app": serve.app,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

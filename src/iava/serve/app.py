@@ -94,7 +94,7 @@ def build(
 async def _clean(service: Service) -> None:
     while True:
         await asyncio.sleep(_CLEANING)
-        service.pages.clean()
+        await service.in_thread(service.pages.clean)
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
@@ -135,7 +135,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
 def _add_site(app: FastAPI, service: Service) -> None:
     @app.get("/pages/{name}", include_in_schema=False)
     async def page(name: str) -> Response:
-        kept = service.pages.get(name)
+        kept = await service.in_thread(service.pages.get, name)
         if kept is None:
             raise ApiError(404, "there is no such page (any longer)", code="page_not_found")
         headers = {"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-store"}

@@ -4,6 +4,16 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from typing import Protocol
+
+
+class Pages(Protocol):
+    """What keeps pages; see `PageStore`."""
+
+    def put(self, page: str) -> str: ...
+    def get(self, name: str) -> bytes | None: ...
+    def clean(self) -> None: ...
+    def size(self) -> int: ...
 
 
 class PageStore:
@@ -19,14 +29,14 @@ class PageStore:
         self._limit = limit
         self._pages: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._lock = threading.Lock()
-        self.bytes = 0
+        self._bytes = 0
 
     def put(self, page: str) -> str:
         """Keeps a page; returns its name."""
         data, name = page.encode(), secrets.token_urlsafe(18)
         with self._lock:
             self._pages[name] = time.monotonic(), data
-            self.bytes += len(data)
+            self._bytes += len(data)
             self._clean()
         return name
 
@@ -35,6 +45,10 @@ class PageStore:
         with self._lock:
             self._clean()
             return self._pages[name][1] if name in self._pages else None
+
+    def size(self) -> int:
+        """Returns how many bytes all pages take."""
+        return self._bytes
 
     def clean(self) -> None:
         """Drops pages whose time is up."""
@@ -45,7 +59,7 @@ class PageStore:
         oldest = time.monotonic() - self._seconds
         while self._pages:
             made, data = next(iter(self._pages.values()))
-            if made >= oldest and self.bytes <= self._limit:
+            if made >= oldest and self._bytes <= self._limit:
                 break
             self._pages.popitem(last=False)
-            self.bytes -= len(data)
+            self._bytes -= len(data)

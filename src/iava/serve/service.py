@@ -19,7 +19,7 @@ from iava.serve.fetch import Fetcher
 from iava.serve.images import Picture, read_pictures
 from iava.serve.limits import Limits
 from iava.serve.metrics import Metrics
-from iava.serve.pages import PageStore
+from iava.serve.pages import Pages, PageStore
 from iava.serve.rows import Done, Event, Failed, Plan, Row
 from iava.serve.schema import Message
 from iava.serve.tokens import Decoding
@@ -39,7 +39,8 @@ class Service:
         method: used where a request names none.
         settings: of that method, in place of its defaults.
         limits: on requests and on what is kept.
-        hosts: see `Fetcher`.
+        fetcher: of images; None fetches none.
+        pages: keeps explorer pages; None: this process does.
 
     Raises:
         IavaError: if the method or a setting is unknown or out of range.
@@ -54,6 +55,7 @@ class Service:
         settings: Mapping[str, Any] | None = None,
         limits: Limits | None = None,
         fetcher: Fetcher | None = None,
+        pages: Pages | None = None,
     ) -> None:
         self.name = name
         self.created = int(time.time())
@@ -66,14 +68,14 @@ class Service:
         self._decoder.method(method, self._settings)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="iava-request")
         self.metrics = Metrics()
-        self.pages = PageStore(self.limits.page_seconds, self.limits.page_bytes)
+        self.pages = pages or PageStore(self.limits.page_seconds, self.limits.page_bytes)
         self.worker = Worker(
             self._decoder.decode, batch=self.limits.batch, window=self.limits.window, metrics=self.metrics
         )
         self.in_flight = 0
         self.metrics.watch("iava_requests_in_flight", "Requests that wait or run.", lambda: self.in_flight)
         self.metrics.watch("iava_queue_rows", "Rows that wait for a batch.", lambda: self.worker.queued)
-        self.metrics.watch("iava_page_bytes", "Explorer pages that are kept.", lambda: self.pages.bytes)
+        self.metrics.watch("iava_page_bytes", "Explorer pages that are kept.", self.pages.size)
 
     def warm_up(self) -> None:
         """Answers one question, so that the first request meets a warm model.
