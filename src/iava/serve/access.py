@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iava.errors import IavaError
 from iava.serve.errors import RETRY_AFTER, ApiError, error_response
+from iava.serve.limits import Limits
 from iava.serve.rows import Row
 from iava.serve.service import Service
 
@@ -99,7 +100,7 @@ class Gate:
         self._service.in_flight += counted
         try:
             self._check(scope, counted)
-            await self._app(scope, self._limited(receive, state.deadline), sending)
+            await self._app(scope, limited(receive, self._service.limits, state.deadline), sending)
         except ApiError as error:
             await error_response(error)(scope, receive, sending)
         finally:
@@ -135,30 +136,7 @@ class Gate:
             )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._service.limits.body:
-            raise self._too_large()
-
-    def _limited(self, receive: Receive, deadline: float) -> Receive:
-        received, complete = 0, False
-
-        async def limited() -> Message:
-            nonlocal received, complete
-            if complete:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), deadline - time.monotonic())
-            except TimeoutError:
-                raise ApiError(504, "the request's body took too long to arrive", code="timeout") from None
-            received += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if received > self._service.limits.body:
-                raise self._too_large()
-            return message
-
-        return limited
-
-    def _too_large(self) -> ApiError:
-        limit = self._service.limits.body
-        return ApiError(413, f"the request's body has more than {limit:,} bytes", code="request_too_large")
+            raise _too_large(self._service.limits)
 
     def _write(self, scope: Scope, request_id: str, status: int, state: RequestState) -> None:
         client = scope.get("client")
@@ -173,3 +151,37 @@ class Gate:
             **state.log,
         }
         print(json.dumps(line, ensure_ascii=False), file=self._log, flush=True)
+
+
+def limited(receive: Receive, limits: Limits, deadline: float) -> Receive:
+    """Bounds a request's body in size and time.
+
+    Args:
+        receive: of an ASGI application.
+        limits: of the server.
+        deadline: `time.monotonic()` at which the body must be there.
+
+    Returns:
+        What stands in place of `receive`; it raises ApiError 413 or 504.
+    """
+    received, complete = 0, False
+
+    async def receive_within() -> Message:
+        nonlocal received, complete
+        if complete:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), deadline - time.monotonic())
+        except TimeoutError:
+            raise ApiError(504, "the request's body took too long to arrive", code="timeout") from None
+        received += len(message.get("body", b""))
+        complete = not message.get("more_body", False)
+        if received > limits.body:
+            raise _too_large(limits)
+        return message
+
+    return receive_within
+
+
+def _too_large(limits: Limits) -> ApiError:
+    return ApiError(413, f"the request's body has more than {limits.body:,} bytes", code="request_too_large")

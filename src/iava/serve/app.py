@@ -75,6 +75,7 @@ def build(
         await asyncio.to_thread(service.close)
 
     app = FastAPI(title="iava", version=version("iava"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.service = service
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(Exception, internal_error)

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from iava.lvlm.answers import Answer
 from iava.serve.access import RequestState
-from iava.serve.errors import ApiError, error_object
+from iava.serve.errors import ApiError, error_event
 from iava.serve.rows import Done, Event, Piece, Row
 from iava.serve.schema import (
     AnswerMessage,
@@ -170,7 +170,7 @@ class Chat:
                     yield chunk(choice(number, {}, finish_reason=event.reason), iava=report)
         except ApiError as error:
             self._state.log["error"] = str(error.detail)
-            yield f"data: {json.dumps(error_object(error), ensure_ascii=False)}\n\n"
+            yield error_event(error)
             return
         if with_usage:
             yield chunk([], usage=self._usage().model_dump())

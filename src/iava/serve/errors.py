@@ -1,5 +1,6 @@
 """Errors that clients see: OpenAI's error object, with a status code for each kind."""
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -49,6 +50,11 @@ def error_object(error: HTTPException) -> dict[str, Any]:
 def error_response(error: HTTPException) -> JSONResponse:
     """Renders an error as a response."""
     return JSONResponse(error_object(error), error.status_code, error.headers)
+
+
+def error_event(error: HTTPException) -> str:
+    """Renders an error as the last event of a stream."""
+    return f"data: {json.dumps(error_object(error), ensure_ascii=False)}\n\n"
 
 
 async def http_error(_request: Request, error: Exception) -> JSONResponse:
