@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -27,8 +28,10 @@ class Process:
     def __init__(self, *arguments):
         command = [sys.executable, "-c", "from iava.cli.app import main; main()", *map(str, arguments)]
         # Files, because a pipe that nobody reads fills up.
-        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(command, stdout=self._out, stderr=self._err)
+        folder = Path(tempfile.mkdtemp(prefix="iava-serve-"))
+        self._out, self._err = folder / "out", folder / "err"
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = subprocess.Popen(command, stdout=out, stderr=err)
         while not (said := re.search(r"^iava: .*(http://\S+)\n", self._said(), re.MULTILINE)):
             assert self.process.poll() is None, self._said()
             time.sleep(0.05)
@@ -36,14 +39,13 @@ class Process:
         self.http = httpx.Client(base_url=self.url, timeout=60)
 
     def _said(self):
-        self._err.seek(0)
-        return self._err.read()
+        return self._err.read_text()
 
     def end(self):
         """The exit code, the access log, and what was said on standard error after the address."""
         code = self.process.wait(120)
-        self._out.seek(0)
-        return code, [json.loads(line) for line in self._out.read().splitlines()], self._said().partition(self.url)[2]
+        log = [json.loads(line) for line in self._out.read_text().splitlines()]
+        return code, log, self._said().partition(self.url)[2]
 
 
 def body(**more):

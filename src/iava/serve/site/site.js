@@ -4,6 +4,7 @@ const SCENES = 8;
 const LARGEST = 12e6; // bytes of a file; base64 makes it a third larger
 const $ = (id) => document.getElementById(id);
 let picture = null; // data URI
+let picking = Promise.resolve(); // until the picture is there
 let model = "";
 let methods = [];
 
@@ -43,10 +44,10 @@ function scenes() {
   for (let number = 0; number < SCENES; number += 1) {
     const image = element("img", { src: `site/scenes/${number}`, alt: `Picture ${number + 1}`, loading: "lazy" });
     const button = element("button", { type: "button" }, image);
-    button.onclick = () => pick(button, number);
+    button.onclick = () => { picking = pick(button, number); };
     $("scenes").append(button);
   }
-  return pick($("scenes").children[0], 0);
+  picking = pick($("scenes").children[0], 0);
 }
 
 function written(value) { return typeof value === "string" ? value : JSON.stringify(value); }
@@ -56,7 +57,7 @@ function read(text) {
 }
 
 function methodBox(method, chosen) {
-  const box = element("input", { type: "checkbox", checked: chosen, value: method.name });
+  const box = element("input", { type: "checkbox", checked: chosen, ariaLabel: method.name });
   const line = element("label", {}, box, ` ${method.name} `, element("small", { textContent: method.summary }));
   const made = element("div", { className: "method" }, line);
   const fields = new Map();
@@ -106,6 +107,7 @@ function grow() {
 }
 
 async function ask() {
+  await picking;
   if (!methods.length) await load();
   const questions = $("questions").value.split("\n").map((line) => line.trim()).filter(Boolean);
   const chosen = methods.filter((method) => method.isChosen());
@@ -126,13 +128,13 @@ async function ask() {
   $("result").hidden = false;
 }
 
-$("upload").onchange = async () => {
+$("upload").onchange = () => {
   const [file] = $("upload").files;
   if (!file) return;
   if (file.size > LARGEST) return say(`The picture has more than ${LARGEST / 1e6} MB: upload a smaller one.`);
   for (const button of $("scenes").children) button.setAttribute("aria-pressed", false);
   say("");
-  await show(file);
+  picking = show(file);
 };
 
 $("form").onsubmit = async (event) => {
