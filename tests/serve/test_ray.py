@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from tests import tiny
+from tests.serve.process import Process, free_port
 from tests.serve.serving import user
-from tests.serve.test_run import Process
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray.serve", reason="needs ray[serve]: make test-slow installs it")
@@ -27,14 +27,6 @@ def cluster(tiny_folder):
     yield server
     server.process.terminate()
     assert server.process.wait(120) == 0
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def replicas(root):

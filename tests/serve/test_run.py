@@ -1,51 +1,20 @@
 """The commands `iava serve` and `iava app`, as processes: address, exit code, signals, and refusals in one line."""
 
-import json
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests import tiny
 from tests.commands import refused
+from tests.serve.process import Process
 from tests.serve.serving import user
 
 QUESTION = "Is there a dog ?"
-
-
-class Process:
-    """A server in a process of its own, from its first line on standard error to its end."""
-
-    def __init__(self, *arguments):
-        command = [sys.executable, "-c", "from iava.cli.app import main; main()", *map(str, arguments)]
-        # Files, because a pipe that nobody reads fills up.
-        folder = Path(tempfile.mkdtemp(prefix="iava-serve-"))
-        self._out, self._err = folder / "out", folder / "err"
-        with self._out.open("w") as out, self._err.open("w") as err:
-            self.process = subprocess.Popen(command, stdout=out, stderr=err)
-        while not (said := re.search(r"^iava: .*(http://\S+)\n", self._said(), re.MULTILINE)):
-            assert self.process.poll() is None, self._said()
-            time.sleep(0.05)
-        self.url = said[1]
-        self.http = httpx.Client(base_url=self.url, timeout=60)
-
-    def _said(self):
-        return self._err.read_text()
-
-    def end(self):
-        """The exit code, the access log, and what was said on standard error after the address."""
-        code = self.process.wait(120)
-        log = [json.loads(line) for line in self._out.read_text().splitlines()]
-        return code, log, self._said().partition(self.url)[2]
 
 
 def body(**more):

@@ -20,6 +20,7 @@ from iava.cli import (
     demo,
     evaluate,
     explain,
+    export,
     merge,
     methods,
     report,
@@ -66,6 +67,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "bench": bench.bench,
     "serve": serve.serve,
     "app": serve.app,
+    "export": export.export,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
