@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # One thread per process: models in tests are tiny, and two processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: install demo test test-slow test-browser format clean
+.PHONY: install demo test test-slow test-browser docs format clean
 
 install: .venv/.installed
 
@@ -37,4 +37,11 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist runs
+	rm -rf .venv build dist runs site
+
+docs: install
+	$(PIP) --editable '.[dev,docs]'
+	$(PYTEST) -m docs tests/docs
+	$(BIN)/python -m tools.reference
+	$(BIN)/zensical build --clean --strict
+	$(BIN)/python -m tools.check_site site

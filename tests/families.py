@@ -59,7 +59,7 @@ def _template(image: str) -> str:
     return TEMPLATE.replace("@@", image)
 
 
-def _images_only(processor: type) -> type:
+def images_only(processor: type) -> type:
     """The processor without its video half, which needs torchvision."""
 
     def check(self: Any, name: str, value: Any) -> None:
@@ -164,7 +164,7 @@ def _llava_onevision() -> tuple[Any, Any]:
         image_grid_pinpoints=PINPOINTS,
         vision_feature_layer=-1,
     )
-    processor = _images_only(hf.LlavaOnevisionProcessor)(
+    processor = images_only(hf.LlavaOnevisionProcessor)(
         hf.LlavaOnevisionImageProcessorPil(size={"height": 24, "width": 24}, image_grid_pinpoints=PINPOINTS),
         tokenizer(),
         None,
@@ -236,7 +236,7 @@ ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1
 
 def _qwen_processor(processor: type, patch_size: int = 8) -> Any:
     pixels = (2 * patch_size) ** 2
-    return _images_only(processor)(
+    return images_only(processor)(
         hf.Qwen2VLImageProcessorPil(
             patch_size=patch_size, merge_size=2, size={"shortest_edge": 2 * pixels, "longest_edge": 8 * pixels}
         ),
@@ -320,7 +320,7 @@ def _glm4v() -> tuple[Any, Any]:
         video_start_token_id=IDS["<|vision_start|>"],
         video_end_token_id=IDS["<|vision_end|>"],
     )
-    processor = _images_only(hf.Glm4vProcessor)(
+    processor = images_only(hf.Glm4vProcessor)(
         hf.Glm4vImageProcessorPil(
             patch_size=8, merge_size=2, size={"shortest_edge": 2 * 2 * 256, "longest_edge": 2 * 8 * 256}
         ),
@@ -345,7 +345,7 @@ def _internvl() -> tuple[Any, Any]:
         image_token_id=IDS["<IMG_CONTEXT>"],
         image_seq_length=4,
     )
-    processor = _images_only(hf.InternVLProcessor)(
+    processor = images_only(hf.InternVLProcessor)(
         _tiles(32),
         tokenizer(
             start_image_token="<img>",
@@ -406,7 +406,7 @@ def _smolvlm() -> tuple[Any, Any]:
         image_token_id=IDS["<image>"],
         scale_factor=2,
     )
-    processor = _images_only(hf.SmolVLMProcessor)(
+    processor = images_only(hf.SmolVLMProcessor)(
         hf.SmolVLMImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}),
         tokenizer(),
         SimpleNamespace(num_frames=1, fps=1),

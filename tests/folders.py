@@ -4,7 +4,7 @@ import json
 
 from PIL import Image
 
-NAMES = ("red", "green", "bad")
+COLOURS = ("red", "green", "bad")
 
 
 def written(data):
@@ -18,30 +18,30 @@ def written(data):
     ):
         images = data / name / folder
         images.mkdir(parents=True)
-        for colour in NAMES[:2]:
+        for colour in COLOURS[:2]:
             Image.new("RGB", (16, 16), colour).save(images / f"{colour}.jpg")
         (images / "bad.jpg").write_bytes((images / "red.jpg").read_bytes()[:100])
     lines = [
         json.dumps({"question_id": 2 * i + n, "image": f"{name}.jpg", "text": f"Is there a {thing}?", "label": label})
-        for i, name in enumerate(NAMES)
+        for i, name in enumerate(COLOURS)
         for n, (thing, label) in enumerate((("dog", "yes"), ("cat", "no")))
     ]
     _write(data / "pope-gqa" / "gqa_pope_random.json", "\n".join(lines))
-    for name in NAMES:
+    for name in COLOURS:
         _write(data / "mme" / "count" / f"{name}.txt", "Is there one dog?\tYes\nAre there two dogs?\tNo\n")
     rows = [
         {"question_id": i, "image_id": name, "question": "What is written?", "answers": ["a dog"] * 10}
-        for i, name in enumerate(NAMES)
+        for i, name in enumerate(COLOURS)
     ]
     _write(data / "textvqa" / "TextVQA_0.5.1_val.json", {"data": rows})
     instances = {
-        "images": [{"id": i, "file_name": f"{name}.jpg"} for i, name in enumerate(NAMES)],
+        "images": [{"id": i, "file_name": f"{name}.jpg"} for i, name in enumerate(COLOURS)],
         "categories": [{"id": 1, "name": "dog"}],
-        "annotations": [{"image_id": i, "category_id": 1} for i in range(len(NAMES))],
+        "annotations": [{"image_id": i, "category_id": 1} for i in range(len(COLOURS))],
     }
     _write(data / "chair" / "instances_val2014.json", instances)
     annotations, queries = [], []
-    for i, name in enumerate(NAMES):
+    for i, name in enumerate(COLOURS):
         annotations += [
             {"id": 2 * i, "type": "generative", "truth": ["dog", "cow"], "hallu": ["cat", "cup"]},
             {"id": 2 * i + 1, "type": "relation", "truth": ("yes", "no")[i % 2]},

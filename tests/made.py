@@ -4,6 +4,7 @@ import json
 import random
 
 from iava.benchmarks.pope import CATEGORIES
+from iava.benchmarks.registry import benchmark
 from iava.metrics.results import rows_of
 
 METHODS = {"greedy": {}, "apc": {"beta": 0.1}, "bias": {"bias": 1.5}, "iava": {"alpha": 1.0, "general": None}}
@@ -56,6 +57,6 @@ def write_run(folder, some, methods=METHODS, results=True, **settings):
     (folder / "manifest.json").write_text(json.dumps({"settings": told, **about}))
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in some))
     if results:
-        rows = rows_of(some, benchmark="pope", settings=methods, seed=told["seed"])
+        rows = rows_of(some, benchmark=benchmark("pope"), settings=methods, seed=told["seed"])
         (folder / "results.json").write_text(json.dumps({"rows": rows}))
     return folder

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from iava.benchmarks.amber import read_annotations, score
-from iava.benchmarks.pope import parse_exact, parse_word
+from iava.benchmarks.amber import read_annotations
+from iava.evaluation.predictions import score_file
 
 RELATION = {
     "person": ["man", "woman"],
@@ -36,6 +36,13 @@ def path(tmp_path):
     return file
 
 
+def score(responses, annotations, parser=None):
+    answers = annotations.with_name("answers.jsonl")
+    lines = [json.dumps({"id": name, "response": text}) for name, text in responses.items()]
+    answers.write_text("\n".join(lines))
+    return score_file("amber", answers, parser=parser, files={"annotations": annotations})[0]
+
+
 def test_descriptions_counted_by_hand(path):
     responses = {
         # Object words: men, trees, tires, lights. Wrong: tires (the imagined car). Named: the person; "tree" is taken
@@ -44,7 +51,7 @@ def test_descriptions_counted_by_hand(path):
         # Object words: Dogs, dog. Nothing wrong.
         "2": "Dogs. One dog runs.",
     }
-    result = score(responses, read_annotations(path), parse_word)
+    result = score(responses, path)
     expected = {"n": 2, "chair": 1 / 6, "cover": 3 / 4, "hal": 1 / 2, "cog": 1 / 3}
     assert result["generative"] == pytest.approx(expected)
     assert (result["discriminative"], result["dimensions"], result["score"]) == (None, {}, None)
@@ -52,7 +59,7 @@ def test_descriptions_counted_by_hand(path):
 
 def test_no_is_the_positive_class(path):
     responses = {"3": "No.", "4": "No", "5": "Yes", "6": "no", "7": "Yes, there is no doubt", "8": "No"}
-    result = score(responses, read_annotations(path), parse_word)
+    result = score(responses, path)
     # No was said to 3, 4, 6, 8, rightly to three of them; no is true of 3, 5, 6, 8.
     assert result["discriminative"] == pytest.approx(
         {"n": 6, "accuracy": 0.5, "precision": 0.75, "recall": 0.75, "f1": 0.75, "no_ratio": 4 / 6, "unparsed": 1 / 6}
@@ -67,18 +74,18 @@ def test_no_is_the_positive_class(path):
     }
     assert result["dimensions"]["relation"]["recall"] == 1
     # "No." is no exact answer.
-    assert score(responses, read_annotations(path), parse_exact)["discriminative"]["recall"] == pytest.approx(0.5)
+    assert score(responses, path, "exact")["discriminative"]["recall"] == pytest.approx(0.5)
 
 
 def test_the_score_joins_both(path):
-    result = score({"1": "A man and a dog", "3": "No", "5": "Yes"}, read_annotations(path), parse_word)
+    result = score({"1": "A man and a dog", "3": "No", "5": "Yes"}, path)
     # CHAIR 50; precision 1, recall 1/2, F1 66.7.
     assert result["score"] == pytest.approx((100 - 50 + 200 / 3) / 2)
 
 
 def test_without_a_relation_file_the_annotated_words_count(path):
     path.with_name("relation.json").unlink()
-    result = score({"1": "A man, a person and a dog"}, read_annotations(path), parse_word)
+    result = score({"1": "A man, a person and a dog"}, path)
     assert result["generative"] == pytest.approx({"n": 1, "chair": 1 / 2, "cover": 1 / 3, "hal": 1, "cog": 1 / 2})
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from iava.benchmarks.chair import _tables, class_of, mentions, score
+from iava.benchmarks.chair_words import _tables, class_of, mentions
+from iava.benchmarks.registry import benchmark
 
 
 def test_there_are_eighty_classes_and_every_word_has_one():
@@ -54,3 +55,10 @@ def test_chair_counted_by_hand():
     assert score(captions, objects) == pytest.approx({"n": 4, "chair_i": 3 / 7, "chair_s": 2 / 4, "recall": 3 / 7})
     assert score([], objects) == {"n": 0, "chair_i": 0, "chair_s": 0, "recall": 0}
     assert score([("1", "")], objects)["chair_i"] == 0
+
+
+def score(captions, objects):
+    records = [
+        {"category": "caption", "parsed": mentions(text), "truth": sorted(objects[image])} for image, text in captions
+    ]
+    return benchmark("chair").score(records)

@@ -2,12 +2,22 @@
 
 import pytest
 
-from iava.benchmarks.mme import SUBTASKS, check_subtask, paired, parse_official, score
+from iava.benchmarks.mme import SUBTASKS, check_subtask, official, paired
+from iava.benchmarks.registry import benchmark
 from iava.benchmarks.task import Question
 
 
 def pair(image, category="existence"):
-    return [Question(image, image, category, f"{truth}?", truth) for truth in ("yes", "no")]
+    return [Question(image, (image,), category, f"{truth}?", truth) for truth in ("yes", "no")]
+
+
+def score(questions, parsed):
+    return benchmark("mme").score(
+        [
+            {"category": q.category, "image": q.image, "truth": q.truth, "parsed": said}
+            for q, said in zip(questions, parsed, strict=True)
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,7 +42,7 @@ def pair(image, category="existence"):
     ],
 )
 def test_the_official_parser_looks_at_four_letters(text, expected):
-    assert parse_official(text) == expected
+    assert official(text) == expected
 
 
 def test_accuracy_counts_questions_and_accuracy_plus_images():
@@ -69,7 +79,7 @@ def test_images_with_other_than_two_questions_are_refused():
         paired([("line 1", a1), ("line 2", a2), ("line 3", b1)])
     with pytest.raises(ValueError, match="line 3: image a was asked this before"):
         paired([("line 1", a1), ("line 2", a2), ("line 3", a1)])
-    third = Question("a", "a", "existence", "third?", "yes")
+    third = Question("a", ("a",), "existence", "third?", "yes")
     with pytest.raises(ValueError, match="line 3: this is the third question about image a"):
         paired([("line 1", a1), ("line 2", a2), ("line 3", third)])
     with pytest.raises(ValueError, match="line 9: MME has no subtask 'colour'"):

@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from iava.benchmarks.pocket import pocket, things_named
+from iava.benchmarks.registry import benchmark
+from iava.benchmarks.sources.pocket import pocket
 from iava.pocket.scenes import THINGS, load_scene
 from iava.pocket.text import NUMBERS, caption, plural
 
@@ -24,7 +25,7 @@ def answered(subtask, question, scene):
         (left_a, _, right_a, _), (left_b, _, right_b, _) = scene.boxes(a)[0], scene.boxes(b)[0]
         return (left_a + right_a < left_b + right_b) == (side == "left")
     name, colour = re.fullmatch(r"Is the (.+) (\w+)\?", question).groups()
-    return [thing.colour for thing in scene.things if thing.name == name] == [colour]
+    return [one.colour for one in scene.objects if one.name == name] == [colour]
 
 
 def test_mme_pairs_are_one_truth_and_one_untruth_about_the_scene():
@@ -48,8 +49,8 @@ def test_chair_reads_the_things_of_its_own_captions():
         assert question.truth == sorted(scene.names)
         assert sorted(task.read(question, caption(scene, scene.names))) == sorted(scene.names)
     every = ", ".join(word for thing in THINGS for word in (thing, plural(thing)))
-    assert Counter(things_named(every)) == dict.fromkeys(THINGS, 2)
-    assert things_named("A kitchen with nothing, a unicorn.") == []
+    assert Counter(benchmark("chair").read_pocket(every)) == dict.fromkeys(THINGS, 2)
+    assert benchmark("chair").read_pocket("A kitchen with nothing, a unicorn.") == []
 
 
 def test_a_limit_takes_the_first_images_with_all_their_questions():

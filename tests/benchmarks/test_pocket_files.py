@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from iava.benchmarks.pocket import pocket
-from iava.benchmarks.sources import load
+from iava.benchmarks.registry import benchmark
+from iava.benchmarks.sources.pocket import pocket
 from iava.pocket.scenes import load_scene
 from tests.commands import refused, run
 
@@ -20,7 +20,7 @@ def written(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["pope", "mme"])
 def test_the_same_questions_about_the_same_pixels(written, name):
-    back, scenes = load(name, written / name), pocket(name, "test", 8)
+    back, scenes = benchmark(name).load(written / name), pocket(name, "test", 8)
 
     def asked(task):
         stem = {image: image.rpartition("/")[2].removesuffix(".png") for image in task.images}
@@ -33,22 +33,22 @@ def test_the_same_questions_about_the_same_pixels(written, name):
 
 
 def test_short_answers_are_true_of_the_scenes(written):
-    task = load("textvqa", written / "textvqa")
+    task = benchmark("textvqa").load(written / "textvqa")
     assert len(task.images) == 8
     scenes = {f"test-{index:05d}.jpg": load_scene("test", index) for index in range(8)}
     number = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
     counted = coloured = 0
     for question in task.questions:
-        words, things = question.question.split(), scenes[question.image].things
+        words, objects = question.question.split(), scenes[question.image].objects
         answer = question.truth[0]
         assert question.truth == [answer] * 10
         if words[0] == "How":
-            kinds = {thing.name for thing in things if thing.name[:3] == words[2][:3]}
-            assert number[answer] in {sum(thing.name == kind for thing in things) for kind in kinds}
+            kinds = {one.name for one in objects if one.name[:3] == words[2][:3]}
+            assert number[answer] in {sum(one.name == kind for one in objects) for kind in kinds}
             counted += 1
         else:
             name = question.question.removeprefix("What colour is the ").split("?")[0]
-            assert answer in {thing.colour for thing in things if thing.name == name}
+            assert answer in {one.colour for one in objects if one.name == name}
             coloured += 1
     assert counted == sum(len(scene.names) for scene in scenes.values())
     assert coloured

@@ -1,4 +1,4 @@
-"""POPE's questions against definitions spelled out by hand, parsers on edge cases, metrics on a counted table."""
+"""POPE's questions against definitions spelled out by hand, metrics on a counted table."""
 
 from collections import Counter
 from itertools import product
@@ -6,19 +6,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from iava.benchmarks.pocket import fair_region, pocket
-from iava.benchmarks.pope import (
-    CATEGORIES,
-    COUNTS,
-    auc,
-    build,
-    parse_exact,
-    parse_substring,
-    parse_word,
-    rates,
-    tally,
-    wording,
-)
+from iava.benchmarks.pope import CATEGORIES, build, fair_region, wording
+from iava.benchmarks.sources.pocket import pocket
+from iava.benchmarks.yes_no import COUNTS, rates, tally
 from iava.pocket.scenes import THINGS, load_scene
 
 FARM = {"cow", "tractor", "dog"}
@@ -122,29 +112,6 @@ def test_pocket_refuses_what_it_does_not_have():
         pocket("pope", "tune", 0)
 
 
-@pytest.mark.parametrize(
-    ("text", "word", "substring", "exact"),
-    [
-        ("Yes", "yes", "yes", "yes"),
-        (" no ", "no", "no", "no"),
-        ("No.", "no", "no", None),
-        ("Yes, there is.", "yes", "yes", None),
-        ("Yes, there is no doubt.", None, "no", None),
-        ("not sure", None, "no", None),
-        ("I know it.", None, "no", None),
-        ("No-one.", None, "no", None),
-        ("Yes。", "yes", "yes", None),
-        ("¿No?", "no", "no", None),
-        ("**Yes**", "yes", "yes", None),
-        ("eyes", None, "yes", None),
-        ("", None, None, None),
-        ("cow", None, None, None),
-    ],
-)
-def test_parsers(text, word, substring, exact):
-    assert (parse_word(text), parse_substring(text), parse_exact(text)) == (word, substring, exact)
-
-
 def test_metrics_of_a_table_counted_by_hand():
     # Truth yes: 3 said yes, 1 no, 1 unparsed. Truth no: 2 said yes, 3 no.
     truths = ["yes"] * 5 + ["no"] * 5
@@ -159,13 +126,3 @@ def test_metrics_where_nothing_was_said_or_asked_are_zero():
     silent = rates(tally(["yes", "no"], [None, None]).sum(axis=0))
     assert (silent["precision"], silent["f1"], silent["unparsed"]) == (0, 0, 1)
     assert all(value == 0 for value in rates(np.zeros(len(COUNTS))).values())
-
-
-def test_auc_equals_comparing_every_pair():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        margins = rng.integers(0, 6, size=40) / 2
-        truths = rng.choice(["yes", "no"], size=40)
-        pairs = [(a > b) + (a == b) / 2 for a in margins[truths == "yes"] for b in margins[truths == "no"]]
-        assert auc(margins.tolist(), truths.tolist()) == pytest.approx(np.mean(pairs))
-    assert auc([1.0, 2.0], ["yes", "yes"]) is None

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from iava.benchmarks.layouts import read_pope
+from iava.benchmarks.registry import benchmark
 from tests.commands import refused, run
 
 
@@ -37,7 +37,11 @@ def test_built_questions_are_true_and_readable(farm, tmp_path):
     assert build(farm, out).stdout == f"144 questions: {out}\n"
     _, folder, content, kinds = farm
     there = {(f"{a['image_id']}.jpg", kinds[a["category_id"]]) for a in content["annotations"]}
-    questions = read_pope([out], folder).questions
+    data = out.parent / "data"
+    data.mkdir()
+    (data / "pope.json").write_text(out.read_text())
+    folder.rename(data / "images")
+    questions = benchmark("pope").load(data).questions
     for question in questions:
         kind = re.fullmatch(r"Is there an? (\w+) in the image\?", question.question)[1]
         assert question.truth == ("yes" if (question.image, kind) in there else "no")

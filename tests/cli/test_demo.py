@@ -3,7 +3,7 @@
 import json
 
 from iava.cli.demo import METHODS, differing_images
-from iava.metrics.results import verdicts
+from iava.reporting.verdicts import verdicts
 from tests.commands import refused, run
 
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from iava.benchmarks.pocket import pocket
+from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.task import shard
-from iava.evaluation.runner import Plan, evaluate
+from iava.evaluation.plan import Plan
+from iava.evaluation.runner import evaluate
 from tests.commands import refused, run
 from tests.evaluation.test_runner import by_key, lines
 from tests.fakes import FakeLVLM

@@ -10,7 +10,8 @@ from importlib.util import find_spec
 import pytest
 from PIL import Image
 
-from iava.evaluation.runner import Plan, evaluate
+from iava.evaluation.plan import Plan
+from iava.evaluation.runner import evaluate
 from tests.commands import refused, run
 from tests.evaluation.test_runner import by_key, lines
 from tests.fakes import FakeLVLM

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from iava.benchmarks.pocket import pocket
-from iava.benchmarks.pope import PARSERS
-from iava.evaluation import runner
+from iava.benchmarks import parsers
+from iava.benchmarks.sources.pocket import pocket
+from iava.errors import IavaError
+from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
-from iava.evaluation.runner import Plan, ask_all, evaluate, fit_bias
+from iava.evaluation.runner import ask_all, evaluate, fit_bias
 from iava.lvlm.model import LVLM
 from tests import tiny
 from tests.fakes import FakeLVLM
+from tests.folders import written
 
 METHODS = {"greedy": {}, "sample": {}, "bias": {}, "iava": {"alpha": 0.5}}
 PLAN = Plan("fake", METHODS, split="tune-heldout", limit=4, tune_images=3)
@@ -48,7 +50,7 @@ def test_every_question_is_recorded_for_every_method(undisturbed):
             question.truth,
             "tune-heldout",
         )
-        assert record["parsed"] == PARSERS["word"](record["text"])
+        assert record["parsed"] == parsers.word(record["text"])
         if record["parsed"]:
             assert record["parsed"] == ("yes" if record["yes"] > record["no"] else "no")
 
@@ -243,7 +245,7 @@ def test_the_manifest_says_what_made_the_records(undisturbed):
         ({"methods": {"bias": {}}}, "bias is fitted to the yes-rate of another method"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"tune_images": 0}, "tune_images is 0"),
-        ({"parser": "vague"}, "unknown parser 'vague' for pope: use one of word, substring, exact"),
+        ({"parser": "vague"}, "unknown parser 'vague' for pope: use one of word, pope, opera, vcd, exact"),
         ({"benchmark": "vqa"}, "unknown benchmark 'vqa': use one of pope, pope-aokvqa, pope-gqa, mme"),
         ({"benchmark": "chair"}, "bias moves yes against no, and chair asks for neither"),
         (
@@ -307,10 +309,8 @@ def test_the_oracle_is_told_the_regions(tmp_path):
         assert all(regions.values())
 
 
-def test_the_oracle_needs_regions(monkeypatch, tmp_path):
-    unknown = pocket("pope", "tune-heldout", 1)
-    unknown = replace(unknown, questions=[replace(question, region=None) for question in unknown.questions])
-    monkeypatch.setattr(runner, "find", lambda *_: unknown)
-    with pytest.raises(ValueError, match="oracle must know which region answers each question, and pope does not say"):
-        evaluate(FakeLVLM(), replace(PLAN, methods={"oracle": {}}), tmp_path / "run")
+def test_the_oracle_needs_regions(tmp_path):
+    plan = Plan("fake", {"oracle": {}}, benchmark="pope-gqa", data=written(tmp_path / "data"))
+    with pytest.raises(IavaError, match="oracle must know which region answers each question, and pope-gqa does not"):
+        evaluate(FakeLVLM(), plan, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from iava.benchmarks.registry import benchmark
 from iava.evaluation.runs import read_runs
 from iava.metrics.results import rows_of
 from tests.made import METHODS, records, write_run
@@ -22,7 +23,7 @@ def test_parts_of_a_run_are_the_whole_run(tmp_path):
     some = records(images=6)
     whole = write_run(tmp_path / "whole", some)
     merged, alone = (read_runs(folders)[0] for folders in (parts(tmp_path, some), [whole]))
-    assert merged.rows == alone.rows == rows_of(some, benchmark="pope", settings=METHODS, seed=3)
+    assert merged.rows == alone.rows == rows_of(some, benchmark=benchmark("pope"), settings=METHODS, seed=3)
     assert len(merged.records) == len(some)
     assert merged.of("iava", "random") == alone.of("iava", "random")
     assert len(merged.manifests) == 2

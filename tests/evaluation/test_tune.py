@@ -5,19 +5,19 @@ import json
 import numpy as np
 import pytest
 
-from iava.benchmarks.pope import auc
-from iava.evaluation.tune import BUDGET, GRIDS, Search, read_tuned, tune
+from iava.evaluation.tune import BUDGET, GRIDS, SearchSpace, read_tuned, tune
 from iava.methods import METHODS
+from iava.metrics.stats import auc
 from tests.fakes import FakeLVLM
 
 GRID = {"bias": [-3.0, 1.0, 4.0]}
-SEARCH = Search("fake", "bias", GRID, split="tune-heldout", limit=4)
+SPACE = SearchSpace("fake", "bias", GRID, split="tune-heldout", limit=4)
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("search")
-    return folder, tune(FakeLVLM(), SEARCH, folder)
+    return folder, tune(FakeLVLM(), SPACE, folder)
 
 
 def by_hand(folder, tried):
@@ -48,7 +48,7 @@ def test_the_best_of_all_that_was_tried(searched):
 def test_another_number_may_be_maximised(searched):
     folder, found = searched
     lvlm = FakeLVLM()
-    again = tune(lvlm, Search("fake", "bias", GRID, split="tune-heldout", limit=4, maximise="f1"), folder)
+    again = tune(lvlm, SearchSpace("fake", "bias", GRID, split="tune-heldout", limit=4, maximise="f1"), folder)
     assert lvlm.asked == []
     scores = [by_hand(folder, one)[1] for one in again["tried"]]
     assert again["best"] == again["tried"][int(np.argmax(scores))]["settings"]
@@ -60,7 +60,7 @@ def test_a_stopped_search_goes_on_and_a_larger_grid_adds_to_it(searched, tmp_pat
     stops = 0
     for _ in range(20):
         try:
-            again = tune(FakeLVLM(stop_after=25), SEARCH, tmp_path)
+            again = tune(FakeLVLM(stop_after=25), SPACE, tmp_path)
             break
         except KeyboardInterrupt:
             stops += 1
@@ -68,12 +68,12 @@ def test_a_stopped_search_goes_on_and_a_larger_grid_adds_to_it(searched, tmp_pat
     assert stops > 2
     assert again["tried"] == found["tried"]
     lvlm = FakeLVLM()
-    more = tune(lvlm, Search("fake", "bias", {"bias": [1.0, 2.0]}, split="tune-heldout", limit=4), tmp_path)
+    more = tune(lvlm, SearchSpace("fake", "bias", {"bias": [1.0, 2.0]}, split="tune-heldout", limit=4), tmp_path)
     assert [one["settings"]["bias"] for one in more["tried"]] == [0.0, 1.0, 2.0]
     # Only the new value was asked about.
     assert len(lvlm.asked) == len(asked_once(tmp_path))
     with pytest.raises(ValueError, match="limit is 4 there, 3 here"):
-        tune(FakeLVLM(), Search("fake", "bias", GRID, split="tune-heldout", limit=3), tmp_path)
+        tune(FakeLVLM(), SearchSpace("fake", "bias", GRID, split="tune-heldout", limit=3), tmp_path)
 
 
 def asked_once(folder):
@@ -84,21 +84,21 @@ def asked_once(folder):
 
 @pytest.mark.parametrize("name", sorted(GRIDS.keys() & METHODS.keys()))
 def test_every_method_gets_the_same_number_of_tries(name):
-    tried = Search("fake", name).settings()
+    tried = SearchSpace("fake", name).settings()
     assert len(tried) == BUDGET
     assert tried[0] == METHODS[name]().settings()
     assert len({json.dumps(settings) for settings in tried}) == BUDGET
-    assert Search("fake", name).settings() == tried
+    assert SearchSpace("fake", name).settings() == tried
 
 
 def test_a_grid_larger_than_the_budget_is_tried_in_part():
     grid = {"alpha": [0.1, 0.2, 0.3], "beta": [0.1, 0.2, 0.3]}
-    few = Search("fake", "no-image", grid, budget=4).settings()
-    every = Search("fake", "no-image", grid, budget=99).settings()
+    few = SearchSpace("fake", "no-image", grid, budget=4).settings()
+    every = SearchSpace("fake", "no-image", grid, budget=99).settings()
     assert (len(few), len(every)) == (4, 10)
     assert few[0] == every[0] == METHODS["no-image"]().settings()
     assert [settings for settings in every if settings in few] == few
-    assert Search("fake", "no-image", grid, budget=4, seed=1).settings() != few
+    assert SearchSpace("fake", "no-image", grid, budget=4, seed=1).settings() != few
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_a_grid_larger_than_the_budget_is_tried_in_part():
 )
 def test_searches_that_cannot_be_made(change, words):
     with pytest.raises(ValueError, match=words):
-        Search(**{"model": "fake", "method": "iava", **change})
+        SearchSpace(**{"model": "fake", "method": "iava", **change})
 
 
 def test_values_out_of_range_are_refused_before_anything_is_tried():
     with pytest.raises(ValueError, match=r"alpha is -1\.0"):
-        Search("fake", "iava", {"alpha": [0.5, -1.0]}).settings()
+        SearchSpace("fake", "iava", {"alpha": [0.5, -1.0]}).settings()
 
 
 def test_what_was_found_is_read_for_another_split(searched, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from iava.lvlm.boxes import token_boxes
+from iava.lvlm.boxes import patch_boxes, token_boxes
 from tests import families
 from tests.families import FAMILIES
 
@@ -75,3 +75,17 @@ def test_only_tokens_that_touch_a_spot_see_it(local, size):
             # What is cropped away is no token's.
             assert boxes[:, :2].min() == 0
             assert (boxes[:, 2:].max(axis=0) == size).all()
+
+
+def test_patch_boxes_worked_by_hand():
+    # 200 x 100 is resized to 40 x 20, of which the middle 20 x 20 is cut into 2 x 2 patches.
+    boxes = patch_boxes((200, 100), resized=(40, 20), crop=(20, 20), patch=10)
+    expected = [[50, 0, 100, 50], [100, 0, 150, 50], [50, 50, 100, 100], [100, 50, 150, 100]]
+    np.testing.assert_allclose(boxes, expected)
+    # A crop larger than the picture: the outer halves of the outer patches are padding.
+    boxes = patch_boxes((10, 10), resized=(10, 10), crop=(20, 10), patch=10)
+    np.testing.assert_allclose(boxes, [[0, 0, 5, 10], [5, 0, 10, 10]])
+    # 7 pixels hold two patches of 3; the last pixel is seen by none.
+    boxes = patch_boxes((14, 7), resized=(14, 7), crop=(14, 7), patch=3)
+    assert boxes.shape == (8, 4)
+    np.testing.assert_allclose(boxes[[0, 3, 7]], [[0, 0, 3, 3], [9, 0, 12, 3], [9, 3, 12, 6]])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from iava.benchmarks.pope import auc
 from iava.metrics.stats import (
+    auc,
     bootstrap,
     bootstrap_auc,
     by_cluster,
@@ -150,3 +150,13 @@ def test_holm_rejects_what_stepping_down_rejects(level):
             break
         rejected.add(int(index))
     assert {i for i, p in enumerate(holm(values.tolist())) if p <= level} == rejected
+
+
+def test_auc_equals_comparing_every_pair():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        margins = rng.integers(0, 6, size=40) / 2
+        truths = rng.choice(["yes", "no"], size=40)
+        pairs = [(a > b) + (a == b) / 2 for a in margins[truths == "yes"] for b in margins[truths == "no"]]
+        assert auc(margins.tolist(), truths.tolist()) == pytest.approx(np.mean(pairs))
+    assert auc([1.0, 2.0], ["yes", "yes"]) is None

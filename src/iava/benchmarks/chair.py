@@ -1,173 +1,131 @@
-"""CHAIR: which of the things that a caption names are not in the image?
+"""CHAIR: which of the objects that a caption names are not in the image?
 
-Object Hallucination in Image Captioning (arXiv 1809.02156). A caption's words are mapped to COCO's 80 classes by a
-table of synonyms and kinds ("puppy" is a dog); a class that is not among the image's objects is hallucinated. The
-table is this project's own, written from that definition. It differs from the paper's in a few dozen words
-("pedestrian" and "waitress" are persons here, "brindle" is no dog), and so do the rules that turn plurals into
-singulars: a score may differ from the paper's script by what captions make of these.
+Object Hallucination in Image Captioning (arXiv 1809.02156). A caption's words are mapped to COCO's 80 classes. A class
+that is not among the image's objects is hallucinated. `iava.benchmarks.chair_words` reads captions; a score may differ
+from the paper's script where their word lists differ.
 """
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from iava.benchmarks.benchmark import Benchmark, Predictions, needed, unopened
+from iava.benchmarks.chair_words import class_of, mentions
+from iava.benchmarks.sources.coco import Instances, read_instances
+from iava.benchmarks.sources.files import files_of, folder_task, images_of, names_in
+from iava.benchmarks.task import Question, Task
+from iava.errors import IavaError
+from iava.jsonfiles import Unique, entries, id_of, read_json, read_lines, text_of
+from iava.metrics.parts import Part, Record
 from iava.metrics.stats import share
+from iava.pocket.scenes import THINGS, Scene
 from iava.words import singular, tokens
 
-_CLASSES = """
-person: man woman boy girl child kid baby toddler infant adult teenager teen guy lady gentleman male female people
-    mother father mom dad parent sister brother grandmother grandfather grandchild bride groom player pitcher
-    umpire athlete skier snowboarder skateboarder skater surfer swimmer biker bicyclist cyclist motorcyclist
-    rider driver pedestrian walker hiker camper passenger traveler tourist worker coworker chef baker waiter
-    waitress doctor nurse student teacher policeman policewoman cop officer soldier serviceman firefighter fireman
-    cowboy hunter fisherman farmer shopper buyer customer vendor villager foreigner politician patient drinker thief
-bicycle: bike unicycle tricycle trike minibike
-car: automobile sedan coupe hatchback suv van minivan jeep cab taxi taxicab limo limousine
-motorcycle: motorbike scooter moped | motor bike, motor cycle
-airplane: plane aeroplane aircraft jet jetliner airliner airbus biplane monoplane seaplane | air plane
-bus: minibus trolley
-train: locomotive tramway tram caboose
-truck: lorry pickup firetruck hauler
-boat: ship sailboat motorboat speedboat powerboat rowboat tugboat lifeboat houseboat paddleboat steamboat riverboat
-    ferryboat canoe kayak dinghy skiff yacht catamaran pontoon ferry barge schooner trawler freighter liner vessel
-    watercraft battleship steamship sailboard
-traffic light: stoplight streetlight | street light, traffic signal, stop light
-fire hydrant: hydrant
-stop sign:
-parking meter:
-bench: pew
-bird: waterfowl fowl seabird shorebird waterbird songbird bluebird blackbird cowbird hummingbird duck mallard goose
-    gosling swan gull seagull pelican heron egret flamingo stork cormorant loon puffin osprey falcon hawk eagle
-    owl buzzard vulture condor crow raven magpie pigeon dove sparrow robin finch chickadee warbler oriole woodpecker
-    kingfisher bluejay sandpiper willet quail pheasant turkey rooster hen peacock peafowl ostrich emu parrot
-    parakeet macaw cockatoo cockatiel lorikeet penguin
-cat: kitten kitty feline tabby
-dog: puppy pup doggy doggie canine mutt hound terrier bulldog pitbull pug poodle spaniel cocker retriever labrador
-    collie sheepdog corgi beagle dachshund chihuahua schnauzer rottweiler doberman weimaraner greyhound whippet husky
-    dalmatian
-horse: pony foal colt mare stallion racehorse mustang bronco bronc palomino clydesdale equine
-sheep: lamb ewe ram goat
-cow: cattle calf bull ox oxen heifer holstein buffalo bison zebu
-elephant:
-bear: panda
-zebra:
-giraffe:
-backpack: knapsack rucksack
-umbrella: parasol
-handbag: purse wallet briefcase
-tie: necktie bow | bow tie
-suitcase: luggage | suit case
-frisbee:
-skis: ski
-snowboard:
-sports ball: ball
-kite:
-baseball bat:
-baseball glove:
-skateboard:
-surfboard: longboard shortboard skimboard wakeboard
-tennis racket: racket racquet
-bottle:
-wine glass:
-cup:
-fork:
-knife: pocketknife
-spoon:
-bowl: container
-banana:
-apple:
-sandwich: burger hamburger cheeseburger sub
-orange:
-broccoli:
-carrot:
-hot dog: hotdog
-pizza:
-donut: doughnut bagel
-cake: cheesecake cupcake shortcake coffeecake pancake
-chair: seat stool armchair
-couch: sofa loveseat settee futon recliner chesterfield
-potted plant: houseplant
-bed:
-dining table: table desk
-toilet: urinal commode lavatory potty
-tv: television monitor
-laptop: computer notebook netbook macbook | laptop computer
-mouse:
-remote:
-keyboard:
-cell phone: phone cellphone telephone smartphone iphone | mobile phone
-microwave:
-oven: stove stovetop
-toaster:
-sink:
-refrigerator: fridge freezer
-book:
-clock:
-vase:
-scissors:
-teddy bear: teddybear
-hair drier: hairdryer hairdrier | hair dryer
-toothbrush:
-"""
-# What stands before another word without being a thing of its own: a baby elephant is no person.
-_BEFORE_ANIMALS = ("baby", "adult")
-_ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
-_VEHICLES = ("jet", "train")
-# Neither half of these may count on its own.
-_NOTHING = ("home plate", "train track")
+PROMPT = "Please describe this image in detail."
+POCKET_PROMPT = "Describe this image."
 
 
-@cache
-def _tables() -> tuple[dict[str, str], dict[str, str]]:
-    """Words -> classes, and pairs of words -> the word they stand for."""
-    classes: dict[str, str] = {}
-    pairs = {pair: pair for pair in _NOTHING} | {"toilet seat": "toilet"}
-    for entry in re.sub(r"\n\s+", " ", _CLASSES.strip()).split("\n"):
-        name, _, others = entry.partition(":")
-        words, _, doubles = others.partition("|")
-        double = [name] if " " in name else []
-        double += [pair.strip() for pair in doubles.split(",") if pair.strip()]
-        classes |= dict.fromkeys([name, *words.split(), *double], name)
-        pairs |= {pair: pair for pair in double}
-    pairs |= {f"{before} {animal}": animal for before in _BEFORE_ANIMALS for animal in _ANIMALS}
-    pairs |= {f"passenger {vehicle}": vehicle for vehicle in _VEHICLES}
-    return classes, pairs
+class CHAIR(Benchmark):
+    """CHAIR on those images of COCO's val2014 that are there."""
+
+    source = "instances_val2014.json, captions_val2014.json of cocodataset.org and images/ with its val2014"
+    max_new_tokens = 64
+    has_pocket = True
+    score_files = ("instances", "captions")
+
+    def load(self, folder: Path) -> Task:
+        """Reads COCO's instances JSON, and its captions JSON if it is there: one description for each image.
+
+        The truth is the list of the image's classes.
+        """
+        captions = sorted(folder.glob("captions*.json"))
+        instances, images = files_of(folder, "instances*.json")[0], images_of(folder)
+        annotated = read_instances(instances)
+        objects = chair_objects(annotated, captions[0] if captions else None)
+        there = names_in(images)
+        located = [
+            (str(instances), Question(image, (file,), "caption", PROMPT, sorted(objects[image])))
+            for image, file in annotated.files.items()
+            if file in there
+        ]
+        if not located:
+            raise IavaError(f"{images} has none of the {len(annotated.files)} images of {instances}")
+        return folder_task(self.name, "val", located, images, _read)
+
+    def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
+        """A caption of each scene."""
+        return [Question(scene.id, (scene.id,), "caption", POCKET_PROMPT, sorted(scene.names)) for scene in scenes]
+
+    def read_pocket(self, text: str) -> list[str]:
+        """The pocket world's things that a caption names, in its order, as often as it names them."""
+        words = (singular(token, THINGS) for token in tokens(text))
+        return [word for word in words if word in THINGS]
+
+    def parts(self, categories: Sequence[str]) -> list[Part]:
+        """Overall: CHAIRi, CHAIRs and recall."""
+
+        def tally_records(records: Sequence[Record]) -> np.ndarray:
+            return tally([record["parsed"] for record in records], [record["truth"] for record in records])
+
+        return [Part("overall", lambda _: True, tally_records, rates, "chair_s")]
+
+    def right(self, records: Sequence[Record]) -> float:
+        """The share of captions without a wrong object."""
+        return sum(set(record["parsed"]) <= set(record["truth"]) for record in records) / len(records)
+
+    def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
+        """Reads JSON lines {image_id, caption}, with the files "instances" and, if it was given, "captions"."""
+        instances = needed(self.name, files, "instances")
+        objects = chair_objects(read_instances(instances), files.get("captions"))
+        ids = Unique("image_id")
+        questions, texts, places = [], [], []
+        for where, row in read_lines(path):
+            image = id_of(where, row, "image_id")
+            ids.add(where, image)
+            if image not in objects:
+                raise IavaError(f"{where}: {instances} has no image {image}")
+            questions.append(Question(image, (image,), "caption", PROMPT, sorted(objects[image])))
+            texts.append(text_of(where, row, "caption"))
+            places.append(where)
+        return Predictions(Task(self.name, "val", questions, unopened, _read), texts, places)
 
 
-@cache
-def _words() -> frozenset[str]:
-    classes, pairs = _tables()
-    return frozenset(word for name in (*classes, *pairs) for word in name.split())
+def _read(_: Question, text: str) -> Any:
+    return mentions(text)
 
 
-def class_of(name: str) -> str | None:
-    """The COCO class that a class name, synonym or kind belongs to; None if there is none."""
-    return _tables()[0].get(name.lower())
+def chair_objects(instances: Instances, captions: Path | None) -> dict[str, set[str]]:
+    """Image id -> COCO classes in it: those annotated, and those that reference captions name.
+
+    Args:
+        captions: COCO's captions JSON: annotations {image_id, caption}. None: annotated objects only.
+
+    Raises:
+        IavaError: if a category is none of COCO's 80 classes, or the captions are broken.
+    """
+    objects: dict[str, set[str]] = {image: set() for image in instances.objects}
+    for image, names in instances.objects.items():
+        for name in names:
+            known = class_of(name)
+            if known is None:
+                raise IavaError(f"{instances.path}: category {name!r} is none of COCO's 80 classes: CHAIR needs those")
+            objects[image].add(known)
+    if captions is not None:
+        for where, row in entries(captions, read_json(captions), "annotations"):
+            image = id_of(where, row, "image_id")
+            if image in objects:
+                objects[image].update(mentions(text_of(where, row, "caption")))
+    return objects
 
 
-def mentions(caption: str) -> list[str]:
-    """The classes that a caption names, in its order, as often as it names them."""
-    classes, pairs = _tables()
-    left = [singular(token, _words()) for token in tokens(caption)]
-    words = []
-    while left:
-        pair = " ".join(left[:2])
-        words.append(pairs.get(pair, left[0]))
-        del left[: 2 if pair in pairs else 1]
-    if "toilet" in words:
-        # The seat of the toilet is no chair.
-        words = [word for word in words if word != "seat"]
-    return [classes[word] for word in words if word in classes]
-
-
-def tally(said: Sequence[Sequence[str]], objects: Sequence[Collection[str]]) -> np.ndarray:
+def tally(said: Sequence[Sequence[str]], objects: Sequence[Sequence[str]]) -> np.ndarray:
     """What each caption adds to the sums from which `rates` computes the metrics.
 
     Args:
-        said: what each caption names (see `mentions`), as often as it does.
-        objects: what is in its image, each once.
+        said: the classes that each caption names, as often as it names them; see `mentions`.
+        objects: the classes in its image, each once.
 
     Returns:
         (N, 6) float: captions, captions with a wrong mention, mentions, wrong mentions, objects, objects named.
@@ -186,24 +144,8 @@ def rates(sums: np.ndarray) -> dict[str, np.ndarray]:
         sums: (..., 6) sums of `tally`.
 
     Returns:
-        chair_i: hallucinated mentions over all mentions. chair_s: captions with one or more over all captions. recall:
-        objects that were named over all objects, over all images. Each (...); 0 where there is nothing to divide by.
+        chair_i: hallucinated mentions over all mentions. chair_s: captions with a hallucinated mention over all
+        captions. recall: objects that were named over all objects. Each (...); 0 where there is nothing to divide by.
     """
     captions, guilty, mentioned, wrong, objects, named = np.moveaxis(sums, -1, 0)
     return {"chair_i": share(wrong, mentioned), "chair_s": share(guilty, captions), "recall": share(named, objects)}
-
-
-def score(captions: Iterable[tuple[str, str]], objects: Mapping[str, set[str]]) -> dict[str, float]:
-    """CHAIR of captions.
-
-    Args:
-        captions: image id and caption.
-        objects: image id -> classes in it, as `class_of` names them. The paper takes what is annotated and what
-            people's reference captions name.
-
-    Returns:
-        n: captions; and the metrics of `rates`.
-    """
-    told = list(captions)
-    sums = tally([mentions(caption) for _, caption in told], [objects[image] for image, _ in told]).sum(axis=0)
-    return {"n": len(told)} | {name: float(value) for name, value in rates(sums).items()}

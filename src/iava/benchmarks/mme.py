@@ -3,14 +3,24 @@
 MME: A Comprehensive Evaluation Benchmark for Multimodal Large Language Models (arXiv 2306.13394).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from iava.benchmarks.task import Located, Question
+from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
+from iava.benchmarks.parsers import YES_NO, Parser
+from iava.benchmarks.pope import wording
+from iava.benchmarks.sources.files import folder_task
+from iava.benchmarks.sources.hub import parquet_files, parquet_task
+from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
+from iava.jsonfiles import id_of, read_lines, read_text, text_of, words_of, yes_or_no
+from iava.metrics.parts import Part, Record
+from iava.pocket.scenes import COLOURS, THINGS, Scene
+from iava.pocket.text import colour_question, count_question, painted, position_question, positions
 
 PERCEPTION = (
     "existence",
@@ -28,16 +38,143 @@ COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation
 HALLUCINATION = ("existence", "count", "position", "color")
 SUBTASKS = PERCEPTION + COGNITION
 TOTALS = {"perception": PERCEPTION, "cognition": COGNITION, "hallucination": HALLUCINATION}
+_IMAGE_ENDINGS = (".jpg", ".png", ".jpeg")
 _PREFIX = 4
+_SEED = 0
 
 
-def parse_official(text: str) -> str | None:
+def official(text: str, _: Any = None) -> str | None:
     """As the benchmark's own script reads answers: "yes", else "no", if its letters are among the first four.
 
-    So "Not sure" is a no and "Eyes" a yes; leading blanks count.
+    So "Not sure" is a no and "Eyes" a yes. Leading blanks count.
     """
     start = text.lower()[:_PREFIX]
     return next((answer for answer in ("yes", "no") if answer in start), None)
+
+
+class MME(Benchmark):
+    """MME, as far as its subtasks are there."""
+
+    source = "the subtasks' folders of MME_Benchmark_release_version, which its authors give on request"
+    hub = Hub("lmms-lab/MME", "test", ("question_id", "question", "answer", "category"))
+    asks_yes_no = True
+    parsers: ClassVar[Mapping[str, Parser]] = {"official": official, **YES_NO}
+    has_pocket = True
+
+    def load(self, folder: Path) -> Task:
+        """Reads parquet files, or folders, one for each subtask, with texts of two lines "question<tab>answer".
+
+        Each text has an image of the same name. The texts and images of a subtask lie together, or in
+        `questions_answers_YN` and `images`.
+        """
+        if parquets := parquet_files(folder, self.hub.split):
+            return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _hub_question, paired)
+        located: Located = []
+        for subtask in SUBTASKS:
+            texts, images = folder / subtask / "questions_answers_YN", folder / subtask / "images"
+            if not texts.is_dir():
+                texts = images = folder / subtask
+            for text in sorted(texts.glob("*.txt")):
+                located += _pair(text, images, subtask, folder)
+        if not located:
+            raise IavaError(f"{folder} has none of MME's folders with questions: {', '.join(SUBTASKS)}")
+        return folder_task(self.name, "test", paired(located), folder)
+
+    def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
+        """Pairs of the subtasks existence, count, position and color, where a scene has something to ask about."""
+        return [
+            Question(f"{scene.id}-{subtask}-{number}", (scene.id,), subtask, question, truth)
+            for scene in scenes
+            for subtask, *pair in _scene_pairs(scene, np.random.default_rng([_SEED, scene.index]))
+            for number, (question, truth) in enumerate(zip(pair, ("yes", "no"), strict=True), start=1)
+        ]
+
+    def parts(self, categories: Sequence[str]) -> list[Part]:
+        """Overall (the sum of what was asked), the totals whose subtasks were all asked, and each subtask."""
+        asked = [name for name in SUBTASKS if name in categories]
+        totals = {name: subtasks for name, subtasks in TOTALS.items() if set(subtasks) <= set(asked)}
+        return [_part(name, of) for name, of in {"overall": asked, **totals, **{one: [one] for one in asked}}.items()]
+
+    def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
+        """Reads JSON lines {question_id, category, question, answer, prediction}."""
+        located, texts = [], []
+        for where, row in read_lines(path):
+            located.append((where, _hub_question(where, row, text_of)))
+            texts.append(text_of(where, row, "prediction"))
+        questions = [question for _, question in paired(located)]
+        return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
+
+    def score(self, records: Sequence[Record]) -> dict[str, Any]:
+        """MME's numbers.
+
+        Returns:
+            n: questions. unparsed: share of 1. subtasks: for each that was asked n, acc, acc_plus and score. perception
+            (at most 2000), cognition (800), hallucination (800): sums of scores. missing: subtasks that were not
+            asked, which the sums lack.
+        """
+        sums = tally(records, SUBTASKS).sum(axis=0).reshape(-1, 4)
+        asked = {record["category"] for record in records}
+        subtasks = {
+            name: {"n": int(sums[number, 0])} | {key: float(value) for key, value in rates(sums[number]).items()}
+            for number, name in enumerate(SUBTASKS)
+            if name in asked
+        }
+        totals = {
+            name: sum((subtasks[part]["score"] for part in parts if part in subtasks), 0.0)
+            for name, parts in TOTALS.items()
+        }
+        missing = [name for name in SUBTASKS if name not in subtasks]
+        unparsed = sum(record["parsed"] is None for record in records) / max(1, len(records))
+        return {"n": len(records), "unparsed": unparsed, "subtasks": subtasks, **totals, "missing": missing}
+
+
+def _part(name: str, subtasks: Sequence[str]) -> Part:
+    return Part(name, subtasks.__contains__, lambda records: tally(records, subtasks), rates, "score")
+
+
+def _hub_question(where: str, row: dict[str, Any], read: Any = words_of) -> Question:
+    image, subtask = id_of(where, row, "question_id"), check_subtask(where, text_of(where, row, "category"))
+    return Question(image, (image,), subtask, read(where, row, "question"), yes_or_no(where, row, "answer"))
+
+
+def _pair(text: Path, images: Path, subtask: str, folder: Path) -> Located:
+    image = next((path for end in _IMAGE_ENDINGS if (path := images / (text.stem + end)).exists()), None)
+    if image is None:
+        raise IavaError(f"{text}: its image {text.stem}{{{','.join(_IMAGE_ENDINGS)}}} is missing from {images}")
+    name = image.relative_to(folder).as_posix()
+    located: Located = []
+    for number, line in enumerate(read_text(text).split("\n"), start=1):
+        if line.strip():
+            where = f"{text}, line {number}"
+            question, tab, answer = line.strip().rpartition("\t")
+            if not tab:
+                raise IavaError(f"{where}: a line must be a question, a tab, and yes or no")
+            truth = yes_or_no(where, {"answer": answer}, "answer")
+            asked = words_of(where, {"question": question.strip()}, "question")
+            located.append((where, Question(name, (name,), subtask, asked, truth)))
+    if not located:
+        raise IavaError(f"{text} is empty: MME asks two questions about each image")
+    return located
+
+
+def _scene_pairs(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, str, str]]:
+    """MME's subtasks, each with a question that is true of the scene and one that is not."""
+    present, absent = sorted(scene.names), [name for name in THINGS if name not in scene.names]
+    yield "existence", wording(str(rng.choice(present))), wording(str(rng.choice(absent)))
+    name = str(rng.choice(present))
+    number = scene.counts[name]
+    wrong = int(rng.choice([n for n in (1, 2, 3) if n != number]))
+    yield "count", count_question(name, number), count_question(name, wrong)
+    apart = positions(scene, scene.names, rng)
+    if apart:
+        (a, b), asked, answer = apart[0].objects, apart[0].question, apart[0].answer
+        other = next(q for side in ("left", "right") if (q := position_question(a, side, b)) != asked)
+        yield ("position", asked, other) if answer == "Yes." else ("position", other, asked)
+    coloured = painted(scene, scene.names)
+    if coloured:
+        thing = coloured[int(rng.integers(len(coloured)))]
+        colour = str(rng.choice([colour for colour in COLOURS if colour != thing.colour]))
+        yield "color", colour_question(thing.name, thing.colour), colour_question(thing.name, colour)
 
 
 def check_subtask(where: str, name: str) -> str:
@@ -52,7 +189,7 @@ def check_subtask(where: str, name: str) -> str:
 
 
 def paired(located: Located) -> Located:
-    """Finds out whether every image of a subtask is asked two different questions.
+    """Checks that every image of a subtask is asked two different questions.
 
     Args:
         located: questions with any ids.
@@ -61,7 +198,7 @@ def paired(located: Located) -> Located:
         The same questions; their ids are "IMAGE-1" and "IMAGE-2".
 
     Raises:
-        IavaError: if an image is asked one question, three, or the same twice; says where.
+        IavaError: if an image is asked one question, three, or the same twice; with its place.
     """
     images: dict[tuple[str, str], list[tuple[str, Question]]] = {}
     numbered: Located = []
@@ -79,40 +216,38 @@ def paired(located: Located) -> Located:
     return numbered
 
 
-def tally(
-    subtasks: Sequence[str], images: Sequence[str], right: Sequence[bool], *, of: Sequence[str] = SUBTASKS
-) -> np.ndarray:
+def tally(records: Sequence[Record], of: Sequence[str]) -> np.ndarray:
     """What each question adds to the sums from which `rates` computes the metrics.
 
     Args:
-        subtasks, images, right: of each question: its subtask, its image, and whether the answer is right.
-        of: the subtasks that count; every question must belong to one.
+        of: the subtasks that count. Every record must belong to one.
 
     Returns:
         (Q, 4 * len(of)) float: of each subtask questions, right ones, images, and images with two right ones. An image
-        counts with the first of its two questions; one that has lost a question does not count.
+        counts with the first of its two questions. An image that has lost a question does not count.
     """
-    counts = np.zeros((len(right), len(of), 4))
+    right = [record["parsed"] == record["truth"] for record in records]
+    counts = np.zeros((len(records), len(of), 4))
     pairs: dict[tuple[int, str], list[int]] = {}
-    for question, (subtask, image) in enumerate(zip(subtasks, images, strict=True)):
-        number = of.index(subtask)
+    for question, record in enumerate(records):
+        number = of.index(record["category"])
         counts[question, number, :2] = 1, right[question]
-        pairs.setdefault((number, image), []).append(question)
+        pairs.setdefault((number, record["image"]), []).append(question)
     for (number, _), asked in pairs.items():
         if len(asked) == 2:
             counts[asked[0], number, 2:] = 1, all(right[question] for question in asked)
-    return counts.reshape(len(right), -1)
+    return counts.reshape(len(records), -1)
 
 
 def rates(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """MME's metrics of one subtask or of several together.
+    """MME's metrics of one subtask, or of several together.
 
     Args:
         sums: (..., 4 * subtasks) sums of `tally`.
 
     Returns:
-        acc (right questions) and acc_plus (images with both right), fractions of 1, over all the subtasks; score, at
-        most 200 for each subtask: the sum of 100 * (acc + acc_plus). Each (...); NaN where a subtask has no questions.
+        acc (right questions) and acc_plus (images with both right) over all the subtasks, fractions of 1. score: the
+        sum of 100 * (acc + acc_plus), at most 200 for each subtask. Each (...); NaN where a subtask has no questions.
     """
     subtasks = sums.reshape(*sums.shape[:-1], -1, 4)
     questions, right, images, both = np.moveaxis(subtasks, -1, 0)
@@ -122,32 +257,3 @@ def rates(sums: np.ndarray) -> dict[str, np.ndarray]:
             "acc_plus": both.sum(axis=-1) / images.sum(axis=-1),
             "score": 100 * (right / questions + both / images).sum(axis=-1),
         }
-
-
-def score(questions: Sequence[Question], parsed: Sequence[str | None]) -> dict[str, Any]:
-    """MME's numbers.
-
-    Args:
-        questions: two an image (see `paired`).
-        parsed: "yes", "no" or None for each.
-
-    Returns:
-        n: questions. unparsed: share of 1. subtasks: for each that was asked n, and the metrics of `rates`. perception
-        (at most 2000), cognition (800), hallucination (800): sums of scores. missing: subtasks that were not asked,
-        which the sums lack.
-    """
-    asked = [question.category for question in questions]
-    right = [answer == question.truth for question, answer in zip(questions, parsed, strict=True)]
-    sums = tally(asked, [question.image for question in questions], right).sum(axis=0).reshape(-1, 4)
-    subtasks = {
-        name: {"n": int(sums[number, 0])} | {key: float(value) for key, value in rates(sums[number]).items()}
-        for number, name in enumerate(SUBTASKS)
-        if name in asked
-    }
-    totals = {
-        name: sum((subtasks[part]["score"] for part in parts if part in subtasks), 0.0)
-        for name, parts in TOTALS.items()
-    }
-    missing = [name for name in SUBTASKS if name not in subtasks]
-    unparsed = sum(answer is None for answer in parsed) / max(1, len(right))
-    return {"n": len(right), "unparsed": unparsed, "subtasks": subtasks, **totals, "missing": missing}

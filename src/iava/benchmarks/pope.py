@@ -1,29 +1,110 @@
-"""POPE: is there such a thing in the image? Questions, parsers and metrics.
+"""POPE: is there such an object in the image?
 
 Evaluating Object Hallucination in Large Vision-Language Models (arXiv 2305.10355). Half of the questions ask about
-things that are there; the other half about things that are not, chosen at random, by how frequent they are, or by
-how often they appear together with what is there.
+objects that are there. The other half ask about objects that are not, which were chosen in three ways: at random, by
+their frequency, or by how often they appear together with the image's own objects.
 """
 
-import re
+import json
+import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
-from iava.benchmarks.task import Question
+from iava.benchmarks import yes_no
+from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
+from iava.benchmarks.parsers import YES_NO
+from iava.benchmarks.sources.coco import read_instances
+from iava.benchmarks.sources.files import check_images, files_of, folder_task, images_of
+from iava.benchmarks.sources.hub import parquet_files, parquet_task
+from iava.benchmarks.task import Located, Question, Region, Task
 from iava.errors import IavaError
-from iava.metrics.stats import share
+from iava.jsonfiles import Unique, id_of, read_lines, text_of, words_of, yes_or_no
+from iava.metrics.parts import Part
+from iava.pocket.scenes import Scene
 from iava.words import with_article
 
 CATEGORIES = ("random", "popular", "adversarial")
-COUNTS = ("n", "correct", "true_yes", "said_yes", "is_yes", "unparsed")
+_IMAGES = {"pope-gqa": "those of GQA that they name"}
+_SEED = 0
 
 
-Region = tuple[tuple[float, float, float, float], ...]
+class POPE(Benchmark):
+    """POPE's three data sets: "pope" (COCO), "pope-aokvqa" and "pope-gqa"."""
+
+    asks_yes_no = True
+    parsers = YES_NO
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        images = _IMAGES.get(name, "those of COCO's val2014 that they name")
+        self.source = f"the JSON lines of github.com/RUCAIBox/POPE and images/ with {images}"
+        self.has_pocket = name == "pope"
+        if name == "pope":
+            columns = ("question_id", "question", "answer", "image_source", "category")
+            self.hub = Hub("lmms-lab/POPE", "test", columns)
+
+    def load(self, folder: Path) -> Task:
+        """Reads parquet files, or JSON lines {question_id, image, text, label}.
+
+        The lines name their "category", unless their file is named after it, such as coco_pope_random.json.
+        """
+        if self.hub and (parquets := parquet_files(folder, self.hub.split)):
+            return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _hub_question, _unique)
+        located: Located = []
+        for file in files_of(folder, "*.json*"):
+            of_file = [name for name in CATEGORIES if name in file.stem.lower()]
+            for where, row in read_lines(file):
+                if "category" not in row and len(of_file) != 1:
+                    raise IavaError(f"{where}: 'category' is missing, and the file's name does not say it")
+                category = text_of(where, row, "category") if "category" in row else of_file[0]
+                image, truth = text_of(where, row, "image"), yes_or_no(where, row, "label")
+                name = f"{category}-{id_of(where, row, 'question_id')}"
+                located.append((where, Question(name, (image,), category, words_of(where, row, "text"), truth)))
+        return folder_task(self.name, "test", _unique(located), images_of(folder))
+
+    def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
+        """POPE's three samplings over the scenes' objects; see `build`."""
+        by_id = {scene.id: scene for scene in scenes}
+        names = {scene.id: scene.names for scene in scenes}
+        return build(names, seed=_SEED, region=lambda image, kind: fair_region(by_id[image], kind))
+
+    def parts(self, categories: Sequence[str]) -> list[Part]:
+        """Overall, and a row for each category."""
+        known = [name for name in CATEGORIES if name in categories]
+        others = [name for name in categories if name not in known]
+        return [yes_no.part("overall", lambda _: True), *(yes_no.part(name, name.__eq__) for name in known + others)]
+
+    def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
+        """Reads JSON lines {question_id, category, answer, prediction}."""
+        located, texts = [], []
+        for where, row in read_lines(path):
+            category, number = text_of(where, row, "category"), id_of(where, row, "question_id")
+            truth = yes_or_no(where, row, "answer")
+            # POPE numbers the questions of each category from one.
+            question = Question(f"{number} of category {category}", (), category, number, truth)
+            located.append((where, question))
+            texts.append(text_of(where, row, "prediction"))
+        questions = [question for _, question in _unique(located)]
+        return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
+
+
+def _hub_question(where: str, row: dict[str, Any]) -> Question:
+    image, category = text_of(where, row, "image_source"), text_of(where, row, "category")
+    # The questions of each category are numbered from one.
+    name = f"{category}-{id_of(where, row, 'question_id')}"
+    return Question(name, (image,), category, words_of(where, row, "question"), yes_or_no(where, row, "answer"))
+
+
+def _unique(located: Located) -> Located:
+    ids = Unique("question_id")
+    for where, question in located:
+        ids.add(where, question.id)
+    return located
 
 
 def build(
@@ -36,12 +117,13 @@ def build(
     """POPE's three samplings over images whose objects are known.
 
     Every image gets k = min(per_image, kinds of objects in it) positives, the same in all three categories, and k
-    negatives in each: uniform among the absent kinds ("random"), the most frequent of the whole set among the absent
-    ("popular"), those seen most often together with the image's own objects ("adversarial"; equal: the more frequent).
+    negatives in each category. "random" negatives are drawn uniformly from the absent kinds. "popular" ones are the
+    most frequent absent kinds of the whole set. "adversarial" ones are the absent kinds that appear most often
+    together with the image's own objects; of equal ones the more frequent come first.
 
     Args:
         objects: image id -> kinds of objects in it. Frequencies are taken over all of it.
-        per_image: questions of each truth an image and category.
+        per_image: questions of each truth for each image and category.
         seed: for the positives and the random negatives. An image's draws depend on its position only.
         region: the boxes that answer the question about a kind in an image, where they are known.
 
@@ -74,7 +156,7 @@ def build(
             pairs = zip(positives, negatives[category], strict=True)
             asked = [answered for yes, no in pairs for answered in ((yes, "yes"), (no, "no"))]
             questions += [
-                Question(f"{image}-{category}-{number}", image, category, wording(kind), truth, region(image, kind))
+                Question(f"{image}-{category}-{number}", (image,), category, wording(kind), truth, region(image, kind))
                 for number, (kind, truth) in enumerate(asked, start=1)
             ]
     return questions
@@ -89,87 +171,45 @@ def wording(kind: str) -> str:
     return f"Is there {with_article(kind)} in the image?"
 
 
-def parse_word(text: str) -> str | None:
-    """Word-level: "yes" or "no" if exactly one of the two words occurs, else None (as VLMEvalKit reads answers)."""
-    words = set(re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower()))
-    return {(True, False): "yes", (False, True): "no"}.get(("yes" in words, "no" in words))
+def fair_region(scene: Scene, kind: str) -> Region:
+    """The boxes of a kind. For an absent kind, the boxes of a present one, drawn at random but always the same.
+
+    No box for what is absent would tell the answer.
+    """
+    drawn = random.Random(f"{scene.id} {kind}").choice(sorted(scene.names))
+    return tuple(scene.boxes(kind if kind in scene.names else drawn))
 
 
-def parse_substring(text: str) -> str | None:
-    """As the papers' scripts do: "no" if these letters occur anywhere ("not", "know"), else "yes" likewise."""
-    return next((answer for answer in ("no", "yes") if answer in text.lower()), None)
+def pope_lines(instances: Path, images: Path, *, per_image: int, limit: int | None, seed: int) -> str:
+    """Builds POPE's questions for a data set with annotated objects; see `build`.
 
+    Args:
+        instances: JSON in the format of COCO. Frequencies are taken over all of its images.
+        images: the folder of the images that are asked about.
+        per_image: questions of each truth for each image and category.
+        limit: only so many of the images with objects in them, drawn at random. None: all.
+        seed: of all draws.
 
-def parse_exact(text: str) -> str | None:
-    """As lmms-eval reads it: the whole answer is "yes" or "no", in any case; "No." is neither."""
-    answer = text.strip().lower()
-    return answer if answer in ("yes", "no") else None
+    Returns:
+        JSON lines {question_id, image, text, label, category}, as `POPE.load` takes them.
 
-
-PARSERS: dict[str, Callable[[str], str | None]] = {
-    "word": parse_word,
-    "substring": parse_substring,
-    "exact": parse_exact,
-}
-
-
-def tally(truths: Iterable[str], parsed: Iterable[str | None]) -> np.ndarray:
-    """(Q, 6) float: what each question adds to the COUNTS from which `rates` computes the metrics."""
+    Raises:
+        IavaError: if the annotations are broken, the limit is out of range, an image is missing, or an image shows so
+            many kinds of objects that too few are absent.
+    """
+    annotated = read_instances(instances)
+    objects = {image: kinds for image, kinds in annotated.objects.items() if kinds}
+    if limit is not None and not 1 <= limit <= len(objects):
+        raise IavaError(f"limit is {limit}: it must be from 1 to {len(objects)}, the images with objects in them")
+    if not objects:
+        raise IavaError(f"{instances} has no objects in its images: there is nothing to ask about")
+    drawn = set(np.random.default_rng(seed).permutation(len(objects))[:limit].tolist())
+    chosen = {image for number, image in enumerate(objects) if number in drawn}
+    check_images(((str(instances), annotated.files[image]) for image in objects if image in chosen), images)
     rows = [
-        (1, answer == truth, answer == truth == "yes", answer == "yes", truth == "yes", answer is None)
-        for truth, answer in zip(truths, parsed, strict=True)
+        {"image": annotated.files[q.image], "text": q.question, "label": q.truth, "category": q.category}
+        for q in build(objects, per_image=per_image, seed=seed)
+        if q.image in chosen
     ]
-    return np.array(rows, dtype=float).reshape(-1, len(COUNTS))
-
-
-def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """POPE's metrics as fractions of 1, "yes" being the positive class; an unparsed answer is a wrong one.
-
-    Args:
-        counts: (..., 6) sums of `tally`.
-
-    Returns:
-        accuracy, precision, recall, f1, yes_ratio and unparsed, each of shape (...). 0 where nothing was counted.
-    """
-    n, correct, true_yes, said_yes, is_yes, unparsed = np.moveaxis(np.asarray(counts, dtype=float), -1, 0)
-    return {
-        "accuracy": share(correct, n),
-        "precision": share(true_yes, said_yes),
-        "recall": share(true_yes, is_yes),
-        "f1": share(2 * true_yes, said_yes + is_yes),
-        "yes_ratio": share(said_yes, n),
-        "unparsed": share(unparsed, n),
-    }
-
-
-def score(categories: Sequence[str], truths: Sequence[str], parsed: Sequence[str | None]) -> dict[str, Any]:
-    """POPE's numbers for a file of answers.
-
-    Args:
-        categories, truths, parsed: of each question; at least one.
-
-    Returns:
-        overall, and categories: for each its own: n and the metrics of `rates`.
-    """
-    counts = tally(truths, parsed)
-    names = sorted(set(categories), key=lambda name: (name not in CATEGORIES, categories.index(name)))
-    of = {name: np.array([category == name for category in categories]) for name in names}
-    return {"overall": _metrics(counts), "categories": {name: _metrics(counts[of[name]]) for name in names}}
-
-
-def _metrics(counts: np.ndarray) -> dict[str, float]:
-    return {"n": len(counts)} | {name: float(value) for name, value in rates(counts.sum(axis=0)).items()}
-
-
-def auc(margins: Sequence[float], truths: Sequence[str]) -> float | None:
-    """The chance that a question with truth "yes" has a larger yes-no margin than one with "no"; ties count half.
-
-    Returns:
-        0 to 1; None if one of the two truths does not occur.
-    """
-    yes = np.array([truth == "yes" for truth in truths], dtype=bool)
-    positives, negatives = int(yes.sum()), int((~yes).sum())
-    if not positives or not negatives:
-        return None
-    ranks = rankdata(margins)
-    return float((ranks[yes].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    lines = [json.dumps({"question_id": number} | row, ensure_ascii=False) for number, row in enumerate(rows, start=1)]
+    return "\n".join(lines) + "\n"

@@ -1,15 +1,18 @@
-"""What a benchmark asks: questions about images, whatever they were read from."""
+"""What a benchmark asks: questions about images, independent of the files that they were read from."""
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from PIL import Image
 
 from iava.errors import IavaError
+
+Region = tuple[tuple[float, float, float, float], ...]
+"""Boxes (x0, y0, x1, y1) in pixels."""
 
 
 @dataclass(frozen=True)
@@ -18,40 +21,69 @@ class Question:
 
     Args:
         id: unique in its split, such as "test-00007-adversarial-3".
-        image: the image's id.
+        images: the ids of the images that it is about: none, one or several.
         category: such as "random", "popular" or "adversarial".
-        question: what the model is asked.
-        truth: "yes" or "no"; TextVQA: the list of ten answers; captions: the list of objects in the image.
-        region: where it is known which part of the image answers the question, its boxes (x0, y0, x1, y1) in pixels.
+        question: the text that the model is asked.
+        truth: "yes" or "no"; the letter of a choice, such as "a"; TextVQA: the list of ten answers; captions: the list
+            of objects in the image.
+        region: the part of the image that answers the question, where it is known.
+        choices: the answers to choose from, "a" first; empty for all other questions.
+        group: questions of one group are judged together. Limits, shards and intervals never separate them. The
+            default is the image.
     """
 
     id: str
-    image: str
+    images: tuple[str, ...]
     category: str
     question: str
     truth: Any
-    region: tuple[tuple[float, float, float, float], ...] | None = None
+    region: Region | None = None
+    choices: tuple[str, ...] = ()
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", self.image or self.id)
 
     @property
-    def polar(self) -> bool:
-        """Whether it is to be answered with yes or no."""
+    def image(self) -> str:
+        """The image's id; of several images their ids joined; of none an empty string."""
+        return " + ".join(self.images)
+
+    @property
+    def is_yes_no(self) -> bool:
+        """Whether the answer must be yes or no."""
         return self.truth in ("yes", "no")
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the answer is one of a few that the question names. A parser reads such answers."""
+        return self.is_yes_no or bool(self.choices)
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What only some questions have, ready for JSON: choices, and a group of their own."""
+        choices: dict[str, Any] = {"choices": list(self.choices)} if self.choices else {}
+        return choices | ({} if self.group == self.image else {"group": self.group})
+
+
+Unit = tuple[str, str]
+"""Questions that are asked together: their group and their image (see `Question.image`)."""
 
 Located = list[tuple[str, Question]]
-"""Questions, and where each was read, such as "answers.jsonl, line 7", for messages about it."""
+"""Questions, and the place where each was read, such as "answers.jsonl, line 7", for messages about it."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark's questions with the images they are about; questions of one image stand together.
+    """A benchmark's questions with the images that they are about. Questions of one group stand together.
 
     Args:
-        benchmark: such as "pope".
+        benchmark: the data set's name, such as "pope".
         split: such as "test".
         questions: in the order in which they are asked.
-        open_image: gives an image by its id; may raise OSError or ValueError.
-        read: what an answer says, ready for JSON, of questions that are not answered with yes or no.
+        open_image: gives an image by its id. It may raise OSError or IavaError.
+        read: what a text answers to an open question (see `Question.is_closed`), ready for JSON.
     """
 
     benchmark: str
@@ -63,57 +95,64 @@ class Task:
     @property
     def digest(self) -> str:
         """Twelve hex digits that change when a question does."""
-        text = json.dumps([astuple(question) for question in self.questions], ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        rows = [
+            [q.id, q.image, q.category, q.question, q.truth, q.region, *([q.extras] if q.extras else [])]
+            for q in self.questions
+        ]
+        return hashlib.sha256(json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
     @property
     def images(self) -> list[str]:
         """The images' ids, in the order in which they are asked about."""
-        return list(self.by_image)
+        return list(dict.fromkeys(image for question in self.questions for image in question.images))
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups, in the order in which they are asked."""
+        return list(dict.fromkeys(question.group for question in self.questions))
 
     @cached_property
-    def by_image(self) -> dict[str, list[Question]]:
-        """The questions about each image."""
-        return _grouped(self.questions)
+    def units(self) -> dict[Unit, list[Question]]:
+        """The questions that are asked together: those of one group about the same images."""
+        together: dict[Unit, list[Question]] = {}
+        for question in self.questions:
+            together.setdefault((question.group, question.image), []).append(question)
+        return together
 
 
-def first_images(task: Task, limit: int | None) -> Task:
-    """A task's first so many images with all their questions; None: all.
+def first_groups(task: Task, limit: int | None) -> Task:
+    """A task's first groups of questions, by default all questions about its first images. None: all.
 
     Raises:
         IavaError: if the limit is below 1.
     """
     if limit is not None and limit < 1:
         raise IavaError(f"limit is {limit}: it must be at least 1")
-    return _about(task, task.images[:limit])
+    return _of(task, task.groups[:limit])
 
 
 def shard(task: Task, number: int, count: int) -> Task:
-    """Part `number` (1, 2, ...) of `count` parts of a task: every `count`-th image with all its questions.
+    """Part `number` (1, 2, ...) of `count` parts of a task: every `count`-th group with all its questions.
 
     Raises:
-        IavaError: if there is no such part, or no image left for it.
+        IavaError: if there is no such part, or no group left for it.
     """
     if not 1 <= number <= count:
         raise IavaError(f"shard is {number}/{count}: it must be from 1/{count} to {count}/{count}")
-    images = task.images[number - 1 :: count]
-    if not images:
-        raise IavaError(f"shard {number}/{count} is empty: there are {len(task.images)} images")
-    return _about(task, images)
+    groups = task.groups[number - 1 :: count]
+    if not groups:
+        raise IavaError(f"shard {number}/{count} is empty: there are {len(task.groups)} images")
+    return _of(task, groups)
 
 
-def _about(task: Task, images: Sequence[str]) -> Task:
-    wanted = set(images)
-    return replace(task, questions=[question for question in task.questions if question.image in wanted])
+def _of(task: Task, groups: Sequence[str]) -> Task:
+    wanted = set(groups)
+    return replace(task, questions=[question for question in task.questions if question.group in wanted])
 
 
-def by_image(questions: Sequence[Question]) -> list[Question]:
-    """The questions in their order, but those of one image together, where its first one stands."""
-    return [question for group in _grouped(questions).values() for question in group]
-
-
-def _grouped(questions: Sequence[Question]) -> dict[str, list[Question]]:
+def by_group(questions: Sequence[Question]) -> list[Question]:
+    """The questions in their order, except that each group stands where its first question does."""
     together: dict[str, list[Question]] = {}
     for question in questions:
-        together.setdefault(question.image, []).append(question)
-    return together
+        together.setdefault(question.group, []).append(question)
+    return [question for group in together.values() for question in group]

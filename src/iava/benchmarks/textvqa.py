@@ -1,17 +1,25 @@
 """TextVQA: questions whose answer is written in the image, judged by ten people's answers.
 
-Towards VQA Models That Can Read (arXiv 1904.08920). Answers are first made alike as EvalAI's answer processor does it
-(its peculiarities included), then counted as in VQA (arXiv 1505.00468).
+Towards VQA Models That Can Read (arXiv 1904.08920). Answers are normalised as EvalAI's answer processor does it, its
+peculiarities included, and scored as in VQA (arXiv 1505.00468).
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
+from iava.benchmarks.sources.files import files_of, folder_task, images_of
+from iava.benchmarks.sources.hub import parquet_files, parquet_task
+from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
+from iava.jsonfiles import Unique, entries, id_of, read_json, read_lines, text_of, texts_of, words_of
+from iava.metrics.parts import Part, Record
 
 ANSWERS = 10
-PROMPT = "{}\nAnswer the question using a single word or phrase."
-"""How a question is put: as LLaVA-1.5 does, because whole sentences are never among the answers."""
 _ARTICLES = {"a", "an", "the"}
 _NUMBERS = "zero one two three four five six seven eight nine ten"
 _DIGITS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS.split())}
@@ -33,12 +41,79 @@ _CONTRACTIONS = {
 } | {"somebody'd": "somebodyd"}
 
 
-def normalize(answer: str) -> str:
-    """An answer as EvalAI's processor makes answers alike: "The two dogs, running!" -> "2 dogs running".
+class TextVQA(Benchmark):
+    """TextVQA's validation split."""
 
-    Lower case, no commas and question marks; a punctuation mark that stands beside a blank anywhere is taken out
-    everywhere, any other becomes a blank; articles go, number words up to ten become digits, contractions get their
-    apostrophe. Marks of other scripts stay.
+    source = "TextVQA_0.5.1_val.json and train_images/ of textvqa.org"
+    hub = Hub("lmms-lab/textvqa", "validation", ("question_id", "question", "answers", "image_id"))
+
+    def load(self, folder: Path) -> Task:
+        """Reads parquet files, or the JSON: data {question_id, image_id, question, answers}.
+
+        Images are named after their ids. The truth is the list of ten answers.
+        """
+        if parquets := parquet_files(folder, self.hub.split):
+            columns = self.hub.columns
+            return parquet_task(self.name, self.hub.split, parquets, columns, _question, _unique, _read)
+        file = files_of(folder, "*val*.json")[0]
+        located = [(where, _question(where, row, ".jpg")) for where, row in entries(file, read_json(file), "data")]
+        return folder_task(self.name, "validation", _unique(located), images_of(folder), _read)
+
+    def prompt(self, question: Question) -> str:
+        """As LLaVA-1.5 asks, because whole sentences are never among the answers."""
+        return f"{question.question}\nAnswer the question using a single word or phrase."
+
+    def parts(self, categories: Sequence[str]) -> list[Part]:
+        """Overall: accuracy."""
+
+        def tally(records: Sequence[Record]) -> np.ndarray:
+            return np.array([(1.0, _accuracy(record)) for record in records]).reshape(-1, 2)
+
+        rates = lambda sums: {"accuracy": sums[..., 1] / sums[..., 0]}  # noqa: E731
+        return [Part("overall", lambda _: True, tally, rates, "accuracy")]
+
+    def right(self, records: Sequence[Record]) -> float:
+        """The mean accuracy of the answers."""
+        return sum(map(_accuracy, records)) / len(records)
+
+    def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
+        """Reads JSON lines {question_id, answers, prediction}."""
+        located, texts = [], []
+        for where, row in read_lines(path):
+            name, answers = id_of(where, row, "question_id"), ten_answers(where, texts_of(where, row, "answers"))
+            located.append((where, Question(name, (), "textvqa", name, answers)))
+            texts.append(text_of(where, row, "prediction"))
+        questions = [question for _, question in _unique(located)]
+        return Predictions(Task(self.name, "validation", questions, unopened, _read), texts, [w for w, _ in located])
+
+
+def _question(where: str, row: dict[str, Any], ending: str = "") -> Question:
+    image, asked = id_of(where, row, "image_id") + ending, words_of(where, row, "question")
+    answers = ten_answers(where, texts_of(where, row, "answers"))
+    return Question(id_of(where, row, "question_id"), (image,), "textvqa", asked, answers)
+
+
+def _unique(located: Located) -> Located:
+    ids = Unique("question_id")
+    for where, question in located:
+        ids.add(where, question.id)
+    return located
+
+
+def _read(_: Question, text: str) -> str:
+    return normalize(text)
+
+
+def _accuracy(record: Record) -> float:
+    return accuracy(record["text"], record["truth"])
+
+
+def normalize(answer: str) -> str:
+    """An answer as EvalAI's answer processor normalises it: "The two dogs, running!" -> "2 dogs running".
+
+    The answer becomes lower case and loses commas and question marks. A punctuation mark that stands beside a blank
+    anywhere is deleted everywhere; any other becomes a blank. Articles are deleted, number words up to ten become
+    digits, and contractions get their apostrophe. Marks of other scripts stay.
     """
     text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     text = text.replace("\n", " ").replace("\t", " ").strip()
@@ -61,7 +136,7 @@ def ten_answers(where: str, answers: list[str]) -> list[str]:
 
 
 def accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """How far people agree with an answer: the mean, over leaving out each of them, of min(1, matches / 3).
+    """VQA accuracy: the mean of min(1, matches / 3) over the ten sets of nine people's answers.
 
     Args:
         prediction: what the model said.

@@ -19,7 +19,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """List the benchmarks in a folder: which are ready, broken or missing, and where to get them."""
-    from iava.benchmarks.sources import check as check_all
+    from iava.benchmarks.sources.find import check as check_all
 
     if folder.exists() and not folder.is_dir():
         raise IavaError(f"{folder} is a file: name the folder with one subfolder per data set")
@@ -51,7 +51,7 @@ def build_pope(
     seed: Annotated[int, typer.Option(help="Random seed for images, objects and random negatives.")] = 0,
 ) -> None:
     """Build POPE questions (random, popular, adversarial) for any data set with annotated objects."""
-    from iava.benchmarks.layouts import pope_lines
+    from iava.benchmarks.pope import pope_lines
     from iava.files import check_file, write_text
 
     check_file(out)
@@ -67,6 +67,6 @@ def write_pocket(
     limit: Limit = None,
 ) -> None:
     """Write the pocket scenes in the published formats of POPE, MME and TextVQA."""
-    from iava.benchmarks.pocket_files import write_pocket as write
+    from iava.benchmarks.sources.pocket_files import write_pocket as write
 
     print(f"{', '.join(write(out, split, limit))}: {out}")

@@ -27,14 +27,15 @@ def demo(
 ) -> None:
     """Ask, measure and write a report with the model that ships with iava. Needs no download."""
     check_positive("limit", limit)
-    from iava.benchmarks.pocket import pocket
+    from iava.benchmarks.sources.pocket import pocket
     from iava.cli.console import print_results, progress, side_by_side, terminal
+    from iava.evaluation.plan import Plan
     from iava.evaluation.records import Records
-    from iava.evaluation.runner import Plan, evaluate
+    from iava.evaluation.runner import evaluate
     from iava.evaluation.runs import read_runs
     from iava.files import check_folder
-    from iava.metrics.results import title
     from iava.reporting.report import write_report
+    from iava.reporting.verdicts import title
 
     check_folder(out)
     lvlm = load_model("pocket")
@@ -79,12 +80,12 @@ def differing_images(records: Sequence[Mapping[str, Any]], images: Sequence[str]
 
 def _example(lvlm: "LVLM", task: "Task", image: str) -> "Example":
     """Answers the adversarial questions about an image, and describes it, by greedy decoding and by IAVA."""
-    from iava.benchmarks.pocket import CAPTION_PROMPT
+    from iava.benchmarks.chair import POCKET_PROMPT
     from iava.reporting.report import Example
 
     picture = task.open_image(image)
-    asked = [question for question in task.by_image[image] if question.category == "adversarial"]
-    wordings = [*(question.question for question in asked), CAPTION_PROMPT]
+    asked = [question for question in task.questions if question.image == image and question.category == "adversarial"]
+    wordings = [*(question.question for question in asked), POCKET_PROMPT]
     truths = [*(question.truth for question in asked), None]
     greedy, ours = (
         lvlm.ask_many(picture, wordings, method=method, explain=True, max_new_tokens=48)

@@ -75,14 +75,12 @@ def evaluate(
     settings: dict[str, Any],
 ) -> None:
     """Measure methods and their controls on a benchmark. An interrupted run resumes."""
-    from iava.benchmarks.registry import BENCHMARKS
+    from iava.benchmarks.registry import benchmark
 
-    if bench not in BENCHMARKS:
-        raise IavaError(f"unknown benchmark {bench!r}: use one of {', '.join(BENCHMARKS)}")
-    controls = "greedy,apc,bias" if BENCHMARKS[bench].parsers else "greedy,apc"
+    controls = "greedy,apc,bias" if benchmark(bench).asks_yes_no else "greedy,apc"
     names = method_list("methods", methods if methods is not None else controls + ",iava")
     from iava.cli.console import print_results, progress
-    from iava.evaluation.runner import Plan
+    from iava.evaluation.plan import Plan
     from iava.evaluation.runner import evaluate as run
     from iava.evaluation.runs import read_runs
     from iava.evaluation.tune import read_tuned

@@ -42,9 +42,9 @@ def reproduce(
         console.print(f"methods: {', '.join(wanted[0].methods)}", markup=False)
         return
     from iava.evaluation.runs import read_runs
-    from iava.metrics.results import verdicts
     from iava.reporting.renderers import console_table
     from iava.reporting.report import write_report
+    from iava.reporting.verdicts import verdicts
 
     with progress() as advance:
         folders = run(lvlm, wanted, out, advance)

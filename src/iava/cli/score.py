@@ -29,9 +29,9 @@ def score(
     """Score a file of answers from any source."""
     from iava.evaluation.predictions import score_file
 
-    result, remark = score_file(
-        bench, predictions, parser=parser, instances=instances, captions=captions, annotations=annotations
-    )
+    given = {"instances": instances, "captions": captions, "annotations": annotations}
+    files = {option: path for option, path in given.items() if path is not None}
+    result, remark = score_file(bench, predictions, parser=parser, files=files)
     if remark:
         print(f"iava: {remark}", file=sys.stderr)
     if as_json:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from iava.errors import IavaError
-from iava.evaluation.records import Record, Records, write_json
+from iava.evaluation.records import Records, write_json
 from iava.evaluation.runs import Run, read_runs
 from iava.files import cannot, check_folder
 from iava.jsonfiles import read_json
+from iava.metrics.parts import Record
 
 
 def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Runs on many GPUs or machines with Ray (the extra `ray`): actors hold the model, images are shared out among them.
+"""Runs on many GPUs or machines with Ray (the extra `ray`). Each actor holds a model and answers some of the images.
 
-The records are those of `iava.evaluation.runner.evaluate`, in the order in which images are finished.
+The records equal those of `iava.evaluation.runner.evaluate`. They stand in the order in which images are finished.
 """
 
 import logging
@@ -11,11 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from iava.benchmarks.task import Unit
 from iava.errors import IavaError
-from iava.evaluation.records import Record, Records, command
-from iava.evaluation.runner import Advance, Missing, Plan, answer_image, describe, evaluate_by
+from iava.evaluation.environment import command
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import Records
+from iava.evaluation.runner import Advance, Missing, answer_unit, describe, evaluate_by
 from iava.lvlm.loading import load
 from iava.lvlm.model import LVLM
+from iava.metrics.parts import Record
 
 try:
     import ray
@@ -26,11 +30,11 @@ except ImportError:
 
 Settings = Mapping[str, Any]
 LIVES = 3
-"""How often an actor is started anew, and an image's work done again, before the run ends."""
+"""How often an actor is restarted, and an image's work repeated, before the run ends."""
 
 
 class Worker:
-    """What an actor is: a model that is loaded when it is needed, and a plan whose images it opens itself."""
+    """An actor: a model that it loads when it is needed, and a plan whose images it opens itself."""
 
     def __init__(self, plan: Plan, loaded: Callable[[str], LVLM]) -> None:
         self._plan, self._load = plan, loaded
@@ -42,9 +46,9 @@ class Worker:
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return describe(self._lvlm, self._plan)
 
-    def answer(self, part: str, image: str, methods: Mapping[str, Settings]) -> list[Record]:
+    def answer(self, part: str, unit: Unit, methods: Mapping[str, Settings]) -> list[Record]:
         made = [self._lvlm.method(name, **settings) for name, settings in methods.items()]
-        lists = answer_image(self._lvlm, getattr(self._plan, part), image, made, self._plan)
+        lists = answer_unit(self._lvlm, getattr(self._plan, part), unit, made, self._plan)
         return [record for answers in lists for record in answers]
 
 
@@ -56,15 +60,15 @@ def evaluate_with_ray(
     workers: int | None = None,
     loaded: Callable[[str], LVLM] = load,
 ) -> dict[str, Any]:
-    """Runs a plan, or what is left of it, on the cluster that RAY_ADDRESS or `ray start` names, or on this machine.
+    """Runs a plan, or the rest of it, on the cluster that RAY_ADDRESS or `ray start` names, or on this machine.
 
-    The work of an actor that is lost is done again by one that Ray starts in its place.
+    Ray replaces an actor that is lost. The new actor repeats the lost work.
 
     Args:
-        plan: its data must be readable on every machine under the same path.
-        folder: on this machine.
-        workers: how many actors; None: one for each GPU of the cluster, or for each CPU core where there is none.
-        loaded: gives an actor its model by the plan's name of it.
+        plan: every machine must be able to read its data under the same path.
+        folder: of the run, on this machine.
+        workers: number of actors; None: one for each GPU of the cluster, or for each CPU core if it has no GPU.
+        loaded: loads an actor's model by the plan's name of it.
 
     Returns:
         As `iava.evaluation.runner.evaluate`.
@@ -75,7 +79,7 @@ def evaluate_with_ray(
     if workers is not None and workers < 1:
         raise IavaError(f"workers is {workers}: it must be at least 1")
     ours = not ray.is_initialized()
-    # A cluster of our own tells nobody that it is there.
+    # A cluster of our own reports no usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
     try:
@@ -87,14 +91,14 @@ def evaluate_with_ray(
         def ask(part: str, methods: Mapping[str, Settings], records: Records, told: Callable[[int, int], None]) -> None:
             missing = Missing(getattr(plan, part), list(methods), records)
             told(*missing.progress)
-            units = ((part, image, {name: methods[name] for name in names}) for image, names in missing.images())
-            for answers in pool.map_unordered(lambda actor, unit: actor.answer.remote(*unit), list(units)):
+            work = [(part, unit, {name: methods[name] for name in names}) for unit, names in missing.units()]
+            for answers in pool.map_unordered(lambda actor, one: actor.answer.remote(*one), work):
                 missing.add(answers)
                 told(*missing.progress)
 
         return evaluate_by(ask, (settings, about), plan, folder, advance)
     except RayTaskError as error:
-        # What went wrong in the actor, without the trace of how it came here.
+        # The actor's own error, without the trace of how it came here.
         raise error.cause from None
     except RayActorError:
         raise IavaError(
@@ -115,6 +119,6 @@ def _actors(plan: Plan, workers: int | None, loaded: Callable[[str], LVLM]) -> l
     made = ray.remote(Worker).options(
         num_gpus=int(kind == "GPU"), num_cpus=1, max_restarts=LIVES, max_task_retries=LIVES
     )
-    # A plan without what it has read: the actors read for themselves, wherever they run.
+    # A plan without the questions that it has read: the actors read them on their own machines.
     bare = replace(plan, data=plan.data and plan.data.absolute())
     return [made.remote(bare, loaded) for _ in range(wanted)]

@@ -13,17 +13,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from iava.benchmarks.registry import BENCHMARKS
-from iava.benchmarks.task import Task, first_images
+from iava.benchmarks.registry import benchmark
+from iava.benchmarks.task import Task, first_groups
 from iava.errors import IavaError
+from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
-from iava.evaluation.runner import Advance, Plan, ask_all, evaluate
+from iava.evaluation.runner import Advance, ask_all, evaluate
 from iava.lvlm.model import LVLM
 from iava.metrics.memory import peak, weights
 
 TABLES = {"mme": ("mme",), "pope": ("pope", "pope-aokvqa", "pope-gqa"), "textvqa": ("textvqa",)}
 """The paper's tables -> the data sets in them."""
-METHODS: dict[str, dict[str, Any]] = {
+COMPARED: dict[str, dict[str, Any]] = {
     "sample": {},
     "greedy": {},
     "apc": {},
@@ -83,8 +84,8 @@ def plans(model: str, data: Path, tables: Sequence[str], *, limit: int | None, s
 
 
 def _plan(model: str, data: Path, name: str, limit: int | None, seed: int) -> Plan:
-    methods = {method: dict(settings) for method, settings in METHODS.items()}
-    if not BENCHMARKS[name].parsers:
+    methods = {method: dict(settings) for method, settings in COMPARED.items()}
+    if not benchmark(name).asks_yes_no:
         del methods["bias"]
     if name in TABLES["pope"]:
         # M3ID's paper counts POPE's question as forgotten already.
@@ -108,7 +109,7 @@ def reproduce(lvlm: LVLM, some: Sequence[Plan], folder: Path, advance: Advance =
 
 def estimate(lvlm: LVLM, plan: Plan, advance: Advance = lambda *_: None) -> Estimate:
     """Asks about a few images by every method, and says what all of them would take. Nothing is kept."""
-    sample = first_images(plan.task, _SAMPLE_IMAGES)
+    sample = first_groups(plan.task, _SAMPLE_IMAGES)
     device = next(lvlm.model.parameters()).device
     seconds, memory = {}, 0
     for number, (name, settings) in enumerate(plan.methods.items(), start=1):
@@ -116,7 +117,7 @@ def estimate(lvlm: LVLM, plan: Plan, advance: Advance = lambda *_: None) -> Esti
         with TemporaryDirectory() as folder:
             # The first image comes twice: what is slow only once must not count as speed.
             once, all_of_them = Records(Path(folder) / "once"), Records(Path(folder) / "all")
-            held, _ = peak(partial(ask_all, lvlm, first_images(sample, 1), method, once, plan), device)
+            held, _ = peak(partial(ask_all, lvlm, first_groups(sample, 1), method, once, plan), device)
             start = time.perf_counter()
             ask_all(lvlm, sample, method, all_of_them, plan)
             seconds[name] = (time.perf_counter() - start) / _asked(sample)
@@ -124,7 +125,7 @@ def estimate(lvlm: LVLM, plan: Plan, advance: Advance = lambda *_: None) -> Esti
         advance(f"measuring {plan.benchmark}", number, len(plan.methods))
     whole = _asked(plan.task) * sum(seconds.values())
     if plan.fitted:
-        whole += _asked(plan.tune) * (seconds["greedy"] + seconds[plan.like])
+        whole += _asked(plan.tune) * (seconds["greedy"] + seconds[plan.bias_target])
     questions, images = len(plan.task.questions), len(plan.task.images)
     answers = questions * len(plan.methods)
     return Estimate(plan.benchmark, questions, images, answers, whole, weights(lvlm.model) + memory)

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iava.benchmarks.registry import benchmark
 from iava.errors import IavaError
-from iava.evaluation.records import Record, read_records
+from iava.evaluation.records import read_records
 from iava.jsonfiles import read_json
+from iava.metrics.parts import Record
 from iava.metrics.results import Row, rows_of
 
 _OF_A_SHARD = ("shard",)
@@ -116,4 +118,4 @@ def _rows(folders: Sequence[Path], settings: Mapping[str, Any], records: Sequenc
         return written
     # What was fitted stands in the rows only.
     described = dict(settings["methods"]) | {row["method"]: row["settings"] for row in written}
-    return rows_of(records, benchmark=settings["benchmark"], settings=described, seed=settings["seed"])
+    return rows_of(records, benchmark=benchmark(settings["benchmark"]), settings=described, seed=settings["seed"])

@@ -10,14 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iava.evaluation.records import Record, Records
-from iava.evaluation.runner import Advance, Plan, evaluate
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import Records
+from iava.evaluation.runner import Advance, evaluate
 from iava.lvlm.model import LVLM
+from iava.metrics.parts import Record
 from iava.metrics.results import Row
 
 
 @dataclass(frozen=True)
-class Tried:
+class Trial:
     """A method under certain settings.
 
     Args:
@@ -47,7 +49,7 @@ def sweep(
     candidates: Sequence[Mapping[str, Any]],
     folder: Path,
     advance: Advance = lambda *_: None,
-) -> list[Tried]:
+) -> list[Trial]:
     """Measures a method under each of some settings, or what is left of them.
 
     Args:
@@ -64,5 +66,5 @@ def sweep(
         what = f"{method}, setting {number} of {len(candidates)}" if len(candidates) > 1 else method
         one = replace(plan, methods={method: settings})
         results = evaluate(lvlm, one, folder / name, lambda _, *n, what=what: advance(what, *n))
-        tried.append(Tried(settings, folder / name, results))
+        tried.append(Trial(settings, folder / name, results))
     return tried

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from iava.errors import IavaError
+from iava.evaluation.plan import Plan
 from iava.evaluation.records import write_json
-from iava.evaluation.runner import Advance, Plan
+from iava.evaluation.runner import Advance
 from iava.evaluation.sweep import sweep
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS, check_settings
@@ -54,7 +55,7 @@ GRIDS: dict[str, Grid] = {
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchSpace:
     """What is tried, and what for.
 
     Args:
@@ -114,7 +115,7 @@ class Search:
         return [tried[0], *(tried[number] for number in sorted(kept))]
 
 
-def tune(lvlm: LVLM, search: Search, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
+def tune(lvlm: LVLM, space: SearchSpace, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
     """Measures every setting of a search, or what is left of them, and writes `folder`/tune.json.
 
     Returns:
@@ -124,20 +125,20 @@ def tune(lvlm: LVLM, search: Search, folder: Path, advance: Advance = lambda *_:
     Raises:
         IavaError: if the folder cannot be used.
     """
-    candidates = search.settings()
-    plan = Plan(search.model, {search.method: candidates[0]}, search.split, search.limit, search.seed)
-    runs = sweep(lvlm, plan, search.method, candidates, folder, advance)
+    candidates = space.settings()
+    plan = Plan(space.model, {space.method: candidates[0]}, space.split, space.limit, space.seed)
+    runs = sweep(lvlm, plan, space.method, candidates, folder, advance)
     tried: list[dict[str, Any]] = [
         {"settings": run.settings, "folder": run.folder.name}
         | {key: run.overall[key] for key in ("metrics", "intervals")}
         for run in runs
     ]
-    best = max(tried, key=lambda one: one["metrics"][search.maximise] or 0.0)
+    best = max(tried, key=lambda one: one["metrics"][space.maximise] or 0.0)
     found = {
-        "method": search.method,
-        "maximise": search.maximise,
-        "split": search.split,
-        "limit": search.limit,
+        "method": space.method,
+        "maximise": space.maximise,
+        "split": space.split,
+        "limit": space.limit,
         "best": best["settings"],
         "tried": tried,
         "manifest": runs[0].results["manifest"],

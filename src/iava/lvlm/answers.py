@@ -1,6 +1,6 @@
-"""What is answered, and how it came about."""
+"""An answer, and the explanation of how the method arrived at it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -9,11 +9,11 @@ import torch
 
 @dataclass(frozen=True)
 class Looks:
-    """What a Q-Former's N queries look at: their cross-attention over the P patches of the vision tower.
+    """Cross-attention of a Q-Former's N queries over the P patches of the vision tower.
 
     Args:
-        general: (N, P) under the general instruction, mean over heads and layers; a row's sum is at most 1.
-        query: (N, P) under the question; the same where the Q-Former does not read the instruction.
+        general: (N, P) under the general instruction, mean over heads and layers. A row sums to at most 1.
+        query: (N, P) under the question. Equal to `general` where the Q-Former does not read the instruction.
         boxes: (P, 4) float (x0, y0, x1, y1), each patch's rectangle in pixels of the original image.
     """
 
@@ -24,22 +24,24 @@ class Looks:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a method saw and weighed. N image tokens, L decoder layers; None where a method has no such thing.
+    """Attention maps, selection and candidate tokens of one answer, with N image tokens and L decoder layers.
+
+    A field is None where the method has no such thing.
 
     Args:
         att_general: (N,) attention of the last prompt token under the general instruction, over the chosen layers.
         att_query: (N,) the same under the question.
         layers_general: (L, N) the same for each decoder layer, mean over heads.
         layers_query: (L, N).
-        selected: (N,) bool, the image tokens found irrelevant, which the second branch keeps.
+        selected: (N,) bool, the irrelevant image tokens, which the contrast branch keeps.
         boxes: (N, 4) float (x0, y0, x1, y1), each token's rectangle in pixels of the original image (as
-            `read_image` returns it); None for models whose tokens are no patches of the picture.
-        steps: a dict for each generated token with "full", "combined" and, given a second branch, "negative": the
-            ten most probable tokens, each {"id", "text", "probability"}; "combined" leaves out what the method rules
-            out.
-        looks: what the image tokens look at in models whose tokens are a Q-Former's queries.
-        top_i: how many tokens could be selected, as a count.
-        lam: how many standard deviations above the mean their attention had to be.
+            `read_image` returns it). None for models whose image tokens are not patches of the image.
+        steps: one dict for each generated token, with "full", "combined" and, given a contrast branch, "negative".
+            Each lists the ten most probable tokens as {"id", "text", "probability"}. "combined" leaves out the tokens
+            that the plausibility constraint removes.
+        looks: the Q-Former's cross-attention, in models whose image tokens are a Q-Former's queries.
+        top_i: the largest number of tokens that could be selected.
+        lam: the attention threshold, in standard deviations above the mean.
         heads_general: (L, heads, N) `layers_general` before the mean over heads.
         heads_query: (L, heads, N).
     """
@@ -60,17 +62,26 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and how it came about.
+    """An answer with its method, cost and explanation.
 
     Args:
         text: without special tokens.
-        tokens: the new token ids, without the end-of-sequence token.
+        tokens: the new token ids, without the end token.
         method: the method's command-line name.
         settings: the method's parameters.
-        seconds: wall-clock time, from the image to the text; of a batch, its time shared out equally.
-        logits: (V,) float32, the first step's combined logits before the plausibility mask.
+        seconds: wall-clock time from the image to the text. Answers of one batch share its time equally.
+        logits: (V,) float32, the first step's combined logits before the plausibility constraint.
         explanation: if it was asked for.
-        selected: share of the image tokens that the method selected; None where it selects none.
+        selected: share of the image tokens that the method selected. None where it selects none.
+        generation: settings of `generate` that the call asked for beyond the method's.
+        note: what else is to be known, such as that there was no image; None where there is nothing.
+
+    Example:
+        >>> answer = lvlm.ask(image, "Is there a fork in the image?", explain=True)
+        >>> answer.text, answer.method
+        ('Yes.', 'iava')
+        >>> answer.explanation.selected.shape
+        torch.Size([144])
     """
 
     text: str
@@ -81,3 +92,5 @@ class Answer:
     logits: torch.Tensor
     explanation: Explanation | None = None
     selected: float | None = None
+    generation: dict[str, Any] = field(default_factory=dict)
+    note: str | None = None

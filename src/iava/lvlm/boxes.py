@@ -1,7 +1,7 @@
-"""Where an image token looks: its rectangle in the original picture, for each family of image processing.
+"""The rectangle of each image token in the original image, for each family of image processing.
 
-A token of an overview and a token of a tile may look at the same pixels: their rectangles overlap. A token that ends a
-row of tiles has a rectangle without width, at the right edge.
+The rectangle of a thumbnail's token overlaps those of the tiles' tokens. The token that ends a row of tiles has a
+rectangle of zero width at the right edge.
 """
 
 from collections.abc import Callable
@@ -14,57 +14,78 @@ from transformers.image_processing_utils import select_best_resolution
 from transformers.image_transforms import get_resize_output_image_size
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
-from iava.lvlm.images import patch_boxes
-
 Size = tuple[int, int]
 
 
 def token_boxes(
     model: PreTrainedModel, processor: ProcessorMixin, picture: Image.Image, count: int
 ) -> np.ndarray | None:
-    """The rectangle of each of a picture's tokens, in the order of the prompt.
+    """The rectangles of an image's tokens, in the order of the prompt.
 
     Args:
         model: the vision-language model.
         processor: its processor.
-        picture: the original.
-        count: how many tokens it became.
+        picture: the original image.
+        count: number of its image tokens.
 
     Returns:
-        (count, 4) float (x0, y0, x1, y1) in pixels of the original, or None where tokens are no patches of the
-        picture (Q-Formers), or are cut in a way that is not known here.
+        (count, 4) float (x0, y0, x1, y1) in pixels of the original. None where the tokens are not patches of the
+        image (Q-Formers), or where the family's image processing is not known here.
     """
     find = _FAMILIES.get(model.config.model_type)
     boxes = None if find is None else find(model.config, processor, picture)
-    # A vision tower that gives a token that is no patch, such as CLIP's class token, has no such grid.
+    # A vision tower that also returns a class token, as CLIP does, has no such grid.
     return boxes if boxes is not None and len(boxes) == count else None
 
 
-def look_boxes(model: PreTrainedModel, processor: ProcessorMixin, picture: Image.Image) -> np.ndarray:
-    """The rectangles of the patches that a Q-Former's queries look at: (P, 4) like `token_boxes`.
+def qformer_boxes(model: PreTrainedModel, processor: ProcessorMixin, picture: Image.Image) -> np.ndarray:
+    """The rectangles of the patches that a Q-Former attends to, (P, 4) like `token_boxes`.
 
-    BLIP-2, InstructBLIP: the picture squeezed into the processor's size.
+    BLIP-2, InstructBLIP: the image is resized to the processor's size.
     """
     size = processor.image_processor.size
     patch = model.config.vision_config.patch_size
     return _grid(picture.size, size["height"] // patch, size["width"] // patch)
 
 
+def patch_boxes(size: tuple[int, int], *, resized: tuple[int, int], crop: tuple[int, int], patch: int) -> np.ndarray:
+    """The rectangles of the patches of an image that was resized, centre-cropped and divided into squares.
+
+    Args:
+        size: (width, height) of the original, in pixels.
+        resized: (width, height) after resizing.
+        crop: (width, height) of the centre crop. Parts outside the resized image are padding.
+        patch: side of a patch. Pixels on the right and at the bottom that do not fill a patch are dropped.
+
+    Returns:
+        (patches, 4) float (x0, y0, x1, y1) in pixels of the original, row by row, clipped to the image.
+    """
+    edges = []
+    for length, small, cut in zip(size, resized, crop, strict=True):
+        in_crop = np.arange(cut // patch + 1) * patch
+        edges.append(((in_crop + (small - cut) // 2) * length / small).clip(0, length))
+    x, y = edges
+    columns, rows = len(x) - 1, len(y) - 1
+    x0, y0 = np.tile(x[:-1], rows), np.repeat(y[:-1], columns)
+    x1, y1 = np.tile(x[1:], rows), np.repeat(y[1:], columns)
+    return np.stack([x0, y0, x1, y1], axis=1)
+
+
 def _grid(size: Size, rows: int, columns: int) -> np.ndarray:
-    """The picture cut into equal rectangles, row by row."""
+    """The image divided into equal rectangles, row by row."""
     return patch_boxes((columns, rows), resized=(columns, rows), crop=(columns, rows), patch=1) * np.array(
         [size[0] / columns, size[1] / rows] * 2
     )
 
 
 def _within(boxes: np.ndarray, region: np.ndarray, size: Size) -> np.ndarray:
-    """Boxes of a picture of `size`, moved into a region (x0, y0, x1, y1) of another."""
+    """Boxes of an image of `size`, mapped into a region (x0, y0, x1, y1) of another image."""
     scale = (region[2:] - region[:2]) / np.array(size)
     return boxes * np.tile(scale, 2) + np.tile(region[:2], 2)
 
 
 def _cropped(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
-    """LLaVA: patches of the resized, centre-cropped picture."""
+    """LLaVA: patches of the resized, centre-cropped image."""
     processing = processor.image_processor.to_dict()
     width, height = picture.size
     resized = picture.size
@@ -85,14 +106,14 @@ def _cropped(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
 
 
 def _merged(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
-    """Qwen-VL, GLM-V: the picture at its own shape, several patches a token."""
+    """Qwen-VL, GLM-V: the image in its own aspect ratio, several patches for each token."""
     _, rows, columns = processor.image_processor(picture)["image_grid_thw"][0]
     merge = config.vision_config.spatial_merge_size
     return _grid(picture.size, int(rows) // merge, int(columns) // merge)
 
 
 def _squeezed(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
-    """Gemma 3, PaliGemma: the picture squeezed into a square, the same number of tokens for each."""
+    """Gemma 3, PaliGemma: the image resized to a square with a fixed number of tokens."""
     tokens = getattr(config, "mm_tokens_per_image", None)
     if tokens is None:
         tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
@@ -101,16 +122,16 @@ def _squeezed(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
 
 
 def _tiled(rows: int, columns: int, side: int, size: Size) -> np.ndarray:
-    """Tiles of the whole picture, row by row, each of side x side tokens, and an overview behind them."""
-    overview = _grid(size, side, side)
+    """Tiles of the image, row by row, with side x side tokens each, then a thumbnail."""
+    thumbnail = _grid(size, side, side)
     if rows * columns <= 1:
-        return overview
+        return thumbnail
     tiles = _grid(size, rows, columns)
-    return np.concatenate([*(_within(overview, tile, size) for tile in tiles), overview])
+    return np.concatenate([*(_within(thumbnail, tile, size) for tile in tiles), thumbnail])
 
 
 def _internvl(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
-    """InternVL, Aya Vision: the picture squeezed into a grid of square tiles."""
+    """InternVL, Aya Vision: the image resized to a grid of square tiles."""
     settings = processor.image_processor
     columns, rows = 1, 1
     if settings.crop_to_patches:
@@ -118,7 +139,7 @@ def _internvl(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
     image_size = config.vision_config.image_size
     patch_size = config.vision_config.patch_size
     patches = _side(image_size) // _side(patch_size)
-    # One shrinks by a factor, the other by its inverse.
+    # The factor of one family is the inverse of the other's.
     side = round(patches * config.downsample_ratio) if "internvl" in config.model_type else None
     return _tiled(rows, columns, side or patches // config.downsample_factor, picture.size)
 
@@ -134,7 +155,7 @@ def _side(size: Any) -> int:
 
 
 def _idefics(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
-    """Idefics 3, SmolVLM: the picture stretched to whole tiles."""
+    """Idefics 3, SmolVLM: the image resized to whole tiles."""
     made = processor.image_processor([[picture]], return_row_col_info=True)
     rows, columns = int(made["rows"][0][0]), int(made["cols"][0][0])
     side = config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor
@@ -142,13 +163,13 @@ def _idefics(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
 
 
 def _padded(config: Any, processor: Any, picture: Image.Image) -> np.ndarray | None:
-    """LLaVA-NeXT, LLaVA-OneVision: an overview, then the picture at its own shape in padded tiles, rows ended."""
+    """LLaVA-NeXT, LLaVA-OneVision: a thumbnail, then padded tiles in the image's aspect ratio with row-end tokens."""
     width, height = picture.size
     tile, patch = config.vision_config.image_size, config.vision_config.patch_size
     high, wide = select_best_resolution((height, width), config.image_grid_pinpoints)
     rows, columns = high // tile * (tile // patch), wide // tile * (tile // patch)
     scale = min(wide / width, high / height)
-    # Whole tokens of padding are cut off on both sides; what is cut of a token stays in.
+    # Only whole tokens of padding are removed on both sides.
     if width / height > columns / rows:
         cut_x, cut_y = 0, (rows - int(round(height * columns / width, 7))) // 2
     else:

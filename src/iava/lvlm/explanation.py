@@ -1,4 +1,4 @@
-"""What a decoding run left behind, as an explanation of each answer."""
+"""Turning the trace of a decoding run into an explanation of each answer."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.lvlm.answers import Explanation, Looks
-from iava.lvlm.boxes import look_boxes, token_boxes
+from iava.lvlm.boxes import qformer_boxes, token_boxes
 from iava.methods.trace import Trace
 
 CANDIDATES = 10
-"""How many candidate tokens of a step an explanation keeps."""
+"""Number of candidate tokens that an explanation keeps for each step."""
 
 
 def explanation(
     model: PreTrainedModel,
     processor: ProcessorMixin,
-    picture: Image.Image,
+    picture: Image.Image | None,
     trace: Trace,
     looks: list[torch.Tensor],
     row: int,
@@ -26,11 +26,11 @@ def explanation(
     """Explains one answer of a batch.
 
     Args:
-        picture: what was asked about.
-        trace: of the run, with candidates.
-        looks: what the Q-Former looked at each time it ran, see `engine.qformer.looks`; empty where there is none.
-        row: the answer's place in the batch.
-        steps: how many steps led to it.
+        picture: the image that was asked about. None where there are several: then no token has a rectangle.
+        trace: of the run, with candidate tokens.
+        looks: the Q-Former's cross-attention in each of its runs, see `engine.qformer.looks`. Empty without one.
+        row: the answer's index in the batch.
+        steps: number of decoding steps that led to the answer.
     """
     reading = {key: value[row].cpu() for key, value in trace.reading.items()}
     valid = reading.pop("valid", None)
@@ -42,25 +42,25 @@ def explanation(
         layers_general=kept.get("layers_general"),
         layers_query=kept.get("layers_query"),
         selected=kept.get("selected"),
-        boxes=None if valid is None else token_boxes(model, processor, picture, int(valid.sum())),
+        boxes=None if valid is None or picture is None else token_boxes(model, processor, picture, int(valid.sum())),
         steps=[
             {kind: _candidates(processor, ids[row], p[row]) for kind, (ids, p) in step.items()}
             for step in trace.steps[:steps]
         ],
-        # The Q-Former reads the question first, and the general instruction if it is given its own.
-        looks=Looks(looks[-1][row].cpu(), looks[0][row].cpu(), look_boxes(model, processor, picture))
-        if looks
+        # The Q-Former runs on the question first, then on the general instruction if that has a run of its own.
+        looks=Looks(looks[-1][row].cpu(), looks[0][row].cpu(), qformer_boxes(model, processor, picture))
+        if looks and picture is not None
         else None,
         top_i=None if top_i is None else int(top_i),
-        # The shortest decimal that is the same in single precision: -0.1, not -0.10000000149.
+        # The shortest decimal with the same value in single precision: -0.1, not -0.10000000149.
         lam=None if lam is None else float(str(lam.numpy()[()])),
         heads_general=kept.get("heads_general"),
         heads_query=kept.get("heads_query"),
     )
 
 
-def shares(trace: Trace, rows: int) -> list[float] | list[None]:
-    """Of each row's image tokens how many were selected, as a share of 1; None where the method selects none."""
+def selected_shares(trace: Trace, rows: int) -> list[float] | list[None]:
+    """Share of each row's image tokens that the method selected, 0 to 1. None where it selects none."""
     if "selected" not in trace.reading:
         return [None] * rows
     valid = trace.reading["valid"]

@@ -1,4 +1,4 @@
-"""What a model is fed for questions about one image, which is looked at once."""
+"""The inputs of `generate`: prompts and images, on the device where the model takes them."""
 
 import copy
 import inspect
@@ -9,92 +9,129 @@ import torch
 from PIL import Image
 from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
 
+from iava.engine.chat_format import tokenizer_lock
+from iava.errors import IavaError
+from iava.lvlm.generation import evaluation_mode
+
 
 class Inputs:
-    """Makes a model's inputs from prompts about one image; what the vision tower makes of it is kept.
+    """Builds the inputs of prompts. Where all are about one image, its pixels and features are computed once.
 
     Args:
-        model: the model.
+        model: the vision-language model.
         processor: its processor.
-        picture: the image, RGB.
+        picture: the one image, RGB. None: each prompt has images of its own, or none.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, picture: Image.Image) -> None:
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, picture: Image.Image | None = None) -> None:
+        self.picture = picture
         self._model: Any = model
-        self._picture = picture
         self._features: Any = None
-        self._processor: Any = copy.copy(processor)
-        self._processor.image_processor = _Once(self._processor.image_processor)
+        self._processor: Any = processor
+        if picture is not None:
+            self._processor = copy.copy(processor)
+            self._processor.image_processor = _OneImage(self._processor.image_processor)
 
-    def of(self, prompts: Sequence[str], *, pixels: bool) -> dict[str, Any]:
-        """The inputs of a batch, ready for `generate`.
+    def of(
+        self, texts: Sequence[str], images: Sequence[list[Image.Image]] | None = None, *, pixels: bool
+    ) -> dict[str, Any]:
+        """Builds the inputs of one batch.
 
         Args:
-            prompts: as the model reads them.
-            pixels: whether the image's pixels are wanted where what the vision tower made of them would do.
+            texts: prompts, rendered by the chat template.
+            images: of each prompt, where not all are about the one image. All prompts have some, or none has any.
+            pixels: whether the pixels are needed where the features of the one image would do.
+
+        Raises:
+            IavaError: if the processor refuses the prompts, or the model takes no prompt without an image.
         """
-        features = None if pixels else self._seen(prompts[0])
-        inputs = self._processor(
-            text=prompts,
-            # One list for each prompt: some processors take a flat list for the images of one prompt.
-            images=[[self._picture] for _ in prompts],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        )
+        device = input_device(self._model)
+        if self.picture is not None:
+            images = [[self.picture] for _ in texts]
+        features = None if pixels or self.picture is None else self._image_features(texts[0], self.picture)
+        inputs = self._processed(texts, images or [])
         if features is not None:
             del inputs["pixel_values"]
-        made = dict(inputs.to(self._model.device, dtype=self._model.dtype))
+        made = dict(inputs.to(device, dtype=self._model.dtype))
         made.pop("labels", None)
         if "qformer_input_ids" in made:
             # A Q-Former counts positions from its first token, so its padding belongs on the right.
-            tokenizer = self._processor.qformer_tokenizer
-            text = tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
-            made["qformer_input_ids"] = text["input_ids"].to(self._model.device)
-            made["qformer_attention_mask"] = text["attention_mask"].to(self._model.device)
+            with tokenizer_lock(self._processor.qformer_tokenizer):
+                text = self._processor.qformer_tokenizer(
+                    list(texts), padding=True, padding_side="right", return_tensors="pt"
+                )
+            made["qformer_input_ids"] = text["input_ids"].to(device)
+            made["qformer_attention_mask"] = text["attention_mask"].to(device)
         if features is not None:
-            made["mm_encoder_outputs"] = {"image": _repeated(features, len(prompts))}
+            made["mm_encoder_outputs"] = {"image": _repeated(features, len(texts))}
         return made
 
-    def _seen(self, prompt: str) -> Any:
-        """What the vision tower makes of the image, or None for models that must be given the pixels each time."""
+    def _processed(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> Any:
+        tokenizer = self._processor.tokenizer
+        options: dict[str, Any] = {"padding": True, "padding_side": "left", "return_tensors": "pt"}
+        if tokenizer.bos_token is not None and texts[0].startswith(tokenizer.bos_token):
+            # As in `apply_chat_template(tokenize=True)`: the template has written the token that begins a prompt.
+            options["add_special_tokens"] = False
+        # One list for each prompt: some processors take a flat list for the images of one prompt.
+        shown = [list(some) for some in images] if any(images) else None
+        try:
+            with tokenizer_lock(tokenizer):
+                return self._processor(text=list(texts), images=shown, **options)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            if shown is None:
+                kind = self._model.config.model_type
+                raise IavaError(f"{kind} takes no prompt without an image: show it one") from None
+            if isinstance(error, ValueError):
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise IavaError(f"the processor refuses this prompt ({reason})") from None
+            raise
+
+    def _image_features(self, text: str, picture: Image.Image) -> Any:
+        """The vision tower's output, or None for models that need the pixels in each call."""
         model = self._model
-        # InstructBLIP and BLIP-2 have a generate of their own, which reads the image itself.
+        # InstructBLIP and BLIP-2 override generate, which encodes the image itself.
         if type(model).generate is not GenerationMixin.generate or not model._supports_mm_encoder_outputs():
             return None
         if self._features is None:
-            one = self._processor(text=[prompt], images=[[self._picture]], return_tensors="pt")
-            one = one.to(model.device, dtype=model.dtype)
-            read = model.base_model.get_image_features
-            wanted = [name for name in inspect.signature(read).parameters if name in one]
-            with torch.no_grad():
-                self._features = read(**{name: one[name] for name in wanted}, return_dict=True)
+            one = self._processed([text], [[picture]]).to(input_device(model), dtype=model.dtype)
+            encode = model.base_model.get_image_features
+            wanted = [name for name in inspect.signature(encode).parameters if name in one]
+            with evaluation_mode(model), torch.no_grad():
+                self._features = encode(**{name: one[name] for name in wanted}, return_dict=True)
         return self._features
 
 
-class _Once:
-    """An image processor that is given one picture, once or several times, and looks at it once."""
+def input_device(model: Any) -> torch.device:
+    """Where a model takes its inputs: where its embedding runs. Offloaded weights rest elsewhere, or on "meta"."""
+    embedding = model.get_input_embeddings()
+    runs_on = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+    device = embedding.weight.device if runs_on is None else runs_on
+    return torch.device(device)
+
+
+class _OneImage:
+    """An image processor that always gets the same image and processes it once."""
 
     def __init__(self, image_processor: Any) -> None:
         self._image_processor = image_processor
-        self._made: Any = None
+        self._processed: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._image_processor, name)
 
     def __call__(self, images: list, **settings: Any) -> Any:
-        if self._made is None:
-            self._made = self._image_processor(images[:1], **settings)
-        several = {name: _times(value, len(images)) for name, value in self._made.items()}
-        return type(self._made)(several)
+        if self._processed is None:
+            self._processed = self._image_processor(images[:1], **settings)
+        repeated = {name: _times(value, len(images)) for name, value in self._processed.items()}
+        return type(self._processed)(repeated)
 
 
 def _repeated(features: Any, times: int) -> Any:
-    """One image's features as those of several equal images."""
-    several = {"pooler_output": _times(features.pooler_output, times)}
+    """The features of several equal images, from those of one."""
+    repeated = {"pooler_output": _times(features.pooler_output, times)}
     if "deepstack_features" in features:
-        several["deepstack_features"] = [_times(layer, times) for layer in features.deepstack_features]
-    return type(features)(**several)
+        repeated["deepstack_features"] = [_times(layer, times) for layer in features.deepstack_features]
+    return type(features)(**repeated)
 
 
 def _times(value: Any, times: int) -> Any:

@@ -35,6 +35,12 @@ def load(
 
     Raises:
         IavaError: if there is no such model, or it is not an image-text-to-text model.
+
+    Example:
+        >>> lvlm = iava.load("pocket")
+        >>> lvlm = iava.load(model, processor)
+        >>> type(lvlm).__name__
+        'LVLM'
     """
     if isinstance(model, PreTrainedModel):
         if processor is None:

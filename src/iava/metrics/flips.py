@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from iava.evaluation.records import Record
+from iava.metrics.parts import Record
 
 REFERENCE = "greedy"
 

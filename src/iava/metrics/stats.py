@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 
 from iava.errors import IavaError
 
@@ -108,6 +108,20 @@ def paired_difference(
     values = np.concatenate([ours, theirs], axis=1)
     limits = bootstrap(values, clusters, difference, seed=seed, resamples=resamples)
     return float(difference(values.sum(axis=0, keepdims=True))[0]), limits
+
+
+def auc(margins: Sequence[float], truths: Sequence[str]) -> float | None:
+    """The chance that a question with truth "yes" has a larger yes-no margin than one with "no"; ties count half.
+
+    Returns:
+        0 to 1; None if one of the two truths does not occur.
+    """
+    yes = np.array([truth == "yes" for truth in truths], dtype=bool)
+    positives, negatives = int(yes.sum()), int((~yes).sum())
+    if not positives or not negatives:
+        return None
+    ranks = rankdata(margins)
+    return float((ranks[yes].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def bootstrap_auc(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from iava.benchmarks.pocket import pocket
+from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.task import Task
 from iava.errors import IavaError
 from iava.files import cannot, check_folder
@@ -12,7 +12,7 @@ from iava.pocket.text import NUMBERS, painted, plural
 
 
 def write_pocket(folder: Path, split: str, limit: int | None = None) -> list[str]:
-    """Writes `pope`, `mme` and `textvqa` into a new folder, in the layouts that `iava.benchmarks.layouts` reads.
+    """Writes `pope`, `mme` and `textvqa` into a new folder, in the layouts that the benchmarks' `load` reads.
 
     Scenes hold no writing, so what lies in `textvqa` asks how many there are of each thing and what colour things
     have, in TextVQA's form: ten equal answers of one word.

@@ -1,23 +1,23 @@
-"""Benchmarks written as their authors publish them are read as they are meant, and what is broken is named."""
+"""Benchmarks in the files that their authors publish: what is read, and the message about each broken file."""
 
 import json
 
 import pytest
 from PIL import Image
 
-from iava.benchmarks.layouts import read_amber, read_chair, read_mme, read_pope, read_textvqa
-from iava.benchmarks.sources import SOURCES, check, load
+from iava.benchmarks.registry import BENCHMARKS, benchmark
+from iava.benchmarks.sources.find import check, find
 
 COLOURS = {"a.jpg": "red", "b.jpg": "green", "c.jpg": "blue"}
 
 
 @pytest.fixture
-def images(tmp_path):
+def data(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for name, colour in COLOURS.items():
         Image.new("RGB", (8, 8), colour).save(folder / name)
-    return folder
+    return tmp_path
 
 
 def write(path, content):
@@ -32,19 +32,23 @@ def pope_line(number, image, label="yes", **more):
     )
 
 
-def test_pope(tmp_path, images):
-    random = write(tmp_path / "coco_pope_random.json", pope_line(1, "b.jpg") + pope_line(2, "a.jpg", "no"))
-    popular = write(tmp_path / "coco_pope_popular.json", pope_line(1, "b.jpg", "no"))
-    task = read_pope([random, popular], images)
+def test_pope(data):
+    write(data / "coco_pope_random.json", pope_line(1, "b.jpg") + pope_line(2, "a.jpg", "no"))
+    write(data / "coco_pope_popular.json", pope_line(1, "b.jpg", "no"))
+    task = benchmark("pope").load(data)
     asked = [(q.id, q.image, q.category, q.question, q.truth) for q in task.questions]
+    # Files in alphabetical order; the questions about an image stand together.
     assert asked == [
-        ("random-1", "b.jpg", "random", "Is it 1?", "yes"),
         ("popular-1", "b.jpg", "popular", "Is it 1?", "no"),
+        ("random-1", "b.jpg", "random", "Is it 1?", "yes"),
         ("random-2", "a.jpg", "random", "Is it 2?", "no"),
     ]
     assert task.open_image("b.jpg").size == (8, 8)
-    one = write(tmp_path / "questions.json", pope_line(1, "a.jpg", category="adversarial"))
-    assert read_pope([one], images).questions[0].category == "adversarial"
+
+
+def test_pope_in_one_file_that_names_the_category(data):
+    write(data / "questions.json", pope_line(1, "a.jpg", category="adversarial"))
+    assert benchmark("pope").load(data).questions[0].category == "adversarial"
 
 
 @pytest.mark.parametrize(
@@ -59,14 +63,16 @@ def test_pope(tmp_path, images):
         ("", "is empty"),
     ],
 )
-def test_broken_pope(tmp_path, images, content, words):
+def test_broken_pope(data, content, words):
+    write(data / "coco_pope_random.json", content)
     with pytest.raises(ValueError, match=words):
-        read_pope([write(tmp_path / "coco_pope_random.json", content)], images)
+        benchmark("pope").load(data)
 
 
-def test_pope_of_no_category(tmp_path, images):
+def test_pope_without_a_category(data):
+    write(data / "questions.json", pope_line(1, "a.jpg"))
     with pytest.raises(ValueError, match="line 1: 'category' is missing"):
-        read_pope([write(tmp_path / "questions.json", pope_line(1, "a.jpg"))], images)
+        benchmark("pope").load(data)
 
 
 def mme_text(*answers):
@@ -79,7 +85,7 @@ def test_mme_flat_and_in_two_folders(tmp_path):
         folder.mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(folder / "1.png")
         write(text, mme_text("Yes", "No"))
-    task = read_mme(tmp_path)
+    task = benchmark("mme").load(tmp_path)
     assert [(q.id, q.image, q.category, q.question, q.truth) for q in task.questions] == [
         ("existence/1.png-1", "existence/1.png", "existence", "Is it 1?", "yes"),
         ("existence/1.png-2", "existence/1.png", "existence", "Is it 2?", "no"),
@@ -102,32 +108,36 @@ def test_mme_flat_and_in_two_folders(tmp_path):
 def test_broken_mme(tmp_path, text, words):
     write(tmp_path / "OCR" / "1.txt", text)
     with pytest.raises(ValueError, match=r"1\.txt: its image 1.* is missing from"):
-        read_mme(tmp_path)
+        benchmark("mme").load(tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "OCR" / "1.png")
     with pytest.raises(ValueError, match=words):
-        read_mme(tmp_path)
+        benchmark("mme").load(tmp_path)
 
 
 def test_a_folder_without_mme(tmp_path):
     with pytest.raises(ValueError, match="has none of MME's folders"):
-        read_mme(tmp_path)
+        benchmark("mme").load(tmp_path)
 
 
-def test_textvqa(tmp_path, images):
+def test_textvqa(data):
     rows = [
         {"question_id": number, "image_id": image, "question": "What?", "answers": ["x"] * 10}
         for number, image in ((1, "a"), (2, "b"), (3, "a"))
     ]
-    task = read_textvqa(write(tmp_path / "val.json", {"data": rows}), images)
+    textvqa = benchmark("textvqa")
+    write(data / "val.json", {"data": rows})
+    task = textvqa.load(data)
     assert [(q.id, q.image) for q in task.questions] == [("1", "a.jpg"), ("3", "a.jpg"), ("2", "b.jpg")]
-    assert task.questions[0].question == "What?\nAnswer the question using a single word or phrase."
+    assert textvqa.prompt(task.questions[0]) == "What?\nAnswer the question using a single word or phrase."
     assert task.read(task.questions[0], "The Stop!") == "stop"
     assert task.questions[0].truth == ["x"] * 10
     rows[1]["answers"] = ["x"] * 9
+    write(data / "val.json", {"data": rows})
     with pytest.raises(ValueError, match="data entry 2: there are 9 answers"):
-        read_textvqa(write(tmp_path / "val.json", {"data": rows}), images)
+        textvqa.load(data)
+    write(data / "val.json", [1])
     with pytest.raises(ValueError, match="there is no list 'data'"):
-        read_textvqa(write(tmp_path / "val.json", [1]), images)
+        textvqa.load(data)
 
 
 INSTANCES = {
@@ -137,14 +147,16 @@ INSTANCES = {
 }
 
 
-def test_chair(tmp_path, images):
-    captions = write(tmp_path / "captions.json", {"annotations": [{"image_id": 1, "caption": "A man."}]})
-    instances = write(tmp_path / "instances.json", INSTANCES)
-    (question,) = read_chair(instances, images).questions
+def test_chair(data):
+    write(data / "instances.json", INSTANCES)
+    (question,) = benchmark("chair").load(data).questions
     assert (question.id, question.image, question.truth) == ("1", "a.jpg", ["dog"])
-    assert read_chair(instances, images, captions).questions[0].truth == ["dog", "person"]
+    write(data / "captions.json", {"annotations": [{"image_id": 1, "caption": "A man."}]})
+    assert benchmark("chair").load(data).questions[0].truth == ["dog", "person"]
+    for image in (data / "images").iterdir():
+        image.unlink()
     with pytest.raises(ValueError, match="has none of the 2 images"):
-        read_chair(instances, tmp_path)
+        benchmark("chair").load(data)
 
 
 @pytest.mark.parametrize(
@@ -158,44 +170,46 @@ def test_chair(tmp_path, images):
         ({"categories": [{"id": 1, "name": "unicorn"}]}, "category 'unicorn' is none of COCO's 80 classes"),
     ],
 )
-def test_broken_instances(tmp_path, images, change, words):
+def test_broken_instances(data, change, words):
+    write(data / "instances.json", INSTANCES | change)
     with pytest.raises(ValueError, match=words):
-        read_chair(write(tmp_path / "instances.json", INSTANCES | change), images)
+        benchmark("chair").load(data)
 
 
-def test_amber(tmp_path, images):
-    annotations = write(
-        tmp_path / "annotations.json",
-        [
-            {"id": 1, "type": "generative", "truth": ["dog"], "hallu": []},
-            {"id": 2, "type": "relation", "truth": "no"},
-        ],
-    )
+def test_amber(data):
+    rows = [
+        {"id": 1, "type": "generative", "truth": ["dog"], "hallu": []},
+        {"id": 2, "type": "relation", "truth": "no"},
+    ]
+    write(data / "data" / "annotations.json", rows)
     queries = [
         {"id": 1, "image": "a.jpg", "query": "Describe."},
         {"id": 2, "image": "a.jpg", "query": "Touching?"},
     ]
-    task = read_amber(write(tmp_path / "query.json", queries), annotations, images)
+    query = write(data / "data" / "query" / "query_all.json", queries)
+    task = benchmark("amber").load(data)
     assert [(q.category, q.question, q.truth) for q in task.questions] == [
         ("generative", "Describe.", ["dog"]),
         ("relation", "Touching?", "no"),
     ]
+    write(query, [queries[0] | {"id": 3}])
     with pytest.raises(ValueError, match=r"query entry 1: .* has no question 3"):
-        read_amber(write(tmp_path / "query.json", [queries[0] | {"id": 3}]), annotations, images)
+        benchmark("amber").load(data)
 
 
-def test_data_sets_are_found_by_their_folders(tmp_path, images):
-    write(tmp_path / "pope" / "coco_pope_random.json", pope_line(1, "a.jpg") + pope_line(2, "a.jpg", "no"))
-    images.rename(tmp_path / "pope" / "images")
-    write(tmp_path / "amber" / "notes.txt", "")
-    found = {one.name: one for one in check(tmp_path)}
-    assert list(found) == list(SOURCES)
+def test_data_sets_are_found_by_their_folders(data):
+    write(data / "pope" / "coco_pope_random.json", pope_line(1, "a.jpg") + pope_line(2, "a.jpg", "no"))
+    (data / "images").rename(data / "pope" / "images")
+    write(data / "amber" / "notes.txt", "")
+    found = {one.name: one for one in check(data)}
+    assert list(found) == list(BENCHMARKS)
     assert (found["pope"].state, found["pope"].questions, found["pope"].images) == ("ready", 2, 1)
     assert (found["amber"].state, found["mme"].state) == ("broken", "missing")
     assert "lmms-lab/MME" in found["mme"].detail
     assert "query_all.json" in found["amber"].detail
-    assert len(load("pope", tmp_path / "pope").questions) == 2
-    with pytest.raises(ValueError, match="unknown data set 'vqa'"):
-        load("vqa", tmp_path)
+    assert len(find("pope", data, None).questions) == 2
+    with pytest.raises(ValueError, match="unknown benchmark 'vqa'"):
+        find("vqa", data, None)
+    write(data / "pope-gqa" / "gqa_pope_random.json", pope_line(1, "a.jpg"))
     with pytest.raises(ValueError, match="has no folder of images"):
-        load("pope-gqa", write(tmp_path / "gqa" / "gqa_pope_random.json", pope_line(1, "a.jpg")).parent)
+        find("pope-gqa", data, None)

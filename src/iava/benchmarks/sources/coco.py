@@ -1,11 +1,10 @@
-"""COCO's annotation files: which objects are in which image."""
+"""COCO's annotation files: the objects in each image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iava.benchmarks.chair import class_of, mentions
 from iava.errors import IavaError
 from iava.jsonfiles import Unique, entries, id_of, read_json, text_of
 
@@ -20,7 +19,7 @@ class Instances:
         path: the file, for messages about it.
         files: image id -> file name.
         objects: image id -> names of the categories in it.
-        boxes: image id -> category -> where it is, (x0, y0, x1, y1) in pixels, as far as the file says it.
+        boxes: image id -> category -> its boxes, (x0, y0, x1, y1) in pixels, as far as the file has them.
     """
 
     path: Path
@@ -30,12 +29,13 @@ class Instances:
 
 
 def read_instances(path: Path) -> Instances:
-    """Reads an instances JSON: images {id, file_name}, categories {id, name}, annotations {image_id, category_id},
-    these maybe with bbox [x, y, width, height].
+    """Reads an instances JSON: images {id, file_name}, categories {id, name}, annotations {image_id, category_id}.
+
+    An annotation may have bbox [x, y, width, height].
 
     Raises:
-        IavaError: if it is broken, an id stands twice, or an annotation is about an image or a category that is not
-            there; with file and entry.
+        IavaError: if it is broken, an id stands twice, or an annotation names an image or a category that is missing;
+            with file and entry.
     """
     content = read_json(path)
     files = dict(_named(path, content, "images", "file_name"))
@@ -63,30 +63,6 @@ def _box(where: str, box: Any) -> Box:
         raise IavaError(f"{where}: 'bbox' must be [x, y, width, height]")
     x, y, width, height = box
     return x, y, x + width, y + height
-
-
-def chair_objects(instances: Instances, captions: Path | None) -> dict[str, set[str]]:
-    """Image id -> COCO classes in it: those annotated, and those that reference captions name.
-
-    Args:
-        captions: COCO's captions JSON: annotations {image_id, caption}. None: annotated objects only.
-
-    Raises:
-        IavaError: if a category is none of COCO's 80 classes, or the captions are broken.
-    """
-    objects: dict[str, set[str]] = {image: set() for image in instances.objects}
-    for image, names in instances.objects.items():
-        for name in names:
-            known = class_of(name)
-            if known is None:
-                raise IavaError(f"{instances.path}: category {name!r} is none of COCO's 80 classes: CHAIR needs those")
-            objects[image].add(known)
-    if captions is not None:
-        for where, row in entries(captions, read_json(captions), "annotations"):
-            image = id_of(where, row, "image_id")
-            if image in objects:
-                objects[image].update(mentions(text_of(where, row, "caption")))
-    return objects
 
 
 def _named(path: Path, content: Any, part: str, key: str) -> Iterator[tuple[str, str]]:

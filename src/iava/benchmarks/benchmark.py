@@ -1,0 +1,175 @@
+"""The contract of a benchmark: what it asks, how answers are read, and what its numbers are."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from iava.benchmarks.parsers import Parser
+from iava.benchmarks.task import Question, Task
+from iava.errors import IavaError
+from iava.metrics.parts import Part, Record
+from iava.pocket.scenes import Scene
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set on the Hugging Face Hub: parquet files with the images inside.
+
+    Args:
+        name: such as "lmms-lab/POPE".
+        split: the split that is asked.
+        columns: that its rows must have beside "image".
+    """
+
+    name: str
+    split: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers that something else produced, with their questions.
+
+    Args:
+        task: the questions, each answered once. Its images cannot be opened.
+        texts: an answer for each question.
+        places: where each answer was read, for messages.
+    """
+
+    task: Task
+    texts: list[str]
+    places: list[str]
+
+
+class Benchmark(ABC):
+    """One benchmark, or several data sets of one kind.
+
+    Args:
+        name: the data set's name, of `iava.benchmarks.registry.BENCHMARKS`.
+
+    Attributes:
+        source: which files its authors publish, for `iava data check`.
+        hub: its data set on the Hugging Face Hub; None if there is none that can be read.
+        asks_yes_no: whether questions must be answered with yes or no.
+        parsers: of closed answers by name, the default first. Empty if no question is closed.
+        max_new_tokens: the length of an answer, unless it is chosen.
+        has_pocket: whether there is a version about the pocket scenes.
+        score_files: files that `predictions` takes beside the answers, such as "instances".
+    """
+
+    source: str
+    hub: Hub | None = None
+    asks_yes_no: ClassVar[bool] = False
+    parsers: ClassVar[Mapping[str, Parser]] = {}
+    max_new_tokens: ClassVar[int] = 16
+    has_pocket: bool = False
+    score_files: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def load(self, folder: Path) -> Task:
+        """Reads the data set from its folder: as on the Hub if there are parquet files, else as its authors publish it.
+
+        Raises:
+            IavaError: if something is missing or broken; with file and line.
+        """
+
+    @abstractmethod
+    def parts(self, categories: Sequence[str]) -> list[Part]:
+        """The rows of the results table that questions of these categories make, "overall" first."""
+
+    @abstractmethod
+    def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
+        """Reads a file of answers.
+
+        Args:
+            path: one answer a line.
+            files: of `score_files`, those that were given.
+
+        Raises:
+            IavaError: if something is missing or broken; with file and line.
+        """
+
+    def prompt(self, question: Question) -> str:
+        """What the model is asked."""
+        return question.question
+
+    def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
+        """Questions of this benchmark's kind about pocket scenes, where `has_pocket` says that there are any."""
+        raise NotImplementedError
+
+    def read_pocket(self, text: str) -> Any:
+        """What a text answers to an open question about a pocket scene."""
+        raise NotImplementedError
+
+    def read(self, task: Task, question: Question, text: str, parser: str | None) -> Any:
+        """What a text answers to a question, ready for JSON.
+
+        Args:
+            task: the question's, which reads open answers.
+            parser: the name of the parser that reads closed answers; None: the default.
+        """
+        if question.is_closed:
+            name = self.parser_name(parser)
+            assert name is not None
+            return self.parsers[name](text, question)
+        assert task.read is not None
+        return task.read(question, text)
+
+    def right(self, records: Sequence[Record]) -> float:
+        """How right a method is on one unit of evidence, 0 to 1: here the share of answers that equal the truth."""
+        return sum(record["parsed"] == record["truth"] for record in records) / len(records)
+
+    def score(self, records: Sequence[Record]) -> dict[str, Any]:
+        """The numbers of `iava score`: of each part n and its metrics, as fractions of 1.
+
+        Returns:
+            overall, and categories: the other parts. Where there is one part only, its numbers alone.
+        """
+        parts = self.parts(list(dict.fromkeys(record["category"] for record in records)))
+        overall, *others = (metrics_of(part, records) for part in parts)
+        names = [part.name for part in parts[1:]]
+        return {"overall": overall, "categories": dict(zip(names, others, strict=True))} if others else overall
+
+    def parser_name(self, name: str | None) -> str | None:
+        """The name of a parser; None: the default, if there is one.
+
+        Raises:
+            IavaError: if there is no such parser.
+        """
+        if name is None:
+            return next(iter(self.parsers), None)
+        if not self.parsers:
+            raise IavaError(f"--parser was given, but {self.name} is not answered with yes or no")
+        if name == "substring":
+            raise IavaError("the parser substring is gone, because no paper reads so: use pope, opera or vcd")
+        if name not in self.parsers:
+            raise IavaError(f"unknown parser {name!r} for {self.name}: use one of {', '.join(self.parsers)}")
+        return name
+
+
+def metrics_of(part: Part, records: Sequence[Record]) -> dict[str, Any]:
+    """n and the metrics of a part, over those of the records that belong to it."""
+    held = [record for record in records if part.holds(record["category"])]
+    sums = part.tally(held).sum(axis=0)
+    return {"n": len(held)} | {name: float(value) for name, value in part.rates(sums).items()}
+
+
+def needed(benchmark: str, files: Mapping[str, Path], option: str) -> Path:
+    """One of the files that were given.
+
+    Raises:
+        IavaError: if it was not given.
+    """
+    if option not in files:
+        raise IavaError(f"{benchmark} needs --{option}: the file that says what is in the images")
+    return files[option]
+
+
+def unopened(image: str) -> Any:
+    """The `open_image` of predictions."""
+    raise AssertionError(f"{image}: predictions are read without images")

@@ -1,0 +1,84 @@
+"""Data sets in a folder on disk: finding them, and saying where to get them."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from iava.benchmarks.benchmark import Benchmark
+from iava.benchmarks.registry import BENCHMARKS, benchmark
+from iava.benchmarks.sources.pocket import pocket
+from iava.benchmarks.task import Task
+from iava.errors import IavaError
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found of a data set.
+
+    Args:
+        name: of `iava.benchmarks.registry.BENCHMARKS`.
+        state: "ready", "missing" or "broken".
+        detail: how much there is, where to get it, or what is wrong.
+        questions, images: how many there are; 0 unless ready.
+    """
+
+    name: str
+    state: str
+    detail: str
+    questions: int = 0
+    images: int = 0
+
+
+def find(name: str, folder: Path | None, split: str | None) -> Task:
+    """Reads a data set from the subfolder of its name, or takes its pocket version, with the prompts that are asked.
+
+    Args:
+        name: of `iava.benchmarks.registry.BENCHMARKS`.
+        folder: holds a folder for each data set; None: the pocket scenes.
+        split: None: the one that is in the folder, or "test".
+
+    Raises:
+        IavaError: if the name or the split is unknown, or the data set is missing or broken.
+    """
+    asked = benchmark(name)
+    task = pocket(name, split or "test") if folder is None else _load(asked, folder / name, split)
+    return replace(task, questions=[replace(one, question=asked.prompt(one)) for one in task.questions])
+
+
+def _load(asked: Benchmark, folder: Path, split: str | None) -> Task:
+    if _lacks(folder):
+        raise IavaError(f"there is no {asked.name} in {folder.parent}: {_where_to_get(asked, folder)}")
+    task = asked.load(folder)
+    if split not in (None, task.split):
+        raise IavaError(f"unknown split {split!r}: {folder} has {task.split!r} only")
+    return task
+
+
+def check(folder: Path) -> list[Found]:
+    """Looks for every data set in the subfolder of its name."""
+    return [_found(benchmark(name), folder / name) for name in BENCHMARKS]
+
+
+def _found(asked: Benchmark, folder: Path) -> Found:
+    if _lacks(folder):
+        return Found(asked.name, "missing", _where_to_get(asked, folder))
+    try:
+        task = asked.load(folder)
+    except IavaError as error:
+        return Found(asked.name, "broken", str(error))
+    kinds = Counter(question.category for question in task.questions)
+    detail = f"{len(task.questions)} questions about {len(task.images)} images"
+    if len(kinds) > 1:
+        detail += f" ({', '.join(f'{kind} {count}' for kind, count in kinds.items())})"
+    return Found(asked.name, "ready", detail, len(task.questions), len(task.images))
+
+
+def _lacks(folder: Path) -> bool:
+    return not folder.is_dir() or not any(folder.iterdir())
+
+
+def _where_to_get(asked: Benchmark, folder: Path) -> str:
+    places = [asked.source]
+    if asked.hub:
+        places.insert(0, f"the data set {asked.hub.name} of the Hugging Face Hub")
+    return f"put into {folder}: {', or '.join(places)}"

@@ -1,0 +1,71 @@
+"""The environment of a measurement: command, versions, machine, and a fingerprint of the model's weights."""
+
+import hashlib
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def environment(model: torch.nn.Module) -> dict[str, Any]:
+    """The command, the time, the versions and the machine of a measurement, ready for JSON."""
+    weight = next(model.parameters())
+    return {
+        "command": command(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("iava", "torch", "transformers")}
+        | {"python": platform.python_version()},
+        "git": git_revision(),
+        "machine": {
+            "processor": _processor(),
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name(weight.device) if weight.is_cuda else str(weight.device),
+            "dtype": str(weight.dtype).removeprefix("torch."),
+        },
+    }
+
+
+def command() -> str:
+    """The command line of this process."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Twelve hex digits that change with a model's weights: of each tensor the name, the shape and the first values."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def git_revision() -> str | None:
+    """The revision of this file's checkout, with "-dirty" if it was changed; None outside of a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        # An installed copy may lie inside somebody else's repository.
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], check=True, capture_output=True)
+        described = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

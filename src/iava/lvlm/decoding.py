@@ -1,0 +1,237 @@
+"""Decoding a batch of conversations, and halving the batch when memory is full."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, ProcessorMixin
+
+from iava.engine.prefix_cache import Memory
+from iava.engine.probe import unchanged
+from iava.engine.qformer import looks
+from iava.errors import IavaError
+from iava.lvlm.answers import Answer
+from iava.lvlm.conversation import Conversation, prompt_text
+from iava.lvlm.explanation import CANDIDATES, explanation, selected_shares
+from iava.lvlm.generation import (
+    Generation,
+    asked_settings,
+    checkpoint_settings,
+    end_tokens,
+    evaluation_mode,
+    generation_config,
+)
+from iava.lvlm.inputs import Inputs
+from iava.methods import METHODS, check_settings
+from iava.methods.base import Method
+from iava.methods.checks import check_whole
+from iava.methods.trace import Trace
+
+NO_IMAGE = "no image: decoded plainly, because the method has nothing to contrast"
+"""The note of an answer to a conversation that shows nothing."""
+
+
+class OutOfMemoryError(IavaError, RuntimeError):
+    """A single conversation does not fit into memory."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """How conversations are answered; see `LVLM.ask_many` for the fields."""
+
+    method: str | Method
+    max_new_tokens: int
+    explain: bool
+    seed: int | None
+    generation: Generation = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class BatchDecoder:
+    """Decodes batches of conversations with one model.
+
+    Args:
+        model: the vision-language model.
+        processor: its processor.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+        self.model: Any = model
+        self.processor: Any = processor
+        self._said: set[str] = set()
+
+    def method(self, name: str, settings: Mapping[str, Any]) -> Method:
+        """Builds a method for this model; see `LVLM.method`."""
+        check_settings(name, settings)
+        return METHODS[name](**settings).bind(self.model, self.processor)
+
+    def answers(
+        self,
+        inputs: Inputs,
+        cache: Memory | None,
+        conversations: Sequence[Conversation],
+        request: Request,
+        start: float,
+    ) -> list[Answer]:
+        """Answers conversations, each on its own, in one batch; a batch that does not fit into memory is halved.
+
+        Conversations without an image are decoded plainly, in a batch of their own.
+
+        Args:
+            inputs: builds the inputs of these conversations.
+            cache: prefix cache of their image; None keeps nothing.
+            conversations: what is answered.
+            request: how.
+            start: `time.perf_counter()` when the call began.
+
+        Raises:
+            IavaError: see `LVLM.ask_many`.
+        """
+        check_whole("max_new_tokens", request.max_new_tokens, low=1)
+        method = self._bound(request)
+        self._say_settings(request)
+        rewordings = [one.asking(method.reword(one.question), *one.question_texts[1:]) for one in conversations]
+        for one in rewordings:
+            self._check(one)
+        answers: dict[int, Answer] = {}
+        for shows in (True, False):
+            rows = [number for number, one in enumerate(rewordings) if bool(one.images) == shows]
+            if rows:
+                run = partial(self._batch, inputs, cache) if shows else self._plain_batch
+                found = self._halved(run, [rewordings[row] for row in rows], method, request, start)
+                answers |= dict(zip(rows, found, strict=True))
+        return [answers[row] for row in range(len(rewordings))]
+
+    def _halved(
+        self, run: Any, conversations: list[Conversation], method: Method, request: Request, start: float
+    ) -> list[Answer]:
+        """The answers of one batch or, where memory does not hold it, of its halves."""
+        try:
+            return run(conversations, method, request, start)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the handler: its traceback keeps the tensors that filled the memory.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(conversations) == 1:
+            raise OutOfMemoryError(
+                "out of memory, even for one question alone: use a smaller image, fewer new tokens or a quantized model"
+            )
+        self._say("out of memory: the questions of an image are asked in smaller batches")
+        half = len(conversations) // 2
+        # With one seed for both, the halves would draw the same numbers.
+        later = request if request.seed is None else replace(request, seed=request.seed + half)
+        first = self._halved(run, conversations[:half], method, request, start)
+        return first + self._halved(run, conversations[half:], method, later, time.perf_counter())
+
+    def _batch(
+        self,
+        inputs: Inputs,
+        cache: Memory | None,
+        conversations: list[Conversation],
+        method: Method,
+        request: Request,
+        start: float,
+    ) -> list[Answer]:
+        texts = [prompt_text(self.processor, one) for one in conversations]
+        batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
+        trace = Trace(top=CANDIDATES if request.explain else 0)
+        watch: AbstractContextManager[list[torch.Tensor]] = looks(self.model) if request.explain else nullcontext([])
+        with watch as cross_attention:
+            new = self._generated(batch, partial(method, trace=trace, memory=cache), request)
+        selected = selected_shares(trace, len(conversations))
+        answers = self._made(new, method, trace, request, start)
+        answers = [replace(answer, selected=share) for answer, share in zip(answers, selected, strict=True)]
+        if not request.explain:
+            return answers
+        explained = []
+        for row, (answer, one) in enumerate(zip(answers, conversations, strict=True)):
+            steps = min(len(answer.tokens) + 1, new.shape[1])
+            picture = one.images[0] if len(one.images) == 1 else None
+            found = explanation(self.model, self.processor, picture, trace, cross_attention, row, steps)
+            explained.append(replace(answer, explanation=found))
+        return explained
+
+    def _plain_batch(
+        self, conversations: list[Conversation], method: Method, request: Request, start: float
+    ) -> list[Answer]:
+        """Answers conversations without an image, by drawing tokens if the method does, else greedily."""
+        texts = [prompt_text(self.processor, one) for one in conversations]
+        batch = Inputs(self.model, self.processor).of(texts, pixels=True)
+        plain = METHODS["sample" if method.sampling else "greedy"]().bind(self.model, self.processor)
+        trace = Trace(top=CANDIDATES if request.explain else 0)
+        new = self._generated(batch, partial(plain, trace=trace), request)
+        return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]
+
+    def _generated(self, batch: dict[str, Any], method: Any, request: Request) -> torch.Tensor:
+        """(B, T) the new tokens."""
+        limit = request.max_new_tokens
+        config = generation_config(self.model, self.processor.tokenizer, limit, request.generation)
+        seeded = request.seed is not None
+        with evaluation_mode(self.model), unchanged(self.model), torch.random.fork_rng(enabled=seeded):
+            if request.seed is not None:
+                torch.manual_seed(request.seed)
+            sequences = self.model.generate(**batch, custom_generate=method, generation_config=config)
+        return sequences[:, batch["input_ids"].shape[1] :].cpu()
+
+    def _made(self, new: torch.Tensor, method: Method, trace: Trace, request: Request, start: float) -> list[Answer]:
+        assert trace.logits is not None
+        ends = set(end_tokens(self.model, self.processor.tokenizer))
+        logits, seconds = trace.logits.cpu(), (time.perf_counter() - start) / len(new)
+        answers = []
+        for row, ids in enumerate(new.tolist()):
+            stop = next((position for position, token in enumerate(ids) if token in ends), len(ids))
+            answers.append(
+                Answer(
+                    text=self.processor.decode(ids[:stop], skip_special_tokens=True).strip(),
+                    tokens=ids[:stop],
+                    method=method.name,
+                    settings=method.settings(),
+                    seconds=seconds,
+                    logits=logits[row],
+                    generation=asked_settings(self.model, request.generation),
+                )
+            )
+        return answers
+
+    def _bound(self, request: Request) -> Method:
+        if isinstance(request.method, str):
+            return self.method(request.method, request.settings)
+        if request.settings:
+            names = ", ".join(request.settings)
+            raise IavaError(f"settings ({names}) belong to a method given by name, not to an object")
+        return request.method.bind(self.model, self.processor)
+
+    def _check(self, conversation: Conversation) -> None:
+        special = [str(token) for token in self.processor.tokenizer.added_tokens_decoder.values() if token.special]
+        for text in conversation.texts:
+            for token in special:
+                if token in text:
+                    where = "question" if text == conversation.question else "conversation"
+                    raise IavaError(
+                        f"the {where} contains {token!r}, which means something else to the model: leave it out"
+                    )
+
+    def _say_settings(self, request: Request) -> None:
+        """Says once what the checkpoint's generation config would change, if nobody asked for it."""
+        found = checkpoint_settings(self.model)
+        if request.generation is None and found:
+            listed = ", ".join(f"{name}={value!r}" for name, value in found.items())
+            self._say(f'the checkpoint asks for {listed}, which is left out: generation="checkpoint" applies it')
+
+    def _say(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            print(f"iava: {line}", file=sys.stderr)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of a GPU or of the machine is full, as torch, Python or `OutOfMemoryError` says."""
+    kinds = (torch.OutOfMemoryError, MemoryError, OutOfMemoryError)
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)

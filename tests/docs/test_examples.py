@@ -1,0 +1,89 @@
+"""The examples of the README and of every public docstring run on the pocket model."""
+
+import contextlib
+import doctest
+import inspect
+import io
+import re
+from importlib import resources
+
+import pytest
+import torch
+
+import iava
+from iava.pocket.scenes import load_scene
+from tests.docs.pages import ROOT
+from tools.reference import SETUP
+
+
+def readme(section: str) -> str:
+    """The Python code of a marked section of the README."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    part = text.split(f"[start:{section}]")[1].split(f"[end:{section}]")[0]
+    return re.search(r"```python\n(.*?)```", part, flags=re.DOTALL).group(1)
+
+
+def printed(code: str) -> list[str]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, {})
+    return out.getvalue().splitlines()
+
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load_scene("test", 1).render().save("photo.jpg")
+
+
+def test_the_lines_on_a_7b_model_answer_on_the_pocket_model(photo) -> None:
+    weights = str(resources.files("iava.pocket") / "weights")
+    code = readme("generate").replace('"llava-hf/llava-1.5-7b-hf"', repr(weights))
+    assert len([line for line in code.splitlines() if line and not line.startswith((" ", ")"))]) == 10
+    asked = iava.load("pocket").ask("photo.jpg", "Is there a dog in the image?")
+    assert [line.strip() for line in printed(code)] == [asked.text] == ["Yes."]
+
+
+def test_the_lines_with_load_answer_and_show_the_selection(photo) -> None:
+    text, *selected = printed(readme("load"))
+    assert text in ("Yes.", "No.")
+    assert "".join(selected).count("True") + "".join(selected).count("False") == 144
+
+
+@pytest.fixture(scope="module")
+def names() -> dict:
+    """What the examples may use: the lines at the top of the reference page."""
+    found: dict = {}
+    exec(SETUP, found)
+    return found
+
+
+def wrong_lines(docstring: str | None, names: dict) -> str:
+    """Runs the examples of a docstring; what is wrong with them, or an empty text."""
+    examples = doctest.DocTestParser().get_doctest(docstring or "", dict(names), "example", None, 0)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", iava.__all__)
+def test_every_public_name_has_an_example_that_runs(name, names) -> None:
+    value = getattr(iava, name)
+    assert ">>> " in inspect.getdoc(value), f"{name} has no example"
+    members = [getattr(value, member) for member in vars(value) if not member.startswith("_")]
+    assert "".join(wrong_lines(inspect.getdoc(one), names) for one in (value, *members)) == ""
+
+
+def test_a_wrong_example_is_found() -> None:
+    assert "Expected:\n    3\nGot:\n    2" in wrong_lines(">>> 1 + 1\n3", {})
+
+
+def test_the_method_of_the_guide_is_the_contrast_without_an_image(tmp_path, monkeypatch, names) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (tmp_path / "guide.py").write_text(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL).group(1))
+    monkeypatch.syspath_prepend(tmp_path)
+    lvlm, question = names["lvlm"], "Is there a bread in the image?"
+    ours = lvlm.ask(names["image"], question, method="guide:TextContrast", alpha=0.5)
+    same = lvlm.ask(names["image"], question, method="no-image", alpha=0.5)
+    assert ours.settings == {"alpha": 0.5, "beta": 0.1}
+    torch.testing.assert_close(ours.logits, same.logits)
+    assert ours.tokens == same.tokens
