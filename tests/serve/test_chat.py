@@ -75,16 +75,25 @@ def test_a_stream_ends_in_done(served):
     assert "usage" not in answer.text
 
 
-def test_choices_of_a_seed_are_those_of_the_following_seeds(served):
-    def drawn(seed, n=1):
-        found = ask(served, user(QUESTION, tiny.image()), max_tokens=8, temperature=1.5, seed=seed, n=n, **METHOD)
-        assert [choice.index for choice in found.choices] == list(range(n))
-        return [choice.message.content for choice in found.choices]
-
-    METHOD = {"extra_body": {"iava": {"method": "iava"}}}
-    several = drawn(7, n=3)
-    assert several == [drawn(7)[0], drawn(8)[0], drawn(9)[0]]
-    assert len(set(several)) == 3
+@pytest.mark.parametrize(
+    ("options", "method", "generation"),
+    [
+        ({"temperature": 1.5}, "iava", {"do_sample": True, "temperature": 1.5}),
+        ({"temperature": 1.2, "top_p": 0.7}, "vcd", {"do_sample": True, "temperature": 1.2, "top_p": 0.7}),
+        ({}, "sample", None),
+        ({"temperature": 0.8, "top_p": 0.9}, "sample", {"do_sample": True, "temperature": 0.8, "top_p": 0.9}),
+        ({}, "apc", None),
+        ({"temperature": 1.4}, "apc", {"do_sample": True, "temperature": 1.4}),
+    ],
+)
+def test_what_a_seed_draws_is_what_the_model_alone_draws(served, lvlm, options, method, generation):
+    given = {"method": method, "max_new_tokens": 8, "generation": generation}
+    alone = [lvlm.ask(tiny.image(), QUESTION, seed=seed, **given).text for seed in (7, 8, 9)]
+    assert len(set(alone)) == 3
+    body = {"iava": {"method": method}}
+    found = ask(served, user(QUESTION, tiny.image()), max_tokens=8, seed=7, n=3, extra_body=body, **options)
+    assert [choice.index for choice in found.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in found.choices] == alone
 
 
 def test_what_is_drawn_follows_the_contrasted_distribution(served, lvlm):
@@ -166,21 +175,44 @@ def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(served, lvlm):
         assert reason == "stop"
 
 
-def test_several_images_and_a_history_reach_the_model(served, lvlm):
-    """The prompt is the template's text of the whole conversation, the pixels are those of all images in order."""
-    messages = [
+CONVERSATIONS = {
+    "several images and a history": [
         {"role": "system", "content": "Describe this picture"},
         user("What ?", tiny.image(1)),
         {"role": "assistant", "content": "a dog"},
         user("Where ?", tiny.image(2)),
-    ]
+    ],
+    "two images in a turn": [user("What ?", tiny.image(1), tiny.image(2))],
+    "the beginning of an answer": [user("What ?", tiny.image(1)), {"role": "assistant", "content": "Yes ,"}],
+    "an image in an earlier turn": [
+        user("What ?", tiny.image(1)),
+        {"role": "assistant", "content": "a dog"},
+        user("Where ?"),
+    ],
+    "text alone": [user("What ?")],
+}
+
+
+@pytest.mark.parametrize("method", ["greedy", "iava", "vcd"])
+@pytest.mark.parametrize("messages", CONVERSATIONS.values(), ids=CONVERSATIONS)
+def test_any_conversation_is_answered_as_by_the_model_alone(served, lvlm, messages, method):
+    expected = lvlm.chat(messages, method=method, max_new_tokens=9)
+    found = ask(served, *messages, max_tokens=9, extra_body={"iava": {"method": method}})
+    assert found.choices[0].message.content == expected.text
+    assert found.usage.completion_tokens == len(expected.tokens)
+
+
+def test_the_prompt_is_the_whole_conversation(served, lvlm):
+    """Held against the template's text and plain `generate`."""
     text = "SYSTEM : Describe this picture USER : <image> What ? ASSISTANT : a dog USER : <image> Where ? ASSISTANT :"
     processor = lvlm.processor
     inputs = processor(text=[text], images=[[tiny.image(1), tiny.image(2)]], return_tensors="pt")
     expected = lvlm.model.generate(**inputs, max_new_tokens=9, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    found = ask(served, *messages, max_tokens=9)
-    assert found.choices[0].message.content == processor.decode(expected, skip_special_tokens=True).strip()
-    assert found.usage.prompt_tokens == inputs["input_ids"].numel()
+    system, *rest = CONVERSATIONS["several images and a history"]
+    for role in ("system", "developer"):
+        found = ask(served, {**system, "role": role}, *rest, max_tokens=9)
+        assert found.choices[0].message.content == processor.decode(expected, skip_special_tokens=True).strip()
+        assert found.usage.prompt_tokens == inputs["input_ids"].numel()
 
 
 def test_text_alone_is_decoded_plainly(served, lvlm):
@@ -243,7 +275,12 @@ WRONG = [
         "messages.0.content.0.text",
         "valid string",
     ),
-    ({"messages": [user("<image> ?")]}, "messages.0.content.0.text", "'<image>'"),
+    ({"messages": [user("<image> ?")]}, "messages", "'<image>'"),
+    ({"messages": [{"role": "system", "content": "x"}]}, "messages", "no user turn"),
+    ({"temperature": 0.5}, "temperature", "takes the most probable token"),
+    ({"temperature": 0, "iava": {"method": "sample"}}, "temperature", "draws its tokens"),
+    ({"top_p": 0.5}, "top_p", "temperature above 0"),
+    ({"temperature": 0, "top_p": 0.5, "iava": {"method": "iava"}}, "top_p", "temperature above 0"),
     ({"iava": {"method": "beam"}}, "iava.method", "unknown method 'beam'"),
     ({"iava": {"alpha": 1}}, "iava", "no setting 'alpha'"),
     ({"iava": {"method": "iava", "alpha": -1}}, "iava", "alpha is -1"),

@@ -83,6 +83,7 @@ class Chat:
             raise ApiError(400, f"n is {choices}: at most {limits.batch} choices are served", param="n")
         conversation, pictures = await service.conversation(body.messages, self._state.deadline)
         plan = service.plan(options, has_images=bool(pictures))
+        service.check_draws(plan, decoding)
         if plan.explain and (choices > 1 or len(pictures) > 1):
             raise ApiError(400, "only one answer about one image is explained", param="iava.explain")
         self._plan, self._pictures = plan, pictures
@@ -191,7 +192,7 @@ class Chat:
         if answer is not None and answer.explanation is not None:
             selected = answer.explanation.selected
             report.selected = None if selected is None else selected.nonzero().flatten().tolist()
-            asked = [(_last_text(self._rows[0].conversation), [answer])]
+            asked = [(" ".join(self._rows[0].conversation.question_texts), [answer])]
             report.page = await self._service.page(self._pictures[0], asked, self._rows[0].decoding)
         return report
 
@@ -229,8 +230,3 @@ async def _unless_gone(request: Request, work: Awaitable[T]) -> T | Response:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _last_text(conversation: list[dict[str, Any]]) -> str:
-    last = next(turn for turn in reversed(conversation) if turn["role"] == "user")
-    return " ".join(part["text"] for part in last["content"] if part["type"] == "text")

@@ -27,13 +27,12 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
     for name, settings in body.methods.items():
         plan = service.plan({**settings, "method": name, "explain": True}, has_images=True, param=f"methods.{name}")
         for number, question in enumerate(body.questions):
-            service.check_text(question, f"questions.{number}")
-            parts = [{"type": "image"}, {"type": "text", "text": question}]
+            conversation = service.read([{"role": "user", "content": question}], [picture], f"questions.{number}")
             place = len(state.rows)
             state.rows.append(
                 Row(
                     plan,
-                    [{"role": "user", "content": parts}],
+                    conversation,
                     [picture],
                     decoding,
                     inbox.sender(place),

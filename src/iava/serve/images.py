@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from PIL import Image
 
 from iava.errors import IavaError
-from iava.lvlm.images import read_image
+from iava.lvlm.images import FORMATS, read_image
 from iava.serve.errors import ApiError
 from iava.serve.fetch import Fetcher
 from iava.serve.limits import Limits
@@ -67,7 +67,7 @@ def read_pictures(urls: Sequence[tuple[str, str]], limits: Limits, fetcher: Fetc
                 code="image_too_large",
             )
         try:
-            image = read_image(data)
+            image = read_image(data, max_pixels=limits.pixels)
         except IavaError as error:
             raise ApiError(400, str(error), param=field, code="invalid_image") from None
         pictures.append(Picture(image, hashlib.sha256(data).digest()))
@@ -104,7 +104,7 @@ def _pixels(data: bytes) -> int:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return image.width * image.height
     except Exception:  # Decoders of broken files raise anything; `read_image` then says what is wrong.
         return 0

@@ -4,9 +4,10 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from iava.lvlm.answers import Answer
+from iava.lvlm.conversation import Conversation
 from iava.serve.errors import ApiError
 from iava.serve.images import Picture
 from iava.serve.tokens import Decoding, TextStream, TokenProbability
@@ -70,15 +71,15 @@ class Row:
 
     Args:
         plan: how it is decoded.
-        conversation: messages for the chat template.
-        pictures: the conversation's images, in order.
+        conversation: what is answered.
+        pictures: its images, in order.
         decoding: how tokens are chosen.
         send: tells the client; may be called from any thread.
         arrived: `time.monotonic()` when the request came.
     """
 
     plan: Plan
-    conversation: list[dict[str, Any]]
+    conversation: Conversation
     pictures: list[Picture]
     decoding: Decoding
     send: Callable[[Event], None]

@@ -34,7 +34,7 @@ def _as_parts(content: Any) -> Any:
 Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
-class Message(_Input):
+class ChatMessage(_Input):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
         list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part]), Field(min_length=1)
@@ -69,7 +69,7 @@ class ChatRequest(_Input):
     """`POST /v1/chat/completions`."""
 
     model: str
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(
@@ -83,7 +83,7 @@ class ChatRequest(_Input):
         ]
         | None
     ) = Field(None, max_length=4)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    seed: int | None = Field(None, ge=0, lt=2**62)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     logprobs: bool | None = None
@@ -107,7 +107,7 @@ class CompareRequest(_Input):
         min_length=1, max_length=8, description="Settings by method; what is not given is the method's default."
     )
     max_tokens: int | None = Field(None, ge=1)
-    seed: int | None = Field(None, ge=0, lt=2**63)
+    seed: int | None = Field(None, ge=0, lt=2**62)
 
 
 class TopLogprob(BaseModel):

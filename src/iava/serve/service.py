@@ -10,10 +10,11 @@ from typing import Any
 from PIL import Image
 
 from iava.errors import IavaError
-from iava.explain.page import Asked, circumstances, explain_page
+from iava.explain.page import Answers, decoding_facts, explain_page
+from iava.lvlm.conversation import Conversation, Message, read_conversation
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS
-from iava.serve.decoding import BatchDecoder
+from iava.serve.decoding import RowDecoder
 from iava.serve.errors import ApiError
 from iava.serve.fetch import Fetcher
 from iava.serve.images import Picture, read_pictures
@@ -21,7 +22,7 @@ from iava.serve.limits import Limits
 from iava.serve.metrics import Metrics
 from iava.serve.pages import Pages, PageStore
 from iava.serve.rows import Done, Event, Failed, Plan, Row
-from iava.serve.schema import Message
+from iava.serve.schema import ChatMessage
 from iava.serve.tokens import Decoding
 from iava.serve.worker import Worker
 
@@ -64,7 +65,7 @@ class Service:
         self._settings = dict(settings or {})
         self._lvlm = lvlm
         self._fetcher = fetcher or Fetcher()
-        self._decoder = BatchDecoder(lvlm, self.limits.prompt_tokens)
+        self._decoder = RowDecoder(lvlm, self.limits.prompt_tokens)
         self._decoder.method(method, self._settings)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="iava-request")
         self.metrics = Metrics()
@@ -84,14 +85,14 @@ class Service:
             IavaError: if the default method refuses the model.
         """
         plan = self.plan({"method": self.default_method}, has_images=True)
-        parts = [{"type": "image"}, {"type": "text", "text": "Is there a dog in the image?"}]
+        picture = Picture(Image.new("RGB", (64, 64)), b"")
         failed: list[Failed] = []
         self._decoder.decode(
             [
                 Row(
                     plan,
-                    [{"role": "user", "content": parts}],
-                    [Picture(Image.new("RGB", (64, 64)), b"")],
+                    read_conversation("Is there a dog in the image?", [picture.image]),
+                    [picture],
                     Decoding(max_new_tokens=2),
                     lambda event: failed.append(event) if isinstance(event, Failed) else None,
                 )
@@ -140,18 +141,48 @@ class Service:
         values = tuple((key, json.dumps(value)) for key, value in sorted(method.settings().items()))
         return Plan(name, values, explain, has_images)
 
-    def check_text(self, text: str, field: str) -> None:
-        """Refuses text that holds a special token; see `BatchDecoder.check_text`."""
-        self._decoder.check_text(text, field)
+    def check_draws(self, plan: Plan, decoding: Decoding) -> None:
+        """Refuses a temperature and a top_p that the method does not follow.
+
+        Raises:
+            ApiError: 400.
+        """
+        sampling = METHODS[plan.method].sampling
+        if decoding.temperature and sampling is False:
+            reason = f"the method {plan.method} takes the most probable token: leave it out, or name another method"
+            raise ApiError(400, f"temperature is {decoding.temperature:g}, but {reason}", param="temperature")
+        if decoding.temperature == 0 and sampling:
+            reason = f"the method {plan.method} draws its tokens: leave it out, or use the method greedy"
+            raise ApiError(400, f"temperature is 0, but {reason}", param="temperature")
+        if decoding.top_p is not None and not (decoding.temperature or (decoding.temperature is None and sampling)):
+            raise ApiError(400, "top_p needs a temperature above 0: nothing is drawn", param="top_p")
+
+    def read(self, messages: Sequence[Message], pictures: Sequence[Picture], field: str) -> Conversation:
+        """Checks a conversation.
+
+        Args:
+            messages: see `read_conversation`.
+            pictures: for its image parts, in order.
+            field: the request's field that holds it.
+
+        Raises:
+            ApiError: 400.
+        """
+        try:
+            found = read_conversation(messages, [picture.image for picture in pictures], read=lambda image: image)
+            self._decoder.check(found)
+        except IavaError as error:
+            raise ApiError(400, str(error), param=field, code="invalid_messages") from None
+        return found
 
     def token_text(self, token: int) -> str:
         """The text of one token."""
         return self._decoder.token_text(token)
 
     async def conversation(
-        self, messages: Sequence[Message], deadline: float
-    ) -> tuple[list[dict[str, Any]], list[Picture]]:
-        """Reads the messages of a request: for the chat template, and their images.
+        self, messages: Sequence[ChatMessage], deadline: float
+    ) -> tuple[Conversation, list[Picture]]:
+        """Reads the messages of a request and their images.
 
         Raises:
             ApiError: 400 if a part is refused; 504 if fetching takes too long.
@@ -164,10 +195,10 @@ class Service:
                     urls.append((f"messages.{number}.content.{index}.image_url.url", part.image_url.url))
                     parts.append({"type": "image"})
                 else:
-                    self._decoder.check_text(part.text, f"messages.{number}.content.{index}.text")
                     parts.append({"type": "text", "text": part.text})
             turns.append({"role": "system" if message.role == "developer" else message.role, "content": parts})
-        return turns, await self.pictures(urls, deadline)
+        pictures = await self.pictures(urls, deadline)
+        return self.read(turns, pictures, "messages"), pictures
 
     async def pictures(self, urls: Sequence[tuple[str, str]], deadline: float) -> list[Picture]:
         """Reads images in a thread; see `read_pictures`."""
@@ -200,12 +231,12 @@ class Service:
                 self.metrics.answer(rows[number], event)
             yield number, event
 
-    async def page(self, picture: Picture, asked: Asked, decoding: Decoding) -> str:
+    async def page(self, picture: Picture, answers: Answers, decoding: Decoding) -> str:
         """Writes and keeps an explorer page; returns its path on this server."""
-        about = circumstances(self._lvlm, max_new_tokens=decoding.max_new_tokens, seed=decoding.seed or 0)
+        facts = decoding_facts(self._lvlm, max_new_tokens=decoding.max_new_tokens, seed=decoding.seed or 0)
 
         def written() -> str:
-            return self.pages.put(explain_page(picture.image, asked, model=self.name, about=about))
+            return self.pages.put(explain_page(picture.image, answers, model=self.name, facts=facts))
 
         return f"/pages/{await self.in_thread(written)}"
 

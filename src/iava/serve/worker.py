@@ -21,7 +21,7 @@ class Worker:
     """Decodes rows, the oldest first, together with waiting rows of the same plan.
 
     Args:
-        decode: decodes rows of one plan, see `BatchDecoder.decode`.
+        decode: decodes rows of one plan, see `RowDecoder.decode`.
         batch: most rows of a batch.
         window: seconds that a row waits for others, counted from its arrival.
         metrics: where batches are counted.
