@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from iava.benchmarks import yes_no
 from iava.benchmarks.benchmark import Benchmark, Predictions, metrics_of, needed, unopened
-from iava.benchmarks.parsers import YES_NO
+from iava.benchmarks.parsers import YES_NO, Parser
 from iava.benchmarks.sources.files import files_of, folder_task, images_of
 from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
@@ -50,12 +50,17 @@ _FLIPPED = {"yes": "no", "no": "yes"}
 _DESCRIBED = ("named", "wrong", "objects", "covered", "imaginable", "imagined")
 
 
+def official(text: str, _: Any = None) -> str | None:
+    """As the benchmark's own script: only the literal texts "Yes" and "No" count."""
+    return {"Yes": "yes", "No": "no"}.get(text)
+
+
 class AMBER(Benchmark):
     """AMBER's descriptions and yes-no questions."""
 
     source = "data/ of github.com/junyangwang0410/AMBER and image/ with its images"
     asks_yes_no = True
-    parsers = YES_NO
+    parsers: ClassVar[Mapping[str, Parser]] = {**YES_NO, "official": official}
     max_new_tokens = 512
     score_files = ("annotations",)
 

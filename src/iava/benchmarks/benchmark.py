@@ -145,6 +145,8 @@ class Benchmark(ABC):
             return next(iter(self.parsers), None)
         if not self.parsers:
             raise IavaError(f"--parser was given, but {self.name} is not answered with yes or no")
+        if name == "substring":
+            raise IavaError("the parser substring is gone, because no paper reads so: use pope, opera or vcd")
         if name not in self.parsers:
             raise IavaError(f"unknown parser {name!r} for {self.name}: use one of {', '.join(self.parsers)}")
         return name

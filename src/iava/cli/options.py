@@ -46,8 +46,8 @@ RunFolder = Annotated[
 Parser = Annotated[
     str | None,
     typer.Option(
-        help="How yes and no are read from an answer: word, substring or exact; for mme also official. "
-        "Default: word; for mme official."
+        help="How yes and no are read from an answer: word, pope, opera, vcd or exact; for mme and amber also "
+        "official. Default: word; for mme official."
     ),
 ]
 

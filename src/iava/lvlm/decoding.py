@@ -27,7 +27,7 @@ from iava.lvlm.generation import (
     generation_config,
 )
 from iava.lvlm.inputs import Inputs
-from iava.lvlm.rendered import RenderedPrompt
+from iava.lvlm.rendered import rendered_prompts
 from iava.methods import METHODS, check_settings
 from iava.methods.base import Method
 from iava.methods.checks import check_whole
@@ -143,10 +143,7 @@ class BatchDecoder:
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        asked = [
-            RenderedPrompt(self.model, self.processor, inputs, one, ids[mask.bool()].tolist())
-            for one, ids, mask in zip(conversations, batch["input_ids"], batch["attention_mask"], strict=True)
-        ]
+        asked = rendered_prompts(self.model, self.processor, inputs, conversations, batch)
         decoded = partial(method, trace=trace, prefix_cache=cache, conversations=asked)
         watch: AbstractContextManager[list[torch.Tensor]] = (
             cross_attention(self.model) if request.explain else nullcontext([])

@@ -67,6 +67,12 @@ def load(
     Raises:
         IavaError: if there is no such model, it is not an image-text-to-text model, its weights are broken or do not
             fit it, it brings code that may not run, an option does not go with another, or a package is missing.
+
+    Example:
+        >>> lvlm = iava.load("pocket")
+        >>> lvlm = iava.load(model, processor)
+        >>> type(lvlm).__name__
+        'LVLM'
     """
     limits: dict[str, Any] = {"max_pixels": max_pixels, "remote": remote}
     if not isinstance(model, str | Path):
