@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -220,3 +221,21 @@ def attention_kernel(name: str, module: torch.nn.Module) -> Callable[..., tuple[
     # Eager attention is the one that each modelling file defines for itself.
     eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+
+
+def resolved_revision(name: str, revision: str | None, **hub: Any) -> str | None:
+    """A revision that stays the same commit during several calls of `from_pretrained`.
+
+    Args:
+        name: a folder, or a model id on the Hub.
+        revision: branch, tag or commit; None is the default branch.
+        hub: `token`, `cache_dir` and `local_files_only`, as in `from_pretrained`.
+    """
+    resolve: Any = getattr(transformers.utils.hub, "resolve_revision", None)
+    # 5.17 has none: each file is then looked up by the name of the branch.
+    return revision if resolve is None else resolve(name, revision, **hub)
+
+
+def commit_of(model: PreTrainedModel) -> str | None:
+    """The commit on the Hub that a model was loaded from; None for a folder."""
+    return getattr(model.config, "_commit_hash", None)

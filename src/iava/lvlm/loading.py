@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ResolvedRevision
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, ProcessorMixin
-from transformers.utils.hub import resolve_revision
 
+from iava.engine import hf
 from iava.engine.wrappers import unwrapped
 from iava.errors import IavaError
 from iava.lvlm.checkpoint import check_config, check_weights, guarded
@@ -86,7 +85,7 @@ def load(
         raise IavaError("device and device_map exclude each other: give one")
     name = str(resources.files("iava.pocket") / "weights") if str(model) == "pocket" else str(model)
     hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    resolved = guarded(name, lambda: resolve_revision(name, revision, **hub), known=False)
+    resolved = guarded(name, lambda: hf.resolved_revision(name, revision, **hub), known=False)
     hub |= {"revision": resolved}
     config = check_config(name, trust_remote_code, **hub)
     hub |= {"trust_remote_code": trust_remote_code}
@@ -109,8 +108,7 @@ def load(
     fill_in(name, found, found_processor, saved)
     if "device_map" not in options:
         found = guarded(name, lambda: found.to(_device(device)))
-    commit = resolved.resolved if isinstance(resolved, ResolvedRevision) else None
-    return LVLM(found, found_processor, commit, **limits)
+    return LVLM(found, found_processor, hf.commit_of(found), **limits)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
