@@ -85,7 +85,7 @@ def test_it_says_how_the_run_was_made(html):
     for words in (
         "iava eval pope",
         "USER: <image>",
-        "word-level",
+        "exactly one of the words yes and no",
         "pope · test",
         "abacus",
         "bias=1.5",
