@@ -28,7 +28,7 @@ from iava.lvlm.generation import (
 )
 from iava.lvlm.inputs import Inputs
 from iava.lvlm.rendered import rendered_prompts
-from iava.methods import METHODS, check_settings
+from iava.methods.registry import check_settings, resolve
 from iava.methods.base import Method
 from iava.methods.checks import check_whole
 from iava.methods.trace import Trace
@@ -69,7 +69,7 @@ class BatchDecoder:
     def method(self, name: str, settings: Mapping[str, Any]) -> Method:
         """Builds a method for this model; see `LVLM.method`."""
         check_settings(name, settings)
-        return METHODS[name](**settings).bind(self.model, self.processor)
+        return resolve(name)(**settings).bind(self.model, self.processor)
 
     def answers(
         self,
@@ -169,7 +169,7 @@ class BatchDecoder:
         """Answers conversations without an image, by drawing tokens if the method does, else greedily."""
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = Inputs(self.model, self.processor).of(texts, pixels=True)
-        plain = METHODS["sample" if method.sampling else "greedy"]().bind(self.model, self.processor)
+        plain = resolve("sample" if method.sampling else "greedy")().bind(self.model, self.processor)
         trace = Trace(top=CANDIDATES if request.explain else 0)
         new = self._generated(batch, partial(plain, trace=trace, seed=request.seed), request)
         return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]
