@@ -1,19 +1,22 @@
 """The command `iava app`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from iava.cli.options import Model, load_model
+from iava.cli.options import Model, load_model, with_options
 from iava.errors import IavaError
 
 
+@with_options
 def serve(
     model: Model = "pocket",
     host: Annotated[
         str, typer.Option(help="Address to listen on. 0.0.0.0 accepts connections from other machines.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on, 1 to 65535.")] = 7860,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Open the explorer as an app in the browser."""
     if not 1 <= port <= 65535:
@@ -22,7 +25,7 @@ def serve(
         import gradio  # noqa: F401
     except ImportError:
         raise IavaError("the app needs gradio: install it with pip install 'iava[app]'") from None
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
     from iava.explain.app import build_app
 
     try:
