@@ -19,13 +19,13 @@ from iava.cli.options import (
     load_model,
     method_list,
     tuned_files,
-    with_settings,
+    with_options,
 )
-from iava.cli.settings import method_names, settings_of
+from iava.cli.settings import METHOD_NAMES, settings_of
 from iava.errors import IavaError
 
 
-@with_settings
+@with_options
 def evaluate(
     bench: Annotated[
         str,
@@ -37,7 +37,7 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"Methods to measure, separated by commas: {', '.join(method_names())}. "
+            help=f"Methods to measure, separated by commas: {METHOD_NAMES}. "
             "Default: greedy,apc,bias,iava; without bias for textvqa and chair."
         ),
     ] = None,
@@ -72,6 +72,7 @@ def evaluate(
     ] = None,
     *,
     settings: dict[str, Any],
+    loading: dict[str, Any],
 ) -> None:
     """Measure methods and their controls on a benchmark. An interrupted run resumes."""
     controls = "greedy,apc,bias" if benchmark(bench).asks_yes_no else "greedy,apc"
@@ -108,9 +109,9 @@ def evaluate(
     if engine == "ray":
         from iava.evaluation.ray_engine import evaluate_with_ray
 
-        run_plan = partial(evaluate_with_ray, plan, out, workers=workers, loaded=load_model)
+        run_plan = partial(evaluate_with_ray, plan, out, workers=workers, loaded=partial(load_model, **loading))
     else:
-        run_plan = partial(run, load_model(model), plan, out)
+        run_plan = partial(run, load_model(model, **loading), plan, out)
     with progress() as advance:
         results = run_plan(advance=advance)
     page, _, _ = write_report(out / "report.html", read_runs([out]))

@@ -229,4 +229,5 @@ def takes_image_features(model: PreTrainedModel) -> bool:
     transformers 5 have no such argument.
     """
     supports = getattr(model, "_supports_mm_encoder_outputs", None)
-    return type(model).generate is GenerationMixin.generate and supports is not None and supports()
+    kind: Any = type(model)
+    return kind.generate is GenerationMixin.generate and supports is not None and supports()

@@ -28,9 +28,9 @@ from iava.lvlm.generation import (
 )
 from iava.lvlm.inputs import Inputs
 from iava.lvlm.rendered import rendered_prompts
-from iava.methods.registry import check_settings, resolve
 from iava.methods.base import Method
 from iava.methods.checks import check_whole
+from iava.methods.registry import check_settings, resolve
 from iava.methods.trace import Trace
 
 NO_IMAGE = "no image: decoded plainly, because the method has nothing to contrast"
@@ -69,7 +69,10 @@ class BatchDecoder:
     def method(self, name: str, settings: Mapping[str, Any]) -> Method:
         """Builds a method for this model; see `LVLM.method`."""
         check_settings(name, settings)
-        return resolve(name)(**settings).bind(self.model, self.processor)
+        made = resolve(name)(**settings).bind(self.model, self.processor)
+        # A method of another package is recorded under the name that finds it again.
+        made.name = name
+        return made
 
     def answers(
         self,
