@@ -10,9 +10,10 @@ import torch
 from iava.benchmarks import parsers
 from iava.benchmarks.sources.pocket import pocket
 from iava.errors import IavaError
+from iava.evaluation.bias import fit_bias
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
-from iava.evaluation.runner import ask_all, evaluate, fit_bias
+from iava.evaluation.runner import ask_all, evaluate
 from iava.lvlm.model import LVLM
 from tests import tiny
 from tests.fakes import FakeLVLM

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from iava.benchmarks import yes_no
-from iava.benchmarks.benchmark import Benchmark, Predictions, metrics_of, needed, unopened
+from iava.benchmarks.benchmark import Benchmark, Predictions, is_texts, metrics_of, needed, unopened
 from iava.benchmarks.parsers import YES_NO, Parser
 from iava.benchmarks.sources.files import files_of, folder_task, images_of
 from iava.benchmarks.task import Located, Question, Task
@@ -88,6 +88,14 @@ class AMBER(Benchmark):
         if kinds and GENERATIVE in categories:
             return [Part("overall", lambda _: True, tally, joined, "score"), *parts]
         return [_asked("overall", kinds) if kinds else _described("overall"), *parts]
+
+    def is_answer(self, row: Record) -> bool:
+        """Descriptions have a list of objects and the counts of `read`; all others are answered with yes or no."""
+        if row["category"] != GENERATIVE:
+            return row["category"] in DIMENSIONS and super().is_answer(row)
+        counts = row.get("parsed")
+        there = isinstance(counts, dict) and all(isinstance(counts.get(name), int) for name in _DESCRIBED)
+        return there and is_texts(row["truth"])
 
     def right(self, records: Sequence[Record]) -> float:
         """The share of right answers. A description is right if it names no wrong object."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from iava.benchmarks.benchmark import Benchmark, Predictions, needed, unopened
+from iava.benchmarks.benchmark import Benchmark, Predictions, is_texts, needed, unopened
 from iava.benchmarks.chair_words import class_of, mentions
 from iava.benchmarks.sources.coco import Instances, read_instances
 from iava.benchmarks.sources.files import files_of, folder_task, images_of, names_in
@@ -70,6 +70,10 @@ class CHAIR(Benchmark):
             return tally([record["parsed"] for record in records], [record["truth"] for record in records])
 
         return [Part("overall", lambda _: True, tally_records, rates, "chair_s")]
+
+    def is_answer(self, row: Record) -> bool:
+        """The truth and the parsed answer are lists of classes."""
+        return is_texts(row["truth"]) and is_texts(row.get("parsed"))
 
     def right(self, records: Sequence[Record]) -> float:
         """The share of captions without a wrong object."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
+from iava.benchmarks.benchmark import STYLES, Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO, Parser
 from iava.benchmarks.pope import wording
 from iava.benchmarks.sources.files import folder_task
@@ -40,6 +40,7 @@ SUBTASKS = PERCEPTION + COGNITION
 TOTALS = {"perception": PERCEPTION, "cognition": COGNITION, "hallucination": HALLUCINATION}
 _IMAGE_ENDINGS = (".jpg", ".png", ".jpeg")
 _PREFIX = 4
+_ENDING = " Please answer yes or no."
 _SEED = 0
 
 
@@ -80,6 +81,11 @@ class MME(Benchmark):
             raise IavaError(f"{folder} has none of MME's folders with questions: {', '.join(SUBTASKS)}")
         return folder_task(self.name, "test", paired(located), folder)
 
+    def prompt(self, question: Question, style: str) -> str:
+        """LLaVA's and lmms-eval's endings replace the one that the questions have."""
+        asked = question.question if style in ("plain", "vcd") else question.question.replace(_ENDING, "")
+        return STYLES[style].format(asked)
+
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
         """Pairs of the subtasks existence, count, position and color, where a scene has something to ask about."""
         return [
@@ -103,6 +109,10 @@ class MME(Benchmark):
             texts.append(text_of(where, row, "prediction"))
         questions = [question for _, question in paired(located)]
         return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
+
+    def is_answer(self, row: Record) -> bool:
+        """Also of a known subtask."""
+        return super().is_answer(row) and row["category"] in SUBTASKS
 
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
         """MME's numbers.

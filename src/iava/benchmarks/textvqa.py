@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
+from iava.benchmarks.benchmark import STYLES, Benchmark, Hub, Predictions, is_texts, unopened
 from iava.benchmarks.sources.files import files_of, folder_task, images_of
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
 from iava.benchmarks.task import Located, Question, Task
@@ -46,6 +46,7 @@ class TextVQA(Benchmark):
 
     source = "TextVQA_0.5.1_val.json and train_images/ of textvqa.org"
     hub = Hub("lmms-lab/textvqa", "validation", ("question_id", "question", "answers", "image_id"))
+    style = "llava"
 
     def load(self, folder: Path) -> Task:
         """Reads parquet files, or the JSON: data {question_id, image_id, question, answers}.
@@ -59,9 +60,15 @@ class TextVQA(Benchmark):
         located = [(where, _question(where, row, ".jpg")) for where, row in entries(file, read_json(file), "data")]
         return folder_task(self.name, "validation", _unique(located), images_of(folder), _read)
 
-    def prompt(self, question: Question) -> str:
-        """As LLaVA-1.5 asks, because whole sentences are never among the answers."""
-        return f"{question.question}\nAnswer the question using a single word or phrase."
+    def prompt(self, question: Question, style: str) -> str:
+        """As LLaVA-1.5 asks by default, because whole sentences are never among the answers."""
+        asked = question.question
+        # lmms-eval capitalises the question and nothing else.
+        return STYLES[style].format(asked.capitalize() if style == "lmms-eval" else asked)
+
+    def is_answer(self, row: Record) -> bool:
+        """The truth is a list of ten answers, the parsed answer a text."""
+        return is_texts(row["truth"]) and len(row["truth"]) == ANSWERS and isinstance(row.get("parsed"), str)
 
     def parts(self, categories: Sequence[str]) -> list[Part]:
         """Overall: accuracy."""

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from iava.benchmarks.parsers import NOTES
-from iava.benchmarks.sources.find import find
-from iava.evaluation.runs import Run
+from iava.errors import IavaError
+from iava.evaluation.runs import Run, questions_of
 from iava.metrics.flips import REFERENCE, Flips, flips, shown
 from iava.metrics.parts import Record, group_of
 from iava.metrics.results import Row, is_control
@@ -251,12 +250,11 @@ def _opener(run: Run) -> OpenImage | None:
     """What gives a picture by its id; None if the questions are not those of the run any more, or nowhere."""
     if is_pocket(run.records):
         return _scene
-    data = run.manifests[0].get("data")
     try:
-        task = find(run.settings["benchmark"], Path(data), run.settings["split"]) if data else None
-    except ValueError:
+        task = questions_of(run)
+    except IavaError:
         return None
-    return task.open_image if task and task.digest == run.settings.get("questions") else None
+    return task.open_image if task else None
 
 
 def _scene(image: str) -> Image.Image:

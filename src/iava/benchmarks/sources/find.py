@@ -1,7 +1,7 @@
 """Data sets in a folder on disk: finding them, and saying where to get them."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from iava.benchmarks.benchmark import Benchmark
@@ -29,23 +29,20 @@ class Found:
     images: int = 0
 
 
-def find(name: str, folder: Path | None, split: str | None) -> Task:
-    """Reads a data set from the subfolder of its name, or takes its pocket version, with the prompts that are asked.
+def find(asked: Benchmark, folder: Path | None, split: str | None) -> Task:
+    """Reads a data set from the subfolder of its name, or takes its pocket version.
 
     Args:
-        name: of `iava.benchmarks.registry.BENCHMARKS`.
+        asked: the benchmark of the data set.
         folder: holds a folder for each data set; None: the pocket scenes.
         split: None: the one that is in the folder, or "test".
 
     Raises:
-        IavaError: if the name or the split is unknown, or the data set is missing or broken.
+        IavaError: if the split is unknown, or the data set is missing or broken.
     """
-    asked = benchmark(name)
-    task = pocket(name, split or "test") if folder is None else _load(asked, folder / name, split)
-    return replace(task, questions=[replace(one, question=asked.prompt(one)) for one in task.questions])
-
-
-def _load(asked: Benchmark, folder: Path, split: str | None) -> Task:
+    if folder is None:
+        return pocket(asked.name, split or "test")
+    folder = folder / asked.name
     if _lacks(folder):
         raise IavaError(f"there is no {asked.name} in {folder.parent}: {_where_to_get(asked, folder)}")
     task = asked.load(folder)
