@@ -183,6 +183,7 @@ def test_amber(data):
         {"id": 1, "type": "generative", "truth": ["dog"], "hallu": []},
         {"id": 2, "type": "relation", "truth": "no"},
     ]
+    write(data / "data" / "relation.json", {"dog": []})
     write(data / "data" / "annotations.json", rows)
     queries = [
         {"id": 1, "image": "a.jpg", "query": "Describe."},

@@ -18,12 +18,12 @@ class Hub:
     """A data set on the Hugging Face Hub: parquet files with the images inside.
 
     Args:
-        name: such as "lmms-lab/POPE".
-        split: the split that is asked.
+        names: such as "lmms-lab/POPE"; several if it was moved or copied, the one to download first.
+        split: the split that is asked. The names of its files begin with it.
         columns: that its rows must have beside "image".
     """
 
-    name: str
+    names: tuple[str, ...]
     split: str
     columns: tuple[str, ...]
 

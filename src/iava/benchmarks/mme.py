@@ -13,7 +13,7 @@ import numpy as np
 from iava.benchmarks.benchmark import STYLES, Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO, Parser
 from iava.benchmarks.pope import wording
-from iava.benchmarks.sources.files import folder_task
+from iava.benchmarks.sources.files import MissingDataError, folder_task, folders_below
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
 from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
@@ -57,7 +57,7 @@ class MME(Benchmark):
     """MME, as far as its subtasks are there."""
 
     source = "the subtasks' folders of MME_Benchmark_release_version, which its authors give on request"
-    hub = Hub("lmms-lab/MME", "test", ("question_id", "question", "answer", "category"))
+    hub = Hub(("lmms-lab/MME", "lmms-lab-encoder/MME"), "test", ("question_id", "question", "answer", "category"))
     asks_yes_no = True
     parsers: ClassVar[Mapping[str, Parser]] = {"official": official, **YES_NO}
     has_pocket = True
@@ -70,16 +70,17 @@ class MME(Benchmark):
         """
         if parquets := parquet_files(folder, self.hub.split):
             return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _hub_question, paired)
-        located: Located = []
-        for subtask in SUBTASKS:
-            texts, images = folder / subtask / "questions_answers_YN", folder / subtask / "images"
-            if not texts.is_dir():
-                texts = images = folder / subtask
-            for text in sorted(texts.glob("*.txt")):
-                located += _pair(text, images, subtask, folder)
-        if not located:
-            raise IavaError(f"{folder} has none of MME's folders with questions: {', '.join(SUBTASKS)}")
-        return folder_task(self.name, "test", paired(located), folder)
+        for root in folders_below(folder):
+            located: Located = []
+            for subtask in SUBTASKS:
+                texts, images = root / subtask / "questions_answers_YN", root / subtask / "images"
+                if not texts.is_dir():
+                    texts = images = root / subtask
+                for text in sorted(texts.glob("*.txt")):
+                    located += _pair(text, images, subtask, root)
+            if located:
+                return folder_task(self.name, "test", paired(located), root)
+        raise MissingDataError(f"{folder} has none of MME's folders with questions: {', '.join(SUBTASKS)}")
 
     def prompt(self, question: Question, style: str) -> str:
         """LLaVA's and lmms-eval's endings replace the one that the questions have."""

@@ -19,7 +19,7 @@ from iava.benchmarks import yes_no
 from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO
 from iava.benchmarks.sources.coco import read_instances
-from iava.benchmarks.sources.files import check_images, files_of, folder_task, images_of
+from iava.benchmarks.sources.files import MissingDataError, check_images, folder_task, search
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
 from iava.benchmarks.task import Located, Question, Region, Task
 from iava.errors import IavaError
@@ -30,6 +30,9 @@ from iava.words import with_article
 
 CATEGORIES = ("random", "popular", "adversarial")
 _IMAGES = {"pope-gqa": "those of GQA that they name"}
+_OBJECTS = {"pope": "coco", "pope-aokvqa": "aokvqa", "pope-gqa": "gqa"}
+"""Data set -> what its files are named after."""
+_NO_QUESTIONS = ("instances_", "captions_", "person_keypoints_")
 _SEED = 0
 
 
@@ -42,21 +45,22 @@ class POPE(Benchmark):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         images = _IMAGES.get(name, "those of COCO's val2014 that they name")
-        self.source = f"the JSON lines of github.com/RUCAIBox/POPE and images/ with {images}"
+        self.source = f"the JSON files of github.com/RUCAIBox/POPE and images/ with {images}"
         self.has_pocket = name == "pope"
         if name == "pope":
             columns = ("question_id", "question", "answer", "image_source", "category")
-            self.hub = Hub("lmms-lab/POPE", "test", columns)
+            self.hub = Hub(("lmms-lab/POPE", "lmms-lab-encoder/POPE"), "test", columns)
 
     def load(self, folder: Path) -> Task:
-        """Reads parquet files, or JSON lines {question_id, image, text, label}.
+        """Reads parquet files, or JSON {question_id, image, text, label}, one object a line or an array.
 
-        The lines name their "category", unless their file is named after it, such as coco_pope_random.json.
+        The objects name their "category", unless their file is named after it, such as coco_pope_random.json. Other
+        JSON files beside them are left alone.
         """
         if self.hub and (parquets := parquet_files(folder, self.hub.split)):
             return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _hub_question, _unique)
         located: Located = []
-        for file in files_of(folder, "*.json*"):
+        for file in self._files(folder):
             of_file = [name for name in CATEGORIES if name in file.stem.lower()]
             for where, row in read_lines(file):
                 if "category" not in row and len(of_file) != 1:
@@ -65,7 +69,26 @@ class POPE(Benchmark):
                 image, truth = text_of(where, row, "image"), yes_or_no(where, row, "label")
                 name = f"{category}-{id_of(where, row, 'question_id')}"
                 located.append((where, Question(name, (image,), category, words_of(where, row, "text"), truth)))
-        return folder_task(self.name, "test", _unique(located), images_of(folder))
+        return folder_task(self.name, "test", _unique(located), folder)
+
+    def _files(self, folder: Path) -> list[Path]:
+        """The files of this data set: named after it and a category, or after a category, or any that is left."""
+        own = _OBJECTS[self.name]
+        others = [name for name in _OBJECTS.values() if name != own]
+        there = search(folder, f"{own}_pope*.json*", f"*{own}*pope*.json*", "*pope*.json*", "*.json*")
+        files = [
+            file
+            for file in there
+            if file.suffix in (".json", ".jsonl")
+            and not file.name.startswith(_NO_QUESTIONS)
+            and not any(name in file.name for name in others)
+        ]
+        if not files:
+            raise MissingDataError(
+                f"{folder} has no file with questions of {self.name}, such as {own}_pope_random.json"
+            )
+        named = [file for file in files if any(name in file.stem.lower() for name in CATEGORIES)]
+        return named or files
 
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
         """POPE's three samplings over the scenes' objects; see `build`."""

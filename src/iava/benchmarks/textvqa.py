@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from iava.benchmarks.benchmark import STYLES, Benchmark, Hub, Predictions, is_texts, unopened
-from iava.benchmarks.sources.files import files_of, folder_task, images_of
+from iava.benchmarks.sources.files import folder_task, found
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
 from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
@@ -45,7 +45,11 @@ class TextVQA(Benchmark):
     """TextVQA's validation split."""
 
     source = "TextVQA_0.5.1_val.json and train_images/ of textvqa.org"
-    hub = Hub("lmms-lab/textvqa", "validation", ("question_id", "question", "answers", "image_id"))
+    hub = Hub(
+        ("lmms-lab/textvqa", "lmms-lab-encoder/textvqa"),
+        "validation",
+        ("question_id", "question", "answers", "image_id"),
+    )
     style = "llava"
 
     def load(self, folder: Path) -> Task:
@@ -56,9 +60,9 @@ class TextVQA(Benchmark):
         if parquets := parquet_files(folder, self.hub.split):
             columns = self.hub.columns
             return parquet_task(self.name, self.hub.split, parquets, columns, _question, _unique, _read)
-        file = files_of(folder, "*val*.json")[0]
+        file = found(folder, "TextVQA_0.5.1_val.json", "TextVQA_0*val*.json", "*val*.json")[0]
         located = [(where, _question(where, row, ".jpg")) for where, row in entries(file, read_json(file), "data")]
-        return folder_task(self.name, "validation", _unique(located), images_of(folder), _read)
+        return folder_task(self.name, "validation", _unique(located), folder, _read)
 
     def prompt(self, question: Question, style: str) -> str:
         """As LLaVA-1.5 asks by default, because whole sentences are never among the answers."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from iava.benchmarks.benchmark import Benchmark
 from iava.benchmarks.registry import BENCHMARKS, benchmark
+from iava.benchmarks.sources.files import MissingDataError
 from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.task import Task
 from iava.errors import IavaError
@@ -30,22 +31,27 @@ class Found:
 
 
 def find(asked: Benchmark, folder: Path | None, split: str | None) -> Task:
-    """Reads a data set from the subfolder of its name, or takes its pocket version.
+    """Reads a data set from the subfolder of its name, or from the folder itself, or takes its pocket version.
 
     Args:
         asked: the benchmark of the data set.
-        folder: holds a folder for each data set; None: the pocket scenes.
+        folder: holds a folder for each data set, or is the data set's own; None: the pocket scenes.
         split: None: the one that is in the folder, or "test".
 
     Raises:
         IavaError: if the split is unknown, or the data set is missing or broken.
     """
     if folder is None:
-        return pocket(asked.name, split or "test")
-    folder = folder / asked.name
-    if _lacks(folder):
-        raise IavaError(f"there is no {asked.name} in {folder.parent}: {_where_to_get(asked, folder)}")
-    task = asked.load(folder)
+        return pocket(asked, split or "test")
+    own = folder / asked.name
+    if not _lacks(own):
+        folder = own
+    try:
+        task = asked.load(folder)
+    except MissingDataError as error:
+        if folder == own:
+            raise
+        raise IavaError(f"there is no {asked.name} in {folder}: {_where_to_get(asked, own)} ({error})") from None
     if split not in (None, task.split):
         raise IavaError(f"unknown split {split!r}: {folder} has {task.split!r} only")
     return task
@@ -77,5 +83,5 @@ def _lacks(folder: Path) -> bool:
 def _where_to_get(asked: Benchmark, folder: Path) -> str:
     places = [asked.source]
     if asked.hub:
-        places.insert(0, f"the data set {asked.hub.name} of the Hugging Face Hub")
+        places.insert(0, f"the data set {asked.hub.names[0]} of the Hugging Face Hub")
     return f"put into {folder}: {', or '.join(places)}"

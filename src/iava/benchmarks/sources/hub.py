@@ -16,8 +16,14 @@ Row = dict[str, Any]
 
 
 def parquet_files(folder: Path, split: str) -> list[Path]:
-    """The parquet files of a folder or its subfolder `data`: those of the split, or all if none is named after it."""
-    files = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))]
+    """The parquet files of a downloaded data set: those of the split, or all if none is named after it.
+
+    Args:
+        folder: the download, its subfolder `data`, or the data set's folder in the cache of the Hub.
+    """
+    places = ("*.parquet", "data/*.parquet", "snapshots/*/*.parquet", "snapshots/*/data/*.parquet")
+    found = next((files for place in places if (files := sorted(folder.glob(place)))), [])
+    files = [file for file in found if file.parent == found[-1].parent]
     return [file for file in files if file.name.startswith(split)] or files
 
 
