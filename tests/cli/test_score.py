@@ -133,7 +133,7 @@ TEN = ["x"] * 10
         ("textvqa", [{"question_id": True, "answers": TEN, "prediction": ""}], "it must be a string or an integer"),
         ("chair", [{"image_id": 1, "caption": "x"}], "chair needs --instances"),
         ("amber", [{"id": 1, "response": "x"}], "amber needs --annotations"),
-        ("vqa", POPE, "unknown benchmark 'vqa': use one of pope, pope-aokvqa, pope-gqa, mme, textvqa, chair, amber"),
+        ("vqa", POPE, "unknown benchmark 'vqa': use one of pope, pope-aokvqa, pope-gqa, repope, mme"),
     ],
 )
 def test_bad_predictions(lines, bench, rows, words):

@@ -30,14 +30,17 @@ from iava.words import with_article
 
 CATEGORIES = ("random", "popular", "adversarial")
 _IMAGES = {"pope-gqa": "those of GQA that they name"}
-_OBJECTS = {"pope": "coco", "pope-aokvqa": "aokvqa", "pope-gqa": "gqa"}
-"""Data set -> what its files are named after."""
+_MARKS = {"pope": "coco_pope", "pope-aokvqa": "aokvqa_pope", "pope-gqa": "gqa_pope", "repope": "repope"}
+"""Data set -> part of the names of its files."""
 _NO_QUESTIONS = ("instances_", "captions_", "person_keypoints_")
 _SEED = 0
 
 
 class POPE(Benchmark):
-    """POPE's three data sets: "pope" (COCO), "pope-aokvqa" and "pope-gqa"."""
+    """POPE's three data sets: "pope" (COCO), "pope-aokvqa" and "pope-gqa"; and "repope".
+
+    RePOPE (arXiv 2504.15707) corrects the labels of the first and leaves ambiguous questions out.
+    """
 
     asks_yes_no = True
     parsers = YES_NO
@@ -45,7 +48,8 @@ class POPE(Benchmark):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         images = _IMAGES.get(name, "those of COCO's val2014 that they name")
-        self.source = f"the JSON files of github.com/RUCAIBox/POPE and images/ with {images}"
+        origin = "annotations/ of github.com/YanNeu/RePOPE" if name == "repope" else "github.com/RUCAIBox/POPE"
+        self.source = f"the JSON files of {origin} and images/ with {images}"
         self.has_pocket = name == "pope"
         if name == "pope":
             columns = ("question_id", "question", "answer", "image_source", "category")
@@ -73,20 +77,18 @@ class POPE(Benchmark):
 
     def _files(self, folder: Path) -> list[Path]:
         """The files of this data set: named after it and a category, or after a category, or any that is left."""
-        own = _OBJECTS[self.name]
-        others = [name for name in _OBJECTS.values() if name != own]
-        there = search(folder, f"{own}_pope*.json*", f"*{own}*pope*.json*", "*pope*.json*", "*.json*")
+        own = _MARKS[self.name]
+        others = [mark for mark in _MARKS.values() if mark != own]
+        there = search(folder, f"*{own}*.json*", "*pope*.json*", "*.json*")
         files = [
             file
             for file in there
             if file.suffix in (".json", ".jsonl")
             and not file.name.startswith(_NO_QUESTIONS)
-            and not any(name in file.name for name in others)
+            and not any(mark in file.name for mark in others)
         ]
         if not files:
-            raise MissingDataError(
-                f"{folder} has no file with questions of {self.name}, such as {own}_pope_random.json"
-            )
+            raise MissingDataError(f"{folder} has no file with questions of {self.name}, such as {own}_random.json")
         named = [file for file in files if any(name in file.stem.lower() for name in CATEGORIES)]
         return named or files
 

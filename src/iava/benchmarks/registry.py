@@ -15,10 +15,14 @@ BENCHMARKS = {
     "pope": "iava.benchmarks.pope:POPE",
     "pope-aokvqa": "iava.benchmarks.pope:POPE",
     "pope-gqa": "iava.benchmarks.pope:POPE",
+    "repope": "iava.benchmarks.pope:POPE",
     "mme": "iava.benchmarks.mme:MME",
     "textvqa": "iava.benchmarks.textvqa:TextVQA",
     "chair": "iava.benchmarks.chair:CHAIR",
     "amber": "iava.benchmarks.amber:AMBER",
+    "hallusionbench": "iava.benchmarks.hallusionbench:HallusionBench",
+    "mmvp": "iava.benchmarks.mmvp:MMVP",
+    "dash-b": "iava.benchmarks.dash_b:DASHB",
 }
 """Data set, which is also the name of its folder -> module and class of its benchmark."""
 
