@@ -21,11 +21,18 @@ class Hub:
         names: such as "lmms-lab/POPE"; several if it was moved or copied, the one to download first.
         split: the split that is asked. The names of its files begin with it.
         columns: that its rows must have beside "image".
+        patterns: of the files to download; empty: the parquet files of the split.
     """
 
     names: tuple[str, ...]
     split: str
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Patterns of the files to download."""
+        return self.patterns or (f"data/{self.split}-*.parquet",)
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,24 @@ class Benchmark(ABC):
             return self.parsers[name](text, question)
         assert task.read is not None
         return task.read(question, text)
+
+    def read_again(self, record: Record, parser: str | None) -> Record:
+        """A record with what a parser reads from its text. Errors and open answers stay as they are.
+
+        Args:
+            parser: its name; None: as it is.
+        """
+        question = Question(
+            record["id"],
+            (record["image"],),
+            record["category"],
+            record["question"],
+            record["truth"],
+            choices=tuple(record.get("choices", ())),
+        )
+        if "error" in record or not question.is_closed or parser is None:
+            return record
+        return {**record, "parsed": self.parsers[parser](record["text"], question)}
 
     def is_record(self, row: Any) -> bool:
         """Whether something that was read from a file has the shape of a record of this benchmark."""

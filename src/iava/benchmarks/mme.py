@@ -103,9 +103,12 @@ class MME(Benchmark):
         return [_part(name, of) for name, of in {"overall": asked, **totals, **{one: [one] for one in asked}}.items()]
 
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
-        """Reads JSON lines {question_id, category, question, answer, prediction}."""
+        """Reads {question_id, category, question, answer, prediction}, or the folder that MME's own script reads.
+
+        The folder has a text for each subtask, with lines of four columns: image, question, answer and prediction.
+        """
         located, texts = [], []
-        for where, row in read_lines(path):
+        for where, row in _result_lines(path) if path.is_dir() else read_lines(path):
             located.append((where, _hub_question(where, row, text_of)))
             texts.append(text_of(where, row, "prediction"))
         questions = [question for _, question in paired(located)]
@@ -146,6 +149,20 @@ def _part(name: str, subtasks: Sequence[str]) -> Part:
 def _hub_question(where: str, row: dict[str, Any], read: Any = words_of) -> Question:
     image, subtask = id_of(where, row, "question_id"), check_subtask(where, text_of(where, row, "category"))
     return Question(image, (image,), subtask, read(where, row, "question"), yes_or_no(where, row, "answer"))
+
+
+def _result_lines(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    names = ("question_id", "question", "answer", "prediction")
+    files = [file for subtask in SUBTASKS if (file := folder / f"{subtask}.txt").is_file()]
+    if not files:
+        raise MissingDataError(f"{folder} has no results of MME, such as existence.txt")
+    for file in files:
+        for number, line in enumerate(read_text(file).split("\n"), start=1):
+            if line.strip():
+                cells = line.split("\t")
+                if len(cells) != len(names):
+                    raise IavaError(f"{file}, line {number}: there must be {', '.join(names)}, with tabs between")
+                yield f"{file}, line {number}", dict(zip(names, cells, strict=True)) | {"category": file.stem}
 
 
 def _pair(text: Path, images: Path, subtask: str, folder: Path) -> Located:

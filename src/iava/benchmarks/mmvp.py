@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from iava.benchmarks.benchmark import Benchmark, Predictions, unopened
+from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import Parser, choice
 from iava.benchmarks.sources.csvfiles import read_csv
 from iava.benchmarks.sources.files import folder_task, found
@@ -28,6 +28,7 @@ class MMVP(Benchmark):
     """MMVP's 300 questions."""
 
     source = "Questions.csv and MMVP Images/ of huggingface.co/datasets/MMVP/MMVP"
+    hub = Hub(("MMVP/MMVP",), "test", patterns=("Questions.csv", "MMVP Images/*"))
     parsers: ClassVar[Mapping[str, Parser]] = {"choice": choice}
 
     def load(self, folder: Path) -> Task:

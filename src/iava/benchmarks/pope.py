@@ -18,6 +18,7 @@ import numpy as np
 from iava.benchmarks import yes_no
 from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO
+from iava.benchmarks.pope_answers import CATEGORIES, read_answers
 from iava.benchmarks.sources.coco import read_instances
 from iava.benchmarks.sources.files import MissingDataError, check_images, folder_task, search
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
@@ -28,7 +29,6 @@ from iava.metrics.parts import Part
 from iava.pocket.scenes import Scene
 from iava.words import with_article
 
-CATEGORIES = ("random", "popular", "adversarial")
 _IMAGES = {"pope-gqa": "those of GQA that they name"}
 _MARKS = {"pope": "coco_pope", "pope-aokvqa": "aokvqa_pope", "pope-gqa": "gqa_pope", "repope": "repope"}
 """Data set -> part of the names of its files."""
@@ -44,6 +44,7 @@ class POPE(Benchmark):
 
     asks_yes_no = True
     parsers = YES_NO
+    score_files = ("questions",)
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -105,17 +106,10 @@ class POPE(Benchmark):
         return [yes_no.part("overall", lambda _: True), *(yes_no.part(name, name.__eq__) for name in known + others)]
 
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
-        """Reads JSON lines {question_id, category, answer, prediction}."""
-        located, texts = [], []
-        for where, row in read_lines(path):
-            category, number = text_of(where, row, "category"), id_of(where, row, "question_id")
-            truth = yes_or_no(where, row, "answer")
-            # POPE numbers the questions of each category from one.
-            question = Question(f"{number} of category {category}", (), category, number, truth)
-            located.append((where, question))
-            texts.append(text_of(where, row, "prediction"))
-        questions = [question for _, question in _unique(located)]
-        return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
+        """Reads the answers of several projects; see `iava.benchmarks.pope_answers`."""
+        places, questions, texts = zip(*read_answers(path, files.get("questions")), strict=True)
+        _unique(list(zip(places, questions, strict=True)))
+        return Predictions(Task(self.name, "test", list(questions), unopened), list(texts), list(places))
 
 
 def _hub_question(where: str, row: dict[str, Any]) -> Question:

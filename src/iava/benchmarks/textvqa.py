@@ -51,6 +51,7 @@ class TextVQA(Benchmark):
         ("question_id", "question", "answers", "image_id"),
     )
     style = "llava"
+    score_files = ("questions",)
 
     def load(self, folder: Path) -> Task:
         """Reads parquet files, or the JSON: data {question_id, image_id, question, answers}.
@@ -87,8 +88,30 @@ class TextVQA(Benchmark):
         """The mean accuracy of the answers."""
         return sum(map(_accuracy, records)) / len(records)
 
+    def _joined(self, path: Path, file: Path) -> Predictions:
+        known = [(where, _question(where, row)) for where, row in entries(file, read_json(file), "data")]
+        by_id = {question.id: question for _, question in _unique(known)}
+        by_text = {(question.image, question.question.lower()): question for question in by_id.values()}
+        located, texts = [], []
+        for where, row in read_lines(path):
+            name = id_of(where, row, "question_id")
+            asked = _asked_by(text_of(where, row, "prompt")) if "prompt" in row else None
+            question = by_id.get(name) if asked is None else by_text.get((name, asked))
+            if question is None:
+                raise IavaError(f"{where}: {file} has no question {name}{'' if asked is None else f' {asked!r}'}")
+            located.append((where, question))
+            texts.append(text_of(where, row, "answer" if asked is None else "text"))
+        questions = [question for _, question in _unique(located)]
+        return Predictions(Task(self.name, "validation", questions, unopened, _read), texts, [w for w, _ in located])
+
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
-        """Reads JSON lines {question_id, answers, prediction}."""
+        """Reads {question_id, answers, prediction}.
+
+        With the file "questions" (TextVQA's JSON) also {question_id, answer}, as submissions have it, and
+        {question_id, prompt, text}, as LLaVA writes it; its question_id is the image's.
+        """
+        if "questions" in files:
+            return self._joined(path, files["questions"])
         located, texts = [], []
         for where, row in read_lines(path):
             name, answers = id_of(where, row, "question_id"), ten_answers(where, texts_of(where, row, "answers"))
@@ -96,6 +119,12 @@ class TextVQA(Benchmark):
             texts.append(text_of(where, row, "prediction"))
         questions = [question for _, question in _unique(located)]
         return Predictions(Task(self.name, "validation", questions, unopened, _read), texts, [w for w, _ in located])
+
+
+def _asked_by(prompt: str) -> str:
+    """The question in a prompt of LLaVA's, which may have OCR tokens and an ending on lines of their own."""
+    lines = [line for line in prompt.split("\n") if not line.startswith("Reference OCR token:")]
+    return lines[0].strip().lower()
 
 
 def _question(where: str, row: dict[str, Any], ending: str = "") -> Question:

@@ -1,18 +1,13 @@
 """Joins the shards of a run into the folder of the run that one machine would have made."""
 
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from iava.errors import IavaError
-from iava.evaluation.records import Records, write_json
-from iava.evaluation.runs import Run, methods_of, read_runs
-from iava.files import cannot, check_folder
-from iava.metrics.parts import Record
+from iava.evaluation.runs import Run, methods_of, read_runs, write_run
 
 
 def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -34,9 +29,6 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
         raise IavaError(f"{first.folders[0]} and {others[0].folders[0]} do not belong together: {which} differs")
     _check_shards(first)
     methods = _methods(first)
-    check_folder(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise IavaError(f"{out} is in use: choose a new folder for the merged run")
     place = {name: number for number, name in enumerate(methods)}
     unknown = next((record["method"] for record in first.records if record["method"] not in place), None)
     if unknown is not None:
@@ -44,7 +36,7 @@ def merge(folders: Sequence[Path], out: Path) -> dict[str, Any]:
     records = sorted(first.records, key=lambda record: (record["image"], record["id"], place[record["method"]]))
     manifest = {**first.manifests[0], "settings": {**first.settings, "shard": None}, "shards": first.manifests}
     results = {"rows": first.rows, "methods": methods, "manifest": manifest}
-    _write(out, results, records, first.folders[0] / "tune-records.jsonl")
+    write_run(out, results, records, first.folders[0] / "tune-records.jsonl")
     return results
 
 
@@ -80,19 +72,3 @@ def _methods(run: Run) -> dict[str, Any]:
             which = _differing(found[0], found[-1])
             raise IavaError(f"{run.folders[0]} and {folder} do not belong together: {which} was fitted otherwise")
     return found[0]
-
-
-def _write(out: Path, results: dict[str, Any], records: list[Record], tuned: Path) -> None:
-    draft = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
-    try:
-        draft.mkdir(parents=True)
-        Records(draft / "records.jsonl").append(records)
-        if tuned.exists():
-            shutil.copyfile(tuned, draft / tuned.name)
-        write_json(draft / "manifest.json", results["manifest"])
-        write_json(draft / "results.json", results)
-        draft.replace(out)
-    except OSError as error:
-        raise cannot("write", out, error) from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

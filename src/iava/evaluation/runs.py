@@ -4,6 +4,8 @@ All numbers are computed from the records. `results.json` is written for readers
 """
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,8 @@ from iava.benchmarks.task import Task
 from iava.errors import IavaError
 from iava.evaluation.bias import bias_of
 from iava.evaluation.plan import Plan
-from iava.evaluation.records import check_unique, read_records
+from iava.evaluation.records import Records, check_unique, read_records, write_json
+from iava.files import cannot, check_folder
 from iava.jsonfiles import read_json
 from iava.metrics.parts import Record
 from iava.metrics.results import Row, rows_of
@@ -153,6 +156,36 @@ def methods_of(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, An
         bias = bias_of([record for record in records if record["truth"] in ("yes", "no")], target)
         methods["bias"] = ({} if bias is None else {"bias": bias}) | methods["bias"]
     return methods
+
+
+def write_run(out: Path, results: dict[str, Any], records: list[Record], tuned: Path) -> None:
+    """Writes the folder of a run that was made from others. It appears whole or not at all.
+
+    Args:
+        out: the new folder. It may exist if it is empty.
+        results: for results.json, with the manifest.
+        records: of the run.
+        tuned: the file of records that a constant bias was fitted to, if it exists.
+
+    Raises:
+        IavaError: if the folder is in use or cannot be written.
+    """
+    check_folder(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise IavaError(f"{out} is in use: choose a new folder for the run")
+    draft = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
+    try:
+        draft.mkdir(parents=True)
+        Records(draft / "records.jsonl").append(records)
+        if tuned.exists():
+            shutil.copyfile(tuned, draft / tuned.name)
+        write_json(draft / "manifest.json", results["manifest"])
+        write_json(draft / "results.json", results)
+        draft.replace(out)
+    except OSError as error:
+        raise cannot("write", out, error) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def questions_of(run: Run) -> Task | None:
