@@ -120,9 +120,7 @@ def test_chair_and_that_less_of_it_is_better():
     assert ours["comparison"]["difference"] == pytest.approx(-10 / 12)
     assert ours["comparison"]["p"] == pytest.approx(2 * 0.5**10)
     sentence = verdicts([ours])[0]
-    assert sentence.startswith(
-        "In CHAIRs, of which less is better, IAVA is 83.3 points below the best control (greedy)"
-    )
+    assert sentence.startswith("In CHAIRs (lower is better), IAVA is 83.3 points below the best control (greedy)")
     assert sentence.endswith("it helps here.")
     assert verdicts([rows("chair", captions("greedy", 2) + captions("iava", 12))["overall", "iava"]])[0].endswith(
         "it does not help here."
@@ -179,5 +177,5 @@ def test_what_must_be_said_beside_the_table():
     assert remarks(records) == [
         "greedy: 1 of 4 questions got no answer and are left out; a-count-1: image file is truncated",
         "greedy: 1 of 4 answers are empty; a-count-2: ' '",
-        "greedy: 1 of 4 answers are read as neither yes nor no, and count as wrong; b-count-1: 'maybe'",
+        "greedy: 1 of 4 answers are neither yes nor no and count as wrong; b-count-1: 'maybe'",
     ]

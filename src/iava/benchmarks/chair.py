@@ -27,7 +27,7 @@ from iava.errors import IavaError
 from iava.jsonfiles import Unique, entries, id_of, read_json, read_lines, text_of
 from iava.metrics.parts import Part, Record
 from iava.metrics.stats import share
-from iava.pocket.scenes import THINGS, Scene
+from iava.pocket.scenes import OBJECT_CLASSES, Scene
 from iava.words import singular, tokens
 
 PROMPT = "Please describe this image in detail."
@@ -128,8 +128,8 @@ class CHAIR(Benchmark):
 
     def read_pocket(self, text: str) -> list[str]:
         """The pocket world's things that a caption names, in its order, as often as it names them."""
-        words = (singular(token, THINGS) for token in tokens(text))
-        return [word for word in words if word in THINGS]
+        words = (singular(token, OBJECT_CLASSES) for token in tokens(text))
+        return [word for word in words if word in OBJECT_CLASSES]
 
     def parts(self, categories: Sequence[str]) -> list[Part]:
         """Overall: CHAIRi, CHAIRs and recall."""

@@ -19,8 +19,8 @@ from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
 from iava.jsonfiles import id_of, read_lines, read_text, text_of, words_of, yes_or_no
 from iava.metrics.parts import Part, Record
-from iava.pocket.scenes import COLOURS, THINGS, Scene
-from iava.pocket.text import colour_question, count_question, painted, position_question, positions
+from iava.pocket.scenes import COLOURS, OBJECT_CLASSES, Scene
+from iava.pocket.text import colour_question, colourable_objects, count_question, position_question, positions
 
 PERCEPTION = (
     "existence",
@@ -187,7 +187,7 @@ def _pair(text: Path, images: Path, subtask: str, folder: Path) -> Located:
 
 def _scene_pairs(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, str, str]]:
     """MME's subtasks, each with a question that is true of the scene and one that is not."""
-    present, absent = sorted(scene.names), [name for name in THINGS if name not in scene.names]
+    present, absent = sorted(scene.names), [name for name in OBJECT_CLASSES if name not in scene.names]
     yield "existence", wording(str(rng.choice(present))), wording(str(rng.choice(absent)))
     name = str(rng.choice(present))
     number = scene.counts[name]
@@ -195,10 +195,10 @@ def _scene_pairs(scene: Scene, rng: np.random.Generator) -> Iterator[tuple[str, 
     yield "count", count_question(name, number), count_question(name, wrong)
     apart = positions(scene, scene.names, rng)
     if apart:
-        (a, b), asked, answer = apart[0].things, apart[0].question, apart[0].answer
+        (a, b), asked, answer = apart[0].objects, apart[0].question, apart[0].answer
         other = next(q for side in ("left", "right") if (q := position_question(a, side, b)) != asked)
         yield ("position", asked, other) if answer == "Yes." else ("position", other, asked)
-    coloured = painted(scene, scene.names)
+    coloured = colourable_objects(scene, scene.names)
     if coloured:
         thing = coloured[int(rng.integers(len(coloured)))]
         colour = str(rng.choice([colour for colour in COLOURS if colour != thing.colour]))

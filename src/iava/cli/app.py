@@ -20,14 +20,15 @@ from iava.cli import (
     demo,
     evaluate,
     explain,
+    export,
     merge,
     methods,
     report,
     reproduce,
     score,
+    serve,
     study,
     tune,
-    webapp,
 )
 from iava.errors import IavaError
 
@@ -64,7 +65,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ablate": ablate.ablate,
     "study": study.study,
     "bench": bench.bench,
-    "app": webapp.serve,
+    "serve": serve.serve,
+    "app": serve.app,
+    "export": export.export,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

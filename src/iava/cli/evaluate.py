@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.cli.options import (
     Data,
     Limit,
@@ -28,9 +29,7 @@ from iava.errors import IavaError
 def evaluate(
     bench: Annotated[
         str,
-        typer.Argument(
-            help="Benchmark: pope, pope-aokvqa, pope-gqa, mme, textvqa, chair or amber.", show_default=False
-        ),
+        typer.Argument(help=f"Benchmark: {', '.join(BENCHMARKS)}.", show_default=False),
     ],
     out: RunFolder,
     model: Model = "pocket",
@@ -75,8 +74,6 @@ def evaluate(
     settings: dict[str, Any],
 ) -> None:
     """Measure methods and their controls on a benchmark. An interrupted run resumes."""
-    from iava.benchmarks.registry import benchmark
-
     controls = "greedy,apc,bias" if benchmark(bench).asks_yes_no else "greedy,apc"
     names = method_list("methods", methods if methods is not None else controls + ",iava")
     from iava.cli.console import print_results, progress

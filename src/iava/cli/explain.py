@@ -45,10 +45,10 @@ def explain(
     check_file(out)
     picture = read_image(image)
     lvlm = load_model(model)
-    from iava.explain.page import circumstances, compare, explain_page
+    from iava.explain.page import answer_by_methods, decoding_facts, explain_page
 
-    asked = compare(lvlm, picture, questions, chosen, max_new_tokens=max_new_tokens, seed=seed)
-    about = {"Command": shlex.join(["iava", *sys.argv[1:]])}
-    about |= circumstances(lvlm, max_new_tokens=max_new_tokens, seed=seed)
-    write_text(out, explain_page(picture, asked, model=model, about=about))
+    answers = answer_by_methods(lvlm, picture, questions, chosen, max_new_tokens=max_new_tokens, seed=seed)
+    facts = {"Command": shlex.join(["iava", *sys.argv[1:]])}
+    facts |= decoding_facts(lvlm, max_new_tokens=max_new_tokens, seed=seed)
+    write_text(out, explain_page(picture, answers, model=model, facts=facts))
     print(f"page: {out}")

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from iava.benchmarks.registry import BENCHMARKS
 from iava.cli.options import Json, Parser
 
 
 def score(
-    bench: Annotated[str, typer.Argument(help="Benchmark: pope, mme, textvqa, chair or amber.", show_default=False)],
+    bench: Annotated[str, typer.Argument(help=f"Benchmark: {', '.join(BENCHMARKS)}.", show_default=False)],
     predictions: Annotated[Path, typer.Argument(help="JSON-lines file with one answer a line.", show_default=False)],
     parser: Parser = None,
     instances: Annotated[Path | None, typer.Option(help="COCO instances JSON; required for chair.")] = None,

@@ -1,15 +1,14 @@
 """Settings of methods on the command line: common ones as options, all of them through `--set`."""
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from iava.errors import IavaError
+from iava.methods.registry import names
 
 _option = partial(typer.Option, rich_help_panel="Method settings")
 
@@ -59,9 +58,7 @@ Settings = dict[str, Any]
 
 def method_names() -> list[str]:
     """Returns the command-line names of all methods without importing torch."""
-    source = (Path(__file__).parents[1] / "methods" / "__init__.py").read_text()
-    table: Any = next(node.value for node in ast.parse(source).body if isinstance(node, ast.AnnAssign))
-    return [key.value for key in table.keys]
+    return names()
 
 
 def read_settings(given: Mapping[str, Any]) -> Settings:

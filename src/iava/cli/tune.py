@@ -68,7 +68,7 @@ def _table(found: dict[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from iava.reporting.formatting import number, pair
+    from iava.reporting.formatting import format_interval, format_value
 
     tried = found["tried"]
     varied = [name for name in tried[0]["settings"] if len({str(one["settings"][name]) for one in tried}) > 1]
@@ -76,11 +76,11 @@ def _table(found: dict[str, Any]) -> Any:
     for heading in (*varied, "accuracy [95 %]", "F1", "yes", "AUC", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in tried:
-        metrics = one["metrics"]
+        metrics, interval = one["metrics"], format_interval("accuracy", one["intervals"]["accuracy"])
         table.add_row(
             *(escape(str(one["settings"][name])) for name in varied),
-            f"{number('accuracy', metrics['accuracy'])} {pair('accuracy', one['intervals']['accuracy'])}",
-            *(number(name, metrics[name]) for name in ("f1", "yes_ratio", "auc")),
+            f"{format_value('accuracy', metrics['accuracy'])} {interval}",
+            *(format_value(name, metrics[name]) for name in ("f1", "yes_ratio", "auc")),
             f"best {found['maximise']}" if one["settings"] == found["best"] else "",
         )
     return table

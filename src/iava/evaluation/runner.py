@@ -21,6 +21,7 @@ from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records, check_unique, open_run, write_json
 from iava.files import write_text
 from iava.lvlm.answers import Answer
+from iava.lvlm.boxes import token_boxes
 from iava.lvlm.model import LVLM, out_of_memory
 from iava.methods.base import Method
 from iava.methods.oracle import Oracle
@@ -222,7 +223,8 @@ def _batch(
 ) -> dict[str, Record]:
     wordings = list(dict.fromkeys(question.question for question in questions))
     if isinstance(method, Oracle):
-        method = method.told(pictures[0], {question.question: question.region or () for question in questions})
+        boxes = partial(token_boxes, lvlm.model, lvlm.processor, pictures[0])
+        method = method.with_regions(boxes, {question.question: question.region or () for question in questions})
     # Seeded by image: a continued run draws what an undisturbed one draws, and no two images draw the same.
     place = questions[0].image or questions[0].group
     seed = zlib.crc32(f"{plan.seed} {place}".encode("utf-8", "surrogatepass"))

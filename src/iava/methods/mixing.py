@@ -1,4 +1,4 @@
-"""How two rows of logits become one."""
+"""How the logits of two branches become one row."""
 
 import math
 

@@ -64,7 +64,13 @@ def parquet_task(
     questions = by_group([question for _, question in arrange(located)])
     # Neighbours in a row group are mostly asked about one after the other.
     column = lru_cache(maxsize=2)(_image_column)
-    return Task(benchmark, split, questions, lambda image: _open(column, *places[image]), read)
+
+    def open_image(image: str) -> Image.Image:
+        if image not in places:
+            raise IavaError(f"{files[0].parent} has no image {image}")
+        return _open(column, *places[image])
+
+    return Task(benchmark, split, questions, open_image, read)
 
 
 def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, Row]]:
