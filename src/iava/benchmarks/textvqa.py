@@ -6,6 +6,7 @@ peculiarities included, and scored as in VQA (arXiv 1505.00468).
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,11 @@ _CONTRACTIONS = {
 
 
 class TextVQA(Benchmark):
-    """TextVQA's validation split."""
+    """TextVQA's validation split.
+
+    Args:
+        ocr: whether questions hold the reference OCR tokens, as in LLaVA-1.5's evaluation.
+    """
 
     source = "TextVQA_0.5.1_val.json and train_images/ of textvqa.org"
     hub = Hub(
@@ -53,16 +58,28 @@ class TextVQA(Benchmark):
     style = "llava"
     score_files = ("questions",)
 
+    def __init__(self, name: str, ocr: bool = False) -> None:
+        super().__init__(name)
+        self._ocr = ocr
+
+    def settings(self) -> dict[str, Any]:
+        """Whether questions hold OCR tokens."""
+        return {"ocr": True} if self._ocr else {}
+
     def load(self, folder: Path) -> Task:
         """Reads parquet files, or the JSON: data {question_id, image_id, question, answers}.
 
         Images are named after their ids. The truth is the list of ten answers.
         """
         if parquets := parquet_files(folder, self.hub.split):
-            columns = self.hub.columns
-            return parquet_task(self.name, self.hub.split, parquets, columns, _question, _unique, _read)
+            columns = (*self.hub.columns, "ocr_tokens") if self._ocr else self.hub.columns
+            ask = _with_own_tokens if self._ocr else _question
+            return parquet_task(self.name, self.hub.split, parquets, columns, ask, _unique, _read)
         file = found(folder, "TextVQA_0.5.1_val.json", "TextVQA_0*val*.json", "*val*.json")[0]
         located = [(where, _question(where, row, ".jpg")) for where, row in entries(file, read_json(file), "data")]
+        if self._ocr:
+            tokens = _tokens(found(folder, "TextVQA_Rosetta_OCR*val*.json")[0])
+            located = [(where, _with_tokens(one, tokens.get(one.image, []))) for where, one in located]
         return folder_task(self.name, "validation", _unique(located), folder, _read)
 
     def prompt(self, question: Question, style: str) -> str:
@@ -131,6 +148,20 @@ def _question(where: str, row: dict[str, Any], ending: str = "") -> Question:
     image, asked = id_of(where, row, "image_id") + ending, words_of(where, row, "question")
     answers = ten_answers(where, texts_of(where, row, "answers"))
     return Question(id_of(where, row, "question_id"), (image,), "textvqa", asked, answers)
+
+
+def _tokens(file: Path) -> dict[str, list[str]]:
+    """File name of an image -> its OCR tokens."""
+    rows = entries(file, read_json(file), "data")
+    return {f"{id_of(where, row, 'image_id')}.jpg": texts_of(where, row, "ocr_tokens") for where, row in rows}
+
+
+def _with_own_tokens(where: str, row: dict[str, Any]) -> Question:
+    return _with_tokens(_question(where, row), texts_of(where, row, "ocr_tokens"))
+
+
+def _with_tokens(question: Question, tokens: Sequence[str]) -> Question:
+    return replace(question, question=f"{question.question}\nReference OCR token: {', '.join(tokens)}")
 
 
 def _unique(located: Located) -> Located:
