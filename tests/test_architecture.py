@@ -1,6 +1,7 @@
-"""Imports between packages point one way."""
+"""Imports point one way: between packages, between modules, and towards the packages that only some may know."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "iava"
@@ -19,28 +20,72 @@ LAYERS = [
     {"files", "jsonfiles", "words"},
     {"errors", "deprecated"},
 ]
-"""From top to bottom: a package may import packages of lower layers only."""
+"""Packages from top to bottom. A package may import packages of lower layers only."""
+POCKET_IMPORTERS = {"pocket", "benchmarks", "lvlm.loading"}
+"""The packages and modules that may import `iava.pocket`. Everyone else goes through its benchmarks."""
 
 
-def imported(file: Path) -> set[str]:
-    """The packages of `iava` that a file imports, other than for type checking in `iava/__init__.py`."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module] if node.module != "iava" else [f"iava.{alias.name}" for alias in node.names]
-        found |= {name.split(".")[1] for name in names if name.startswith("iava.")}
-    return found
+def module_name(file: Path) -> str:
+    """The name of a source file below `iava`, such as "engine.probe"; "" for the package itself."""
+    return ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+FILES = {module_name(file): file for file in sorted(SOURCE.rglob("*.py"))}
+
+
+def imported_modules(module: str) -> set[str]:
+    """The modules below `iava` that a module imports anywhere, inside functions too."""
+    targets: set[str] = set()
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.Import):
+            targets |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            members = {f"{node.module}.{alias.name}" for alias in node.names}
+            targets |= {name if name.removeprefix("iava.") in FILES else node.module for name in members}
+    return {name.removeprefix("iava.") for name in targets if name.startswith("iava.")} - {module}
+
+
+IMPORTS = {module: imported_modules(module) for module in FILES if module}
+
+
+def package(module: str) -> str:
+    return module.split(".")[0]
 
 
 def test_a_package_imports_lower_layers_only() -> None:
     level = {name: number for number, names in enumerate(LAYERS) for name in names}
-    wrong = []
-    for file in sorted(SOURCE.rglob("*.py")):
-        package = file.relative_to(SOURCE).parts[0].removesuffix(".py")
-        if package == "__init__":
-            continue
-        for other in imported(file) - {package}:
-            if level[other] <= level[package]:
-                wrong.append(f"{file.relative_to(SOURCE)} imports iava.{other}")
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in IMPORTS.items()
+        for other in sorted(others)
+        if package(other) != package(module) and level[package(other)] <= level[package(module)]
+    ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_engine_imports_only_itself_and_errors() -> None:
+    wrong = {
+        f"{module} imports {other}"
+        for module in IMPORTS
+        if package(module) == "engine"
+        for other in IMPORTS[module]
+        if package(other) not in ("engine", "errors")
+    }
+    assert not wrong
+
+
+def test_only_benchmarks_and_loading_import_pocket() -> None:
+    importers = {module for module, others in IMPORTS.items() if any(package(other) == "pocket" for other in others)}
+    assert importers
+    assert {module for module in importers if not {module, package(module)} & POCKET_IMPORTERS} == set()
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_no_command_imports_the_application() -> None:
+    assert {module for module, others in IMPORTS.items() if "cli.app" in others} == {"__main__"}

@@ -1,7 +1,7 @@
-"""Measure the 7B shapes on a GPU, unattended: `python tools/gpu_cost.py OUT [options of iava bench]`.
+"""Measures the 7B shapes on a GPU, unattended: `python tools/gpu_cost.py OUT [options of iava bench]`.
 
-Writes OUT/<shape>/cost.json and cost.png, and the table as OUT/<shape>/table.md. A shape that ends badly does not keep
-the next from being measured. VCD of the package mitigv takes part where it is installed.
+Writes cost.json, cost.png and table.md into OUT/<shape>. A failure of one shape does not stop the others. VCD of the
+package mitigv is included if it is installed.
 """
 
 import subprocess
@@ -14,17 +14,17 @@ IAVA = [sys.executable, "-m", "iava", "bench"]
 
 
 def main(out: Path, options: list[str], shapes: tuple[str, ...] = SHAPES) -> int:
-    """Returns the number of shapes that could not be measured."""
+    """Measures all shapes and returns the number of failures."""
     failed = 0
     for shape in shapes:
-        peers = ["--peer", "naive"]
+        baselines = ["--baseline", "naive"]
         if shape.startswith("llava"):
             if find_spec("mitigv"):
-                peers += ["--peer", "mitigv"]
+                baselines += ["--baseline", "mitigv"]
             else:
-                print("mitigv is not installed: its VCD is left out", file=sys.stderr)
+                print("mitigv is not installed: measuring without its VCD", file=sys.stderr)
         folder = out / shape
-        failed += subprocess.run([*IAVA, "--shape", shape, "--out", str(folder), *peers, *options]).returncode != 0
+        failed += subprocess.run([*IAVA, "--shape", shape, "--out", str(folder), *baselines, *options]).returncode != 0
         results = folder / "cost.json"
         if results.exists():
             table = subprocess.run([*IAVA, "--table", str(results)], capture_output=True, text=True)

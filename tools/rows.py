@@ -1,6 +1,6 @@
-"""What a decoding step of the `small` shape costs by its rows: the matrix products alone, and the whole decoder.
+"""The cost of a decoding step by the number of rows, for the `small` shape: `python -m tools.rows`.
 
-`python -m tools.rows`; nothing else should run. See docs/cost.md.
+Times the matrix products alone and the whole decoder. Run it on an idle machine. See docs/cost.md.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from iava.cost.shapes import SHAPES
 
 ROWS = (1, 2, 3, 4, 6, 8)
-TOKENS = 630  # what the cache holds: prompt and image
+CACHED_TOKENS = 630  # prompt and image
 ROUNDS = 9
 
 
@@ -22,37 +22,37 @@ def main() -> None:
     decoder = lvlm.model.get_decoder()
     weights = [m.weight for m in decoder.layers.modules() if isinstance(m, torch.nn.Linear)]
     millions = sum(w.numel() for w in weights) / 1e6
-    print(f"{millions:.1f} M weights, {torch.get_num_threads()} threads; milliseconds, median")
+    print(f"{millions:.1f} M weights, {torch.get_num_threads()} threads; median milliseconds")
     print("| rows | matrix products | decoder |\n|---:|---:|---:|")
     products: dict[int, list[float]] = {rows: [] for rows in ROWS}
     steps: dict[int, list[float]] = {rows: [] for rows in ROWS}
     for _ in range(ROUNDS):
         for rows in ROWS:
             inputs = {width: torch.randn(rows, 1, width) for width in {w.shape[1] for w in weights}}
-            products[rows] += _times(
+            products[rows] += _milliseconds(
                 lambda inputs=inputs: [torch.nn.functional.linear(inputs[w.shape[1]], w) for w in weights]
             )
             cache = DynamicCache()
             config = lvlm.model.config.text_config
-            size = (rows, config.num_key_value_heads, TOKENS, config.hidden_size // config.num_attention_heads)
+            size = (rows, config.num_key_value_heads, CACHED_TOKENS, config.hidden_size // config.num_attention_heads)
             for layer in range(config.num_hidden_layers):
                 cache.update(torch.randn(size), torch.randn(size), layer)
             ids = torch.ones(rows, 1, dtype=torch.long)
-            steps[rows] += _times(lambda ids=ids, cache=cache: decoder(input_ids=ids, past_key_values=cache))
+            steps[rows] += _milliseconds(lambda ids=ids, cache=cache: decoder(input_ids=ids, past_key_values=cache))
     for rows in ROWS:
         print(f"| {rows} | {statistics.median(products[rows]):.1f} | {statistics.median(steps[rows]):.1f} |")
 
 
-def _times(work: Callable[[], object]) -> list[float]:
-    """Five runs behind one that does not count."""
-    found = []
+def _milliseconds(work: Callable[[], object]) -> list[float]:
+    """The times of five runs after a warm-up."""
+    times = []
     with torch.no_grad():
         work()
         for _ in range(5):
             start = time.perf_counter()
             work()
-            found.append(1000 * (time.perf_counter() - start))
-    return found
+            times.append(1000 * (time.perf_counter() - start))
+    return times
 
 
 if __name__ == "__main__":

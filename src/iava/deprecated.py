@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 _NEW_HOMES = {
-    "benchmarks": "amber chair coco hub layouts mme pocket pocket_files pope task textvqa "
-    "data=sources scoring=registry",
+    "benchmarks": "amber chair mme pope task textvqa scoring=registry",
+    "benchmarks.sources": "coco hub layouts=files pocket pocket_files data=find",
     "cost": "cost=bench cost_report=report peers=baselines shapes",
     "evaluation": "merge predictions ray_engine records reproduce runner runs sweep tune",
     "metrics": "flips memory results shift stats",

@@ -39,16 +39,16 @@ def test_short_answers_are_true_of_the_scenes(written):
     number = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
     counted = coloured = 0
     for question in task.questions:
-        words, things = question.question.split(), scenes[question.image].things
+        words, objects = question.question.split(), scenes[question.image].objects
         answer = question.truth[0]
         assert question.truth == [answer] * 10
         if words[0] == "How":
-            kinds = {thing.name for thing in things if thing.name[:3] == words[2][:3]}
-            assert number[answer] in {sum(thing.name == kind for thing in things) for kind in kinds}
+            kinds = {one.name for one in objects if one.name[:3] == words[2][:3]}
+            assert number[answer] in {sum(one.name == kind for one in objects) for kind in kinds}
             counted += 1
         else:
             name = question.question.removeprefix("What colour is the ").split("?")[0]
-            assert answer in {thing.colour for thing in things if thing.name == name}
+            assert answer in {one.colour for one in objects if one.name == name}
             coloured += 1
     assert counted == sum(len(scene.names) for scene in scenes.values())
     assert coloured

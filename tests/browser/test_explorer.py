@@ -1,11 +1,11 @@
-"""The explorer in a real browser: sliders, layers and taps change what they should, to what Python says."""
+"""The explorer in a real browser: sliders, layers and taps give the values that Python computes."""
 
 import numpy as np
 import pytest
 import torch
 
 import iava
-from iava.explain.page import compare, explain_page
+from iava.explain.page import answer_by_methods, explain_page
 from iava.lvlm.model import LVLM
 from tests import families, tiny
 
@@ -26,14 +26,14 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def asked():
+def answers():
     lvlm = LVLM(tiny.model(image_size=48), tiny.processor(image_size=48))
-    return compare(lvlm, tiny.image(size=(96, 64)), QUESTIONS, METHODS, max_new_tokens=4, seed=0)
+    return answer_by_methods(lvlm, tiny.image(size=(96, 64)), QUESTIONS, METHODS, max_new_tokens=4, seed=0)
 
 
 @pytest.fixture(scope="module")
-def path(asked, tmp_path_factory):
-    return written(tmp_path_factory, explain_page(tiny.image(size=(96, 64)), asked, model="tiny"))
+def path(answers, tmp_path_factory):
+    return written(tmp_path_factory, explain_page(tiny.image(size=(96, 64)), answers, model="tiny"))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def written(tmp_path_factory, html):
 
 
 class opened:  # noqa: N801
-    """A page in a window of its own; what it fetches, and any error in it, fails the test."""
+    """A page in a window of its own. Requests to the network and JavaScript errors fail the test."""
 
     def __init__(self, browser, path, **settings):
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
@@ -83,40 +83,40 @@ def colour_at(page, box, size):
     )
 
 
-def selected(explanation, most, lam, layer=None):
+def selected(explanation, top_i, lam, layer=None):
     general, query = explanation.att_general, explanation.att_query
     if layer is not None:
         general, query = explanation.layers_general[layer], explanation.layers_query[layer]
-    return iava.select_irrelevant(general[None], query[None], top_i=most, lam=lam)[0]
+    return iava.select_irrelevant(general[None], query[None], top_i=top_i, lam=lam)[0]
 
 
-def choose(page, what):
-    page.locator(f"#what input[value={what}]").check()
+def choose(page, overlay):
+    page.locator(f"#overlays input[value={overlay}]").check()
 
 
-def test_sliders_select_what_python_selects(page, asked):
-    explanation = asked[0][1][1].explanation
+def test_sliders_select_what_python_selects(page, answers):
+    explanation = answers[0][1][1].explanation
     tokens = len(explanation.selected)
-    assert page.locator("#n-all").inner_text() == str(int(explanation.selected.sum()))
+    assert page.locator("#n-selected").inner_text() == str(int(explanation.selected.sum()))
     counts = set()
     for layer in (None, 0, 2):
         page.locator("#layer").fill(str(0 if layer is None else layer + 1))
-        for most in (1, 5, tokens):
+        for top_i in (1, 5, tokens):
             for lam in (-1.5, -0.5, 0, 0.8):
-                page.locator("#most").fill(str(most))
+                page.locator("#top-i").fill(str(top_i))
                 page.locator("#lam").fill(str(lam))
-                expected = int(selected(explanation, most, lam, layer).sum())
-                assert page.locator("#n-all").inner_text() == str(expected)
+                expected = int(selected(explanation, top_i, lam, layer).sum())
+                assert page.locator("#n-selected").inner_text() == str(expected)
                 counts.add(expected)
     assert len(counts) > 3
     assert page.locator("#flags").inner_text() == f"--top-i {tokens} --lam 0.8 --layers 2"
     page.locator("#reset").click()
-    assert page.locator("#n-all").inner_text() == str(int(explanation.selected.sum()))
+    assert page.locator("#n-selected").inner_text() == str(int(explanation.selected.sum()))
     assert page.locator("#as-answered").is_visible()
 
 
 def test_the_page_selects_as_python_does_to_the_last_token(page):
-    """On random attention, on equal falls, on equal attention, and where the threshold is a token's own."""
+    """For random attention, equal drops, equal attention, and a threshold equal to a token's attention."""
     generator = torch.Generator().manual_seed(0)
     rows = [(torch.rand(n, generator=generator) / n, torch.rand(n, generator=generator) / n) for n in (1, 2, 32, 576)]
     coarse = (torch.rand(40, generator=generator) * 4).round() / 64
@@ -127,14 +127,14 @@ def test_the_page_selects_as_python_does_to_the_last_token(page):
             "query": query.tolist(),
             **dict(zip(("mean", "std"), (float(v) for v in spread(general)), strict=True)),
         }
-        for most in (1, 3, len(general)):
+        for top_i in (1, 3, len(general)):
             for lam in (-0.1, 0, 0.7, 1 / 3):
                 found = page.evaluate(
-                    """([map, most, lam, rounding]) => iava.select({ ...map, general: new Float32Array(map.general),
-                    query: new Float32Array(map.query) }, most, lam, rounding).selected""",
-                    [given, most, lam, ROUNDING],
+                    """([map, topI, lam, rounding]) => iava.select({ ...map, general: new Float32Array(map.general),
+                    query: new Float32Array(map.query) }, topI, lam, rounding).selected""",
+                    [given, top_i, lam, ROUNDING],
                 )
-                expected = iava.select_irrelevant(general[None], query[None], top_i=most, lam=lam)[0]
+                expected = iava.select_irrelevant(general[None], query[None], top_i=top_i, lam=lam)[0]
                 assert found == expected.tolist()
 
 
@@ -144,14 +144,14 @@ def spread(row):
     return spread(row[None], torch.ones(1, len(row), dtype=torch.bool))
 
 
-def test_overlays_show_what_they_say(page, asked):
-    explanation, size = asked[0][1][1].explanation, (96, 64)
-    looks = set()
-    for what in ("picture", "general", "query", "drop", "selected", "negative"):
-        choose(page, what)
-        looks.add(painted(page))
-        assert page.locator("#legend").is_visible() == (what in ("general", "query", "drop"))
-    assert len(looks) == 6
+def test_overlays_differ_and_have_the_right_colours(page, answers):
+    explanation, size = answers[0][1][1].explanation, (96, 64)
+    images = set()
+    for overlay in ("picture", "general", "query", "drop", "selected", "negative"):
+        choose(page, overlay)
+        images.add(painted(page))
+        assert page.locator("#legend").is_visible() == (overlay in ("general", "query", "drop"))
+    assert len(images) == 6
     kept = explanation.selected.numpy()
     assert 0 < kept.sum() < len(kept)
     for box, stays in zip(explanation.boxes, kept, strict=True):
@@ -169,12 +169,12 @@ def test_overlays_show_what_they_say(page, asked):
 
 
 def test_layers_and_opacity_repaint(page):
-    looks = {painted(page)}
+    images = {painted(page)}
     for layer in (1, 2, 3):
         page.locator("#layer").fill(str(layer))
         assert page.locator("#layer-value").inner_text() == f"layer {layer - 1}"
-        looks.add(painted(page))
-    assert len(looks) == 4
+        images.add(painted(page))
+    assert len(images) == 4
     page.locator("#opacity").fill("0")
     assert page.locator("#opacity-value").inner_text() == "0 %"
     assert page.evaluate(
@@ -190,7 +190,7 @@ def place(page, box, size=(96, 64)):
     return frame["x"] + x * frame["width"], frame["y"] + y * frame["height"]
 
 
-def readout(page):
+def token_rows(page):
     return page.locator("#token-rows").inner_text().replace("\t", " ").splitlines()
 
 
@@ -212,43 +212,43 @@ def numbers(explanation, n):
     ]
 
 
-def test_pointing_shows_a_tokens_numbers_and_ranks(page, asked):
-    explanation = asked[0][1][1].explanation
+def test_pointing_shows_a_tokens_numbers_and_ranks(page, answers):
+    explanation = answers[0][1][1].explanation
     page.mouse.move(*place(page, explanation.boxes[14]))
     assert page.locator("#number").input_value() == "14"
-    assert readout(page) == numbers(explanation, 14)
+    assert token_rows(page) == numbers(explanation, 14)
     verdict = page.locator("#token-marks .verdict").inner_text()
     assert verdict.startswith("Selected") == bool(explanation.selected[14])
     page.mouse.move(*place(page, explanation.boxes[15]))
-    assert readout(page) == numbers(explanation, 15)
+    assert token_rows(page) == numbers(explanation, 15)
     page.mouse.move(2, 2)
     assert page.locator("#token-hint").is_visible()
     page.mouse.click(*place(page, explanation.boxes[8]))
     page.mouse.move(2, 2)
-    assert readout(page) == numbers(explanation, 8)
+    assert token_rows(page) == numbers(explanation, 8)
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
     assert page.locator("#number").input_value() == "15"
     page.keyboard.press("Escape")
     assert page.locator("#number").input_value() == ""
     page.locator("#number").fill("3")
-    assert readout(page) == numbers(explanation, 3)
+    assert token_rows(page) == numbers(explanation, 3)
 
 
-def test_a_phone_can_do_it_all(browser, path, asked):
-    explanation = asked[0][1][1].explanation
+def test_it_works_on_a_phone(browser, path, answers):
+    explanation = answers[0][1][1].explanation
     phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
     with opened(browser, path, **phone) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.locator("#stage").scroll_into_view_if_needed()
         page.touchscreen.tap(*place(page, explanation.boxes[20]))
         assert page.locator("#number").input_value() == "20"
-        assert readout(page) == numbers(explanation, 20)
+        assert token_rows(page) == numbers(explanation, 20)
         page.touchscreen.tap(*place(page, explanation.boxes[20]))
         assert page.locator("#number").input_value() == ""
 
 
-def test_words_and_candidates_are_those_of_the_answer(page, asked):
+def test_words_and_candidates_are_those_of_the_answer(page, answers):
     def shown():
         rows = page.locator(".branch").all()
         return [[code.strip() for code in row.locator("code").all_inner_texts()] for row in rows]
@@ -257,10 +257,10 @@ def test_words_and_candidates_are_those_of_the_answer(page, asked):
         kinds = [kind for kind in ("full", "negative", "combined") if kind in answer.explanation.steps[step]]
         return [[one["text"].strip() or "␣" for one in answer.explanation.steps[step][kind]] for kind in kinds]
 
-    greedy, ours = asked[0][1]
+    greedy, ours = answers[0][1]
     assert [line.split("\n")[1] for line in page.locator("#answers .answer").all_inner_texts()] == [
-        greedy.text or "(nothing)",
-        ours.text or "(nothing)",
+        greedy.text or "(empty)",
+        ours.text or "(empty)",
     ]
     assert shown() == expected(ours, 0)
     page.locator("#steps button").nth(1).click()
@@ -269,8 +269,8 @@ def test_words_and_candidates_are_those_of_the_answer(page, asked):
     assert shown() == expected(greedy, 1)
     page.locator("#questions button").nth(1).click()
     assert page.locator("#question").inner_text() == QUESTIONS[1]
-    assert shown() == expected(asked[1][1][1], 0)
-    assert page.locator("#n-all").inner_text() == str(int(asked[1][1][1].explanation.selected.sum()))
+    assert shown() == expected(answers[1][1][1], 0)
+    assert page.locator("#n-selected").inner_text() == str(int(answers[1][1][1].explanation.selected.sum()))
 
 
 def test_everything_has_a_name_and_can_be_read(browser, path):
@@ -305,10 +305,10 @@ def contrast(one, other):
 
 def page_of(name, picture):
     lvlm = LVLM(*families.build(name))
-    asked = compare(
+    answers = answer_by_methods(
         lvlm, picture, ["What ?"], {"iava": {"negative": "zeros", "top_i": 0.5, "lam": -1.0}}, max_new_tokens=1, seed=0
     )
-    return asked[0][1][0].explanation, explain_page(picture, asked, model=name)
+    return answers[0][1][0].explanation, explain_page(picture, answers, model=name)
 
 
 def test_tiles_and_overview_are_seen_one_at_a_time(browser, tmp_path_factory):
@@ -319,29 +319,29 @@ def test_tiles_and_overview_are_seen_one_at_a_time(browser, tmp_path_factory):
         page.mouse.move(*place(page, explanation.boxes[0], picture.size))
         assert page.locator("#number").input_value() == "0"
         page.mouse.move(2, 2)
-        page.locator("#sheet-choice input").nth(1).check()
+        page.locator("#view-choice input").nth(1).check()
         assert painted(page) != first
         last = len(explanation.boxes) - 1
         page.mouse.move(*place(page, explanation.boxes[last], picture.size))
         assert page.locator("#number").input_value() == str(last)
-        # Going to a token of the other sheet turns to that sheet.
+        # Choosing a token of the other view shows that view.
         page.locator("#number").fill("0")
-        assert page.locator("#sheet-choice input").nth(0).is_checked()
+        assert page.locator("#view-choice input").nth(0).is_checked()
 
 
-def test_queries_show_what_they_look_at(browser, tmp_path_factory):
+def test_queries_show_their_cross_attention(browser, tmp_path_factory):
     picture = tiny.image()
     explanation, html = page_of("instructblip", picture)
     with opened(browser, written(tmp_path_factory, html)) as page:
         cells = page.locator("#strip button")
         assert cells.count() == 32
-        looks = {painted(page)}
+        images = {painted(page)}
         for n in (3, 9):
             cells.nth(n).click()
             assert page.locator("#number").input_value() == str(n)
-            looks.add(painted(page))
+            images.add(painted(page))
             brightest = int(explanation.looks.query[n].argmax())
             assert colour_at(page, explanation.looks.boxes[brightest], picture.size)[:3] == pytest.approx(
                 [252, 255, 164], abs=4
             )
-        assert len(looks) == 3
+        assert len(images) == 3

@@ -1,14 +1,14 @@
-"""The report's pictures are painted in a real browser, also those of questions chosen later."""
+"""The report paints its attention maps in a real browser, also after another question is chosen."""
 
 import pytest
 
 from tests.browser.test_explorer import browser, opened, written  # noqa: F401
-from tests.reporting.test_report import html, run, shown  # noqa: F401
+from tests.reporting.test_report import html, run, section  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
 
-def test_panes_are_painted_when_they_are_seen(browser, html, tmp_path_factory):  # noqa: F811
+def test_panes_are_painted_when_they_become_visible(browser, html, tmp_path_factory):  # noqa: F811
     with opened(browser, written(tmp_path_factory, html)) as page:
         page.locator(".ask").nth(1).click()
         page.wait_for_function(

@@ -1,3 +1,5 @@
+"""Costs are counted exactly, written, printed and plotted; the naive baseline answers like IAVA."""
+
 import importlib.util
 import json
 import statistics
@@ -11,7 +13,8 @@ from iava import IAVA
 from iava.cost import bench as cost
 from iava.cost import shapes
 from iava.cost.baselines import naive
-from iava.cost.bench import Bench, Load, Plan
+from iava.cost.contenders import Bench
+from iava.cost.plan import CostPlan, Workload
 from iava.cost.report import read_results
 from iava.metrics.memory import peak, weights
 from tests.commands import refused, run
@@ -32,7 +35,7 @@ def tiny_instructblip(device=CPU, dtype=torch.float32):
 
 
 def spread(lvlm):
-    """Wide weights, with which attention peaks and answers differ."""
+    """Larger random weights, with which attention is peaked and answers differ."""
     torch.manual_seed(2)
     for weight in lvlm.model.parameters():
         if weight.dim() > 1:
@@ -46,29 +49,29 @@ def tiny(monkeypatch):
 
 
 def plan(**settings):
-    return Plan(**{"shape": "small", "methods": ["greedy"], **settings})
+    return CostPlan(**{"shape": "small", "methods": ["greedy"], **settings})
 
 
 @pytest.mark.parametrize("build", [tiny_llava, tiny_instructblip])
-def test_the_naive_peer_says_what_iava_says(build):
+def test_the_naive_baseline_answers_like_iava(build):
     bench = Bench(build(), plan(methods=["iava:zeros"]))
     model, general = bench.model, bench.inputs(2, "Describe this image.")
-    said = set()
+    seen = set()
     for question in shapes.QUESTIONS[:3]:
         inputs = bench.inputs(2, question)
         expected = model.generate(**inputs, custom_generate=bench.methods["iava:zeros"], max_new_tokens=6)
         found = naive(model, inputs, general, 6)
         assert found.tolist() == expected[:, inputs["input_ids"].shape[1] :].tolist()
         plain = model.generate(**inputs, max_new_tokens=6, do_sample=False)[:, inputs["input_ids"].shape[1] :]
-        said |= {(found.tolist() == plain.tolist()), tuple(found[0].tolist())}
+        seen |= {(found.tolist() == plain.tolist()), tuple(found[0].tolist())}
     assert model.config._attn_implementation == model.get_decoder().config._attn_implementation == "sdpa"
-    # Not because contrast changes nothing, or the model says one thing only.
-    assert False in said
-    assert len(said) > 2
+    # The agreement is not trivial: the contrast changes answers, and answers differ.
+    assert False in seen
+    assert len(seen) > 2
 
 
-def test_what_is_measured_is_written_printed_and_drawn(tiny, tmp_path):
-    options = ["--methods", "greedy,iava:hide", "--peer", "naive", "--tokens", "1,3", "--questions", "1,2"]
+def test_measurements_are_written_printed_and_plotted(tiny, tmp_path):
+    options = ["--methods", "greedy,iava:hide", "--baseline", "naive", "--tokens", "1,3", "--questions", "1,2"]
     options += ["--batch", "2", "--repeats", "3", "--device", "cpu"]
     result = run("bench", "--shape", "tiny", *options, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -117,40 +120,40 @@ def test_what_is_measured_is_written_printed_and_drawn(tiny, tmp_path):
     assert len(lines) == 1 + len(cells)
     assert len({line.count("|") for line in lines}) == 1
     again = refused("bench", "--shape", "tiny", "--device", "cpu", "--out", tmp_path / "out")
-    assert "holds a measurement already" in again
+    assert "already holds a measurement" in again
 
 
-def test_one_contenders_end_is_not_the_others(tiny, tmp_path, monkeypatch):
+def test_a_failure_of_one_contender_does_not_end_the_others(tiny, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(IAVA, "second", full)
-    chosen = Plan("tiny", ["iava:zeros", "apc"], tokens=[1], questions=[1], batch=[1], repeats=1, device="cpu")
+    monkeypatch.setattr(IAVA, "branches", full)
+    chosen = CostPlan("tiny", ["iava:zeros", "apc"], tokens=[1], questions=[1], batch=[1], repeats=1, device="cpu")
     found = cost.measure(chosen, tmp_path)
     assert [cell["error"] for cell in found["cells"]] == [None, "out of memory", None]
     assert found["cells"][1].keys() == {"tokens", "questions", "batch", "contender", "error"}
     assert "| out of memory |" in run("bench", "--table", tmp_path / "cost.json").stdout
 
 
-def test_what_was_measured_before_a_kill_is_there(tiny, tmp_path, monkeypatch):
+def test_measurements_before_a_kill_are_kept(tiny, tmp_path, monkeypatch):
     calls = iter(range(100))
-    measure_cells = cost.cells
+    measure_workload = cost.measure_workload
 
     def killed(*args):
         if next(calls) == 1:
             raise KeyboardInterrupt
-        return measure_cells(*args)
+        return measure_workload(*args)
 
-    monkeypatch.setattr(cost, "cells", killed)
-    chosen = Plan("tiny", ["greedy"], tokens=[1, 2], questions=[1], batch=[1], repeats=1, device="cpu")
+    monkeypatch.setattr(cost, "measure_workload", killed)
+    chosen = CostPlan("tiny", ["greedy"], tokens=[1, 2], questions=[1], batch=[1], repeats=1, device="cpu")
     with pytest.raises(KeyboardInterrupt):
         cost.measure(chosen, tmp_path)
     found = read_results(tmp_path / "cost.json")
     assert (found["finished"], [cell["tokens"] for cell in found["cells"]]) == (False, [1, 1])
-    assert "stopped before its end" in run("bench", "--table", tmp_path / "cost.json").stdout
+    assert "stopped before the end" in run("bench", "--table", tmp_path / "cost.json").stdout
 
 
-def test_peak_is_what_is_alive_at_once():
+def test_peak_is_the_memory_alive_at_once():
     kept = torch.zeros(1000)
 
     def work():
@@ -161,12 +164,12 @@ def test_peak_is_what_is_alive_at_once():
         return float(two[0] + three[0] + kept[0])
 
     most, result = peak(work, CPU)
-    # Sums of single numbers aside, a million bytes and two; then two and a half.
+    # At most one and two million bytes at once, besides sums of single numbers; later two and a half million.
     assert 3_000_000 <= most < 3_001_000
     assert result == 0.0
 
 
-def test_weights_counts_bytes():
+def test_weights_are_counted_in_bytes():
     assert weights(torch.nn.Linear(3, 4).half()) == 2 * (12 + 4)
 
 
@@ -174,18 +177,18 @@ def test_weights_counts_bytes():
     ("name", "millions", "image_tokens"),
     [("small", (46.5, 48), 576), ("llava-1.5-7b", (7060, 7070), 576), ("instructblip-7b", (7900, 7930), 32)],
 )
-def test_shapes_are_those_of_the_models(name, millions, image_tokens):
+def test_shapes_have_the_size_and_prompt_of_the_models(name, millions, image_tokens):
     lvlm = shapes.SHAPES[name](torch.device("meta"), torch.float16)
     assert {weight.dtype for weight in lvlm.model.parameters()} == {torch.float16}
     assert torch.get_default_dtype() == torch.float32
     low, high = millions
     assert low < sum(weight.numel() for weight in lvlm.model.parameters()) / 1e6 < high
     for question in shapes.QUESTIONS:
-        made = lvlm.processor(text=[lvlm.prompt(question)], images=[shapes.picture(0)], return_tensors="pt")
+        made = lvlm.processor(text=[lvlm.prompt(question)], images=[shapes.noise_image(0)], return_tensors="pt")
         ids = made["input_ids"][0].tolist()
         image = [place for place, token in enumerate(ids) if token == lvlm.model.config.image_token_id]
         assert len(image) == image_tokens
-        # LLaVA's template ends in ASSISTANT:, InstructBLIP's prompt is the question.
+        # LLaVA's template ends with "ASSISTANT:"; InstructBLIP's prompt is the question alone.
         assert (image[0], len(ids) - 1 - image[-1]) in (
             [(35, 18), (35, 19)] if image_tokens > 32 else [(0, 16), (0, 17)]
         )
@@ -193,13 +196,13 @@ def test_shapes_are_those_of_the_models(name, millions, image_tokens):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_measured_as_it_is(dtype):
+def test_half_precision_works(dtype):
     bench = Bench(tiny_llava(dtype=dtype), plan(methods=["iava:drop"]))
     for contender in bench.contenders:
-        assert bench.work(contender, Load(2, 1, 1))().shape[1] > 2
+        assert bench.work(contender, Workload(2, 1, 1))().shape[1] > 2
 
 
-def test_the_script_for_a_gpu_measures_each_shape(tiny, tmp_path, monkeypatch):
+def test_the_gpu_script_measures_each_shape(tiny, tmp_path, monkeypatch):
     place = Path(__file__).parents[2] / "tools" / "gpu_cost.py"
     spec = importlib.util.spec_from_file_location("gpu_cost", place)
     script = importlib.util.module_from_spec(spec)
@@ -225,31 +228,32 @@ def test_the_script_for_a_gpu_measures_each_shape(tiny, tmp_path, monkeypatch):
         ({"--methods": "greedy:hide"}, "method greedy has no setting 'negative'"),
         ({"--methods": "iava:seek"}, "negative is 'seek': it must be one of zeros, drop, hide, pixels"),
         ({"--methods": "greedy,greedy"}, "methods is 'greedy,greedy'"),
-        ({"--methods": ""}, "nothing is named that could be measured"),
-        ({"--peer": "nobody"}, "unknown peer 'nobody': use one of naive, mitigv"),
+        ({"--methods": ""}, "no method is named"),
+        ({"--baseline": "nobody"}, "unknown baseline 'nobody': use one of naive, mitigv"),
+        ({"--peer": "nobody"}, "unknown baseline 'nobody'"),
         ({"--tokens": "1,x"}, "tokens is '1,x': it must be a list of whole numbers"),
         ({"--tokens": "0"}, "tokens is '0': it must be different numbers of at least 1"),
         ({"--batch": "2,2"}, "batch is '2,2'"),
-        ({"--questions": "7"}, "questions is '7': there are 6 at most"),
+        ({"--questions": "7"}, "questions is '7': each number must be at most 6"),
         ({"--repeats": "0"}, "repeats is 0: it must be at least 1"),
         ({"--dtype": "int8"}, "dtype is 'int8': use one of float32, float16, bfloat16"),
         ({"--device": "toaster"}, "device is 'toaster': it must be cpu or cuda"),
         ({"--table": "nowhere.json"}, "name either a new folder to measure into"),
     ],
 )
-def test_bad_input_gets_one_line_and_leaves_nothing(tiny, tmp_path, options, complaint):
+def test_bad_input_is_refused_and_writes_nothing(tiny, tmp_path, options, complaint):
     given = {"--shape": "tiny", "--device": "cpu", **options, "--out": tmp_path / "out"}
     assert complaint in refused("bench", *(part for pair in given.items() for part in pair))
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_no_measurement_is_not_printed(tmp_path):
+def test_files_without_a_measurement_are_refused(tmp_path):
     (tmp_path / "other.json").write_text("{}")
     assert "holds no measurement" in refused("bench", "--table", tmp_path / "other.json")
     assert "cannot read" in refused("bench", "--table", tmp_path / "nowhere.json")
 
 
-def test_a_peer_that_is_not_installed_is_named(tiny, tmp_path, monkeypatch):
+def test_a_baseline_that_is_not_installed_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("iava.cost.baselines.find_spec", lambda _name: None)
-    said = refused("bench", "--shape", "tiny", "--device", "cpu", "--peer", "mitigv", "--out", tmp_path / "out")
-    assert "mitigv is not installed here: install mitigv==0.1.7" in said
+    said = refused("bench", "--shape", "tiny", "--device", "cpu", "--baseline", "mitigv", "--out", tmp_path / "out")
+    assert "mitigv is not installed: install mitigv==0.1.7" in said

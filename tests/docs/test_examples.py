@@ -57,23 +57,33 @@ def names() -> dict:
     return found
 
 
+def wrong_lines(docstring: str | None, names: dict) -> str:
+    """Runs the examples of a docstring; what is wrong with them, or an empty text."""
+    examples = doctest.DocTestParser().get_doctest(docstring or "", dict(names), "example", None, 0)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples)
+    return out.getvalue()
+
+
 @pytest.mark.parametrize("name", iava.__all__)
 def test_every_public_name_has_an_example_that_runs(name, names) -> None:
-    docstring = inspect.getdoc(getattr(iava, name))
-    example = doctest.DocTestParser().get_doctest(docstring, dict(names), name, None, 0)
-    assert example.examples, f"{name} has no example"
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed
-    assert not failed, out.getvalue()
+    value = getattr(iava, name)
+    assert ">>> " in inspect.getdoc(value), f"{name} has no example"
+    members = [getattr(value, member) for member in vars(value) if not member.startswith("_")]
+    assert "".join(wrong_lines(inspect.getdoc(one), names) for one in (value, *members)) == ""
 
 
-def test_the_method_of_the_guide_is_the_contrast_without_an_image(tmp_path, monkeypatch, names) -> None:
+def test_a_wrong_example_is_found() -> None:
+    assert "Expected:\n    3\nGot:\n    2" in wrong_lines(">>> 1 + 1\n3", {})
+
+
+def test_the_method_of_the_guide_is_pai_without_raised_attention(tmp_path, monkeypatch, names) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (tmp_path / "guide.py").write_text(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL).group(1))
     monkeypatch.syspath_prepend(tmp_path)
     lvlm, question = names["lvlm"], "Is there a bread in the image?"
     ours = lvlm.ask(names["image"], question, method="guide:TextContrast", alpha=0.5)
-    same = lvlm.ask(names["image"], question, method="no-image", alpha=0.5)
+    same = lvlm.ask(names["image"], question, method="pai", alpha=0, gamma=1.5)
     assert ours.settings == {"alpha": 0.5, "beta": 0.1}
     torch.testing.assert_close(ours.logits, same.logits)
     assert ours.tokens == same.tokens

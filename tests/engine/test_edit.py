@@ -22,9 +22,9 @@ def read(model, inputs) -> Prompt:
 
 
 def under(prompt, proc, text) -> torch.Tensor:
-    rows = range(len(prompt.input_ids))
+    edits = [WrittenPrompt(proc, prompt.ids(row), 4).replaced(text) for row in range(len(prompt.input_ids))]
     with torch.no_grad():
-        return attention_under(prompt, [WrittenPrompt(proc, prompt.ids(row), 4).replaced(text) for row in rows])
+        return attention_under(prompt, edits)
 
 
 def general(model, proc, texts, pictures, text=naive.GENERAL) -> tuple[torch.Tensor, Prompt]:
@@ -84,15 +84,41 @@ def test_prompts_with_the_image_first_and_last_in_one_batch():
     torch.testing.assert_close(found[1], first, atol=1e-5, rtol=0)
 
 
-def test_two_images_a_system_prompt_and_an_earlier_turn():
+def test_two_images_a_system_prompt_and_an_earlier_turn_stay():
     model, proc = tiny.model(), tiny.processor()
-    head = "SYSTEM : See the picture . USER : <image> and <image>"
+    head = "SYSTEM : See the picture . USER : <image> and <image> Is there a dog ? ASSISTANT : no . USER :"
     other = tiny.image(4)
-    texts = [f"{head} Is there a dog ? ASSISTANT : no . USER : Where ? ASSISTANT :", tiny.prompt("What ?")]
-    found, _ = general(model, proc, texts, [PICTURE, other, other])
-    before = f"{head} Is there a dog ? ASSISTANT : no . USER :"
-    expected = eager(model, proc, f"{before} {naive.GENERAL} ASSISTANT :", [PICTURE, other])
+    found, _ = general(model, proc, [f"{head} Where ? ASSISTANT :", tiny.prompt("What ?")], [PICTURE, other, other])
+    expected = eager(model, proc, f"{head} {naive.GENERAL} ASSISTANT :", [PICTURE, other])
     assert expected.shape[-1] == 18
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
     single = naive.attention(model, proc, other, naive.GENERAL)
     torch.testing.assert_close(found[1, ..., :9], single, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "USER : {} <image> {} ASSISTANT :",
+        "USER : {} <image> {} <image> {} ASSISTANT : No ,",
+        "USER : <image> {} <image> {} ASSISTANT :",
+    ],
+)
+def test_texts_on_several_sides_of_images(text):
+    """The first is replaced, the others are removed."""
+    model, proc = tiny.model(), tiny.processor()
+    count = text.count("{}")
+    pictures = [PICTURE, tiny.image(4)][: text.count("<image>")]
+    asked = text.format(*["Is there a dog ?", "yes or no ?", "What is it ?"][:count])
+    expected = eager(model, proc, text.format(naive.GENERAL, *[""] * (count - 1)), pictures)
+    found, _ = general(model, proc, [asked, asked], pictures * 2)
+    for row in found:
+        torch.testing.assert_close(row, expected, atol=1e-5, rtol=0)
+
+
+def test_a_question_that_is_the_general_instruction():
+    model, proc = tiny.model(), tiny.processor()
+    found, _ = general(model, proc, [tiny.prompt(naive.GENERAL), tiny.prompt("What ?")], [PICTURE] * 2)
+    expected = naive.attention(model, proc, PICTURE, naive.GENERAL)
+    for row in found:
+        torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-4)

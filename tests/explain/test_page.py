@@ -1,4 +1,4 @@
-"""The page holds what was asked, answered and weighed, and needs nothing from outside."""
+"""The page holds questions, answers and decoding steps, and is self-contained."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from iava.explain.page import compare, explain_page
+from iava.explain.page import answer_by_methods, explain_page
 from iava.lvlm.model import LVLM
 from tests import tiny
 
@@ -42,13 +42,13 @@ class Reader(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def asked():
+def answers():
     lvlm = LVLM(tiny.model(), tiny.processor())
-    return compare(lvlm, tiny.image(), [QUESTION, "Where ?"], METHODS, max_new_tokens=3, seed=1)
+    return answer_by_methods(lvlm, tiny.image(), [QUESTION, "Where ?"], METHODS, max_new_tokens=3, seed=1)
 
 
-def test_the_page_is_self_contained_and_complete(asked):
-    html = explain_page(tiny.image(), asked, model="tiny <model>", about={"Seed": "one & only"})
+def test_the_page_is_self_contained_and_complete(answers):
+    html = explain_page(tiny.image(), answers, model="tiny <model>", facts={"Seed": "one & only"})
     page = Reader(html)
     assert [link[:22] for link in page.links] == ["data:image/jpeg;base64"]
     assert not re.search(r"https?://|@import|url\((?!data:)", html)
@@ -56,19 +56,20 @@ def test_the_page_is_self_contained_and_complete(asked):
         assert words in page.text
     (data,) = page.data
     assert [one["question"] for one in data["questions"]] == [QUESTION, "Where ?"]
-    for sent, (_, answers) in zip(data["questions"], asked, strict=True):
-        assert sent["reading"]["instruction"] == "See this picture ."
-        assert [one["method"] for one in sent["answers"]] == list(METHODS)
-        for one, answer in zip(sent["answers"], answers, strict=True):
+    for shown, (_, by_method) in zip(data["questions"], answers, strict=True):
+        assert shown["attention"]["instruction"] == "See this picture ."
+        assert [one["method"] for one in shown["answers"]] == list(METHODS)
+        for one, answer in zip(shown["answers"], by_method, strict=True):
             assert " ".join(word for word, _ in one["words"]) == answer.text
             assert [step["chosen"] for step in one["steps"]][: len(answer.tokens)] == answer.tokens
-            for step, kept in zip(one["steps"], answer.explanation.steps, strict=True):
-                assert {kind: step.get(kind) for kind in kept} == kept
-                taken = [c["probability"] for c in kept["combined"] if c["id"] == step["chosen"]]
-                assert [step["probability"]] == (taken or [None])
+            for step, candidates in zip(one["steps"], answer.explanation.steps, strict=True):
+                assert {kind: step.get(kind) for kind in candidates} == candidates
+                chosen = [c["probability"] for c in candidates["combined"] if c["id"] == step["chosen"]]
+                assert [step["probability"]] == (chosen or [None])
 
 
-def test_a_method_without_attention_brings_no_reading(asked):
-    page = Reader(explain_page(tiny.image(), [(asked[0][0], asked[0][1][:1])], model="tiny"))
-    assert page.data[0]["questions"][0]["reading"] is None
+def test_a_method_without_attention_has_no_attention_data(answers):
+    question, by_method = answers[0]
+    page = Reader(explain_page(tiny.image(), [(question, by_method[:1])], model="tiny"))
+    assert page.data[0]["questions"][0]["attention"] is None
     assert "differs from" not in page.text

@@ -136,6 +136,28 @@ def test_the_returned_cache_is_the_first_branchs(name, kind):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "USER : <image> {}Is there a dog ? ASSISTANT :",
+        "USER : {}Is there a dog ? <image> ASSISTANT :",
+        "USER : {}Is there a dog ? <image> yes or no ? ASSISTANT :",
+        "USER : <image> Is there a dog ? ASSISTANT : no . USER : {}Where ? ASSISTANT :",
+        "SYSTEM : See . USER : <image> <image> {}Where ? ASSISTANT : No ,",
+    ],
+)
+def test_the_prefix_goes_before_the_text_of_the_last_turn(text):
+    model, processor = tiny.model(4), tiny.processor()
+    pictures = PICTURES[: text.count("<image>")]
+
+    def inputs(prefix):
+        return processor(text=[text.format(prefix)], images=pictures, return_tensors="pt")
+
+    found = model.generate(**inputs(""), custom_generate=ICD(processor, prefix=PREFIX), max_new_tokens=STEPS)
+    readers = [twobranch.reader(model, dict(inputs(prefix))) for prefix in ("", f"{PREFIX} ")]
+    assert twobranch.answers(inputs(""), found) == [twobranch.decode(*readers, combine, STEPS)]
+
+
 def test_a_method_without_a_processor_and_a_blank_prefix():
     model, processor = tiny.model(), tiny.processor()
     with pytest.raises(ValueError, match=r"use ICD\(processor\)"):

@@ -1,16 +1,11 @@
 """The table against counts made by hand."""
 
-import io
-
 import numpy as np
 import pytest
-from rich.console import Console
 
 from iava.benchmarks.pope import CATEGORIES
 from iava.benchmarks.registry import benchmark
 from iava.metrics.results import best_control, rows_of
-from iava.reporting.formatting import p_value
-from iava.reporting.renderers import console_table
 
 
 def record(image, category, number, method, question, truth, parsed, margin=0.0, **more):
@@ -125,13 +120,3 @@ def test_the_order_of_records_does_not_matter():
 def test_without_a_control_nothing_is_compared():
     rows = table(BETTER)
     assert pick(rows, "iava")["comparison"] is None
-
-
-def test_the_console_table_shows_every_method_and_category():
-    console = Console(width=130, record=True, file=io.StringIO())
-    console.print(console_table(table(GREEDY, APC, BETTER)))
-    text = console.export_text()
-    for words in ("overall · 72 questions", "adversarial · 24", "APC-only", "66.7 [66.7, 66.7]", "+25.0", "< 0.001"):
-        assert words in text
-    assert "…" not in text
-    assert p_value({"p_holm": 0.25}) == "0.250"

@@ -1,16 +1,18 @@
+"""Questions, answers and captions about scenes are true, and the tokenizer reads them."""
+
 import numpy as np
 import pytest
 
 from iava.benchmarks.pope import wording
-from iava.pocket.scenes import COLOURS, CONTEXTS, THINGS, Scene, Thing, load_scene
+from iava.pocket.scenes import COLOURS, CONTEXTS, OBJECT_CLASSES, Scene, SceneObject, load_scene
 from iava.pocket.text import (
-    GHOST_RATES,
+    HALLUCINATION_RATES,
     PREFIX,
     SUFFIX,
     build_tokenizer,
     caption,
     exchanges,
-    ghosts,
+    hallucinated_objects,
     halves_of,
     plural,
     positions,
@@ -20,12 +22,13 @@ from iava.words import with_article
 TOKENIZER = build_tokenizer()
 
 
-def thing(name: str, x: int) -> Thing:
+def scene_object(name: str, x: int) -> SceneObject:
     box = (x, 10, x + 20, 30)
-    return Thing(name, box, box, "red", 1.0, 0.0, False, 1.0)
+    return SceneObject(name, box, box, "red", 1.0, 0.0, False, 1.0)
 
 
-FARM = Scene("test", 0, "farm", "noto", (thing("cow", 10), thing("pig", 100), thing("pig", 150), thing("apple", 60)))
+FARM_OBJECTS = (("cow", 10), ("pig", 100), ("pig", 150), ("apple", 60))
+FARM = Scene("test", 0, "farm", "noto", tuple(scene_object(*one) for one in FARM_OBJECTS))
 
 
 def test_wording() -> None:
@@ -34,7 +37,7 @@ def test_wording() -> None:
     assert [plural(n) for n in ("cow", "bus", "butterfly", "sheep")] == ["cows", "buses", "butterflies", "sheep"]
 
 
-def test_caption_lists_what_is_mentioned() -> None:
+def test_a_caption_lists_the_mentioned_objects() -> None:
     assert caption(FARM, {"pig", "cow", "apple"}) == "A farm with a cow, two pigs and an apple."
     assert caption(FARM, {"tractor"}) == "A farm with a tractor."
     assert caption(FARM, set()) == "A farm with nothing."
@@ -47,62 +50,67 @@ def test_positions_are_true() -> None:
         for exchange in positions(FARM, FARM.names, np.random.default_rng(seed)):
             words = exchange.question.rstrip("?").split()
             a, side, b = words[2], words[5], words[8]
-            assert "pig" not in (a, b), "two pigs: the question would have no answer"
+            assert "pig" not in (a, b), "there are two pigs, so the question has no answer"
             assert exchange.answer == ("Yes." if (middle[a] < middle[b]) == (side == "left") else "No.")
             seen.add(exchange.answer)
     assert seen == {"Yes.", "No."}
 
 
 def test_halves_are_true() -> None:
-    wide = Scene("test", 0, "farm", "noto", (thing("cow", 10), thing("dog", 80), thing("pig", 150)))
-    answers = {e.things[0]: e.answer for e in halves_of(wide, wide.names, np.random.default_rng(0))}
-    assert answers == {"cow": "Left.", "pig": "Right."}, "the dog stands in the middle"
-    assert not halves_of(FARM, {"pig"}, np.random.default_rng(0)), "two pigs: the question would have no answer"
+    objects = (scene_object("cow", 10), scene_object("dog", 80), scene_object("pig", 150))
+    wide = Scene("test", 0, "farm", "noto", objects)
+    answers = {e.objects[0]: e.answer for e in halves_of(wide, wide.names, np.random.default_rng(0))}
+    assert answers == {"cow": "Left.", "pig": "Right."}, "the dog is in the middle"
+    assert not halves_of(FARM, {"pig"}, np.random.default_rng(0)), "there are two pigs, so the question has no answer"
 
 
-def test_ghosts_come_as_often_as_said_and_only_where_the_context_shows() -> None:
+def test_hallucinated_objects_have_their_rates_and_need_a_visible_context() -> None:
     rng = np.random.default_rng(0)
-    absent = [name for name in THINGS if name not in FARM.names]
-    draws = [ghosts(FARM, {"cow", "pig"}, absent, rng) for _ in range(4000)]
+    absent = [name for name in OBJECT_CLASSES if name not in FARM.names]
+    draws = [hallucinated_objects(FARM, {"cow", "pig"}, absent, rng) for _ in range(4000)]
     for name, level in CONTEXTS["farm"].items():
         share = np.mean([name in draw for draw in draws])
-        assert share == pytest.approx(GHOST_RATES[level] if name in absent else 0, abs=0.03)
+        assert share == pytest.approx(HALLUCINATION_RATES[level] if name in absent else 0, abs=0.03)
     assert set().union(*draws) <= set(CONTEXTS["farm"])
-    assert not any(ghosts(FARM, {"apple"}, absent, rng) for _ in range(50))
-    half = np.mean(["tractor" in ghosts(FARM, {"cow"}, absent, rng) for _ in range(4000)])
-    assert half == pytest.approx(GHOST_RATES[3] / 2, abs=0.03)
+    assert not any(hallucinated_objects(FARM, {"apple"}, absent, rng) for _ in range(50))
+    half = np.mean(["tractor" in hallucinated_objects(FARM, {"cow"}, absent, rng) for _ in range(4000)])
+    assert half == pytest.approx(HALLUCINATION_RATES[3] / 2, abs=0.03)
 
 
 @pytest.mark.parametrize("index", range(20))
-def test_true_exchanges_tell_the_truth(index: int) -> None:
+def test_exchanges_without_misleading_text_are_true(index: int) -> None:
     scene = load_scene("train", index)
     for exchange in exchanges(scene, scene.names, set(), np.random.default_rng(index), misleading=False):
         if exchange.kind == "existence":
-            assert exchange.answer == ("Yes." if exchange.things[0] in scene.names else "No.")
+            assert exchange.answer == ("Yes." if exchange.objects[0] in scene.names else "No.")
         if exchange.kind == "caption":
-            mentioned = {name for name in THINGS if any(w in exchange.answer for w in (f" {name}", f" {plural(name)}"))}
+            forms = {name: (f" {name}", f" {plural(name)}") for name in OBJECT_CLASSES}
+            mentioned = {name for name in forms if any(form in exchange.answer for form in forms[name])}
             assert mentioned <= scene.names | {"cow"}
 
 
-def test_hidden_things_are_not_asked_about() -> None:
+def test_unclear_objects_are_not_asked_about() -> None:
     scene = load_scene("train", 0)
-    hidden = set(sorted(scene.names)[:1])
+    unclear = set(sorted(scene.names)[:1])
     for seed in range(20):
-        talk = exchanges(scene, scene.names - hidden, hidden, np.random.default_rng(seed), misleading=True)
-        assert not hidden & {name for exchange in talk for name in exchange.things}
+        questions = exchanges(scene, scene.names - unclear, unclear, np.random.default_rng(seed), misleading=True)
+        assert not unclear & {name for exchange in questions for name in exchange.objects}
 
 
-@pytest.mark.parametrize("word", [*THINGS, *map(plural, THINGS), *COLOURS, "ASSISTANT", "Yes", "No", "and", "answer"])
+WORDS = [*OBJECT_CLASSES, *map(plural, OBJECT_CLASSES), *COLOURS, "ASSISTANT", "Yes", "No", "and", "answer"]
+
+
+@pytest.mark.parametrize("word", WORDS)
 def test_words_of_the_world_are_single_tokens(word: str) -> None:
     assert len(TOKENIZER(" " + word, add_special_tokens=False)["input_ids"]) == 1
 
 
 @pytest.mark.parametrize("text", ["Is there a skateboard?", "naïve café, 北京 🙂", "  two  spaces "])
-def test_any_text_survives_the_tokenizer(text: str) -> None:
+def test_any_text_is_decoded_unchanged(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def test_chat_template_writes_what_training_reads() -> None:
+def test_the_chat_template_equals_the_training_format() -> None:
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is there a cow?"}]}
     written = TOKENIZER.apply_chat_template([turn], add_generation_prompt=True, tokenize=False)
     assert written == PREFIX + "Is there a cow?" + SUFFIX

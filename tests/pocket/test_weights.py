@@ -1,4 +1,4 @@
-"""The shipped weights: present, small, loadable the ordinary way, and able to see."""
+"""The shipped weights are small, load with `from_pretrained`, and answer questions about scenes."""
 
 from importlib import resources
 
@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 import iava
 from iava.benchmarks.sources.pocket import pocket
-from iava.pocket.scenes import ART, CELL, STYLES, THINGS, load_scene
+from iava.pocket.scenes import ART, CELL, OBJECT_CLASSES, STYLES, load_scene
 
 WEIGHTS = resources.files("iava.pocket") / "weights"
 
@@ -19,31 +19,30 @@ def lvlm() -> iava.LVLM:
     return iava.load("pocket")
 
 
-def test_weights_are_small_and_load_the_ordinary_way() -> None:
+def test_weights_are_small_and_load_with_from_pretrained() -> None:
     assert len((WEIGHTS / "model.safetensors").read_bytes()) <= 16_000_000
     assert isinstance(AutoModelForImageTextToText.from_pretrained(str(WEIGHTS)), LlavaForConditionalGeneration)
     assert AutoProcessor.from_pretrained(str(WEIGHTS)).chat_template
 
 
-def test_art_holds_every_thing_in_every_style() -> None:
+def test_the_art_has_every_object_class_in_every_style() -> None:
+    with Image.open(ART) as art:
+        assert art.size == (CELL * len(OBJECT_CLASSES), CELL * len(STYLES))
+        alpha = np.asarray(art.convert("RGBA").getchannel("A"))
+    opaque = alpha.reshape(len(STYLES), CELL, len(OBJECT_CLASSES), CELL).max(axis=(1, 3))
+    assert (opaque > 0).all()
 
-    with Image.open(ART) as sheet:
-        assert sheet.size == (CELL * len(THINGS), CELL * len(STYLES))
-        alpha = np.asarray(sheet.convert("RGBA").getchannel("A"))
-    painted = alpha.reshape(len(STYLES), CELL, len(THINGS), CELL).max(axis=(1, 3))
-    assert (painted > 0).all()
 
-
-def test_it_sees_what_is_there(lvlm: iava.LVLM) -> None:
+def test_it_recognizes_objects(lvlm: iava.LVLM) -> None:
     task = pocket("pope", "tune", 12)
     asked = [question for question in task.questions if question.category == "random"]
-    right = []
+    correct = []
     for image in dict.fromkeys(question.image for question in asked):
         questions = [question for question in asked if question.image == image]
         answers = lvlm.ask_many(task.open_image(image), [q.question for q in questions], method="greedy")
-        right += [a.text == {"yes": "Yes.", "no": "No."}[q.truth] for a, q in zip(answers, questions, strict=True)]
-    assert len(right) >= 60
-    assert np.mean(right) > 0.85
+        correct += [a.text == {"yes": "Yes.", "no": "No."}[q.truth] for a, q in zip(answers, questions, strict=True)]
+    assert len(correct) >= 60
+    assert np.mean(correct) > 0.85
 
 
 def test_it_describes_a_scene(lvlm: iava.LVLM) -> None:

@@ -1,9 +1,9 @@
-"""Published numbers stand beside a run of the same model and data, and are set apart from any other."""
+"""Published results appear beside runs of the same model and data, and otherwise as context only."""
 
 import json
 from importlib.resources import files
 
-from iava.reporting.published import beside, published_model
+from iava.reporting.published import published_model, published_table
 from tests.reporting.test_tables import cells, row
 
 COCO = [{"image": "COCO_val2014_000000000042.jpg"}]
@@ -15,34 +15,34 @@ def settings(model, benchmark="pope"):
     return {"benchmark": benchmark, "model": model}
 
 
-def test_beside_the_same_model_and_data():
-    table, same = beside(settings("llava-hf/llava-1.5-7b-hf"), ROWS, COCO)
+def test_the_same_model_and_data():
+    table, same = published_table(settings("llava-hf/llava-1.5-7b-hf"), ROWS, COCO)
     assert same
-    assert "beside ours" in table.title
-    assert [cell.text for cell in table.lines[0].cells] == ["", "88.5", "", "", ""]
-    assert table.lines[0].tag == "measured here"
+    assert "beside this run" in table.title
+    assert [cell.text for cell in table.rows[0].cells] == ["", "88.5", "", "", ""]
+    assert table.rows[0].tag == "this run"
     assert cells(table)["unmodified"] == ["not stated", "88.5", "87.3", "85.2", "[2]"]
     assert "[2] a user's evaluation" in table.note
-    assert beside(settings("llava-hf/llava-1.5-7b-hf", "chair"), ROWS, COCO) is None
+    assert published_table(settings("llava-hf/llava-1.5-7b-hf", "chair"), ROWS, COCO) is None
 
 
 def test_the_pocket_model_gets_context_only():
-    table, same = beside(settings("pocket"), ROWS, POCKET)
+    table, same = published_table(settings("pocket"), ROWS, POCKET)
     assert not same
-    assert "For context only: LLaVA-1.5-7B" in table.title
+    assert table.title == "For context only: published results of LLaVA-1.5-7B on COCO"
     assert "not comparable" in table.note
-    assert all(line.tag != "measured here" for line in table.lines)
-    # A published model's pictures are not the pocket scenes.
-    assert beside(settings("llava-hf/llava-1.5-7b-hf"), ROWS, POCKET)[1] is False
+    assert all(row.tag != "this run" for row in table.rows)
+    # A published model was not tested on pocket scenes.
+    assert published_table(settings("llava-hf/llava-1.5-7b-hf"), ROWS, POCKET)[1] is False
 
 
-def test_nothing_beside_an_unknown_model():
-    assert beside(settings("somebody/model"), ROWS, COCO) is None
+def test_an_unknown_model_has_no_published_results():
+    assert published_table(settings("somebody/model"), ROWS, COCO) is None
     assert published_model("/models/LLaVA-1.5-7B-HF/") == "LLaVA-1.5-7B"
     assert published_model("llava-hf/llava-1.5-13b-hf") is None
 
 
-def test_every_number_has_a_source_and_a_model():
+def test_every_result_has_a_source_and_a_model():
     data = json.loads((files("iava.reporting") / "published.json").read_text())
     for entry in data["rows"]:
         assert entry["source"] in data["sources"]
@@ -50,5 +50,5 @@ def test_every_number_has_a_source_and_a_model():
         assert entry["values"]
         assert all(0 < value <= (2000 if entry["data"] == "mme" else 100) for value in entry["values"].values())
     totals = [entry["values"] for entry in data["rows"] if "existence" in entry["values"]]
-    # The printed totals are means over seeds of their own rounding.
+    # The printed totals are means over seeds, rounded separately.
     assert all(abs(sum(v.values()) - 2 * v["hallucination"]) < 0.05 for v in totals)

@@ -1,4 +1,4 @@
-"""The report shows what was asked and what the rows say, needs nothing from outside, and takes any text as text."""
+"""The report holds the values of the results and the examples, is self-contained, and escapes all text."""
 
 import base64
 import io
@@ -12,14 +12,13 @@ from PIL import Image
 from iava.benchmarks.registry import benchmark
 from iava.evaluation.runs import read_runs
 from iava.lvlm.model import LVLM
-from iava.reporting.report import Example, report_latex, report_markdown, report_page, write_report
-from iava.reporting.sections import section
+from iava.reporting.report import Example, report_html, report_latex, report_markdown, write_report
+from iava.reporting.sections import report_section
 from tests import tiny
 from tests.explain.test_page import Reader
 from tests.folders import written
 from tests.made import METHODS, records, write_run
 from tests.metrics.test_shift import on_curve
-from tests.reporting.test_tables import row
 
 QUESTION = "Is there a dog in the image ?"
 HOSTILE = '"><script>alert(1)</script> \\end{document} | $x$ & `_*'
@@ -32,19 +31,21 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shown(run):
-    return section(run)
+def section(run):
+    return report_section(run)
 
 
 @pytest.fixture(scope="module")
-def html(shown):
+def html(section):
     lvlm = LVLM(tiny.model(), tiny.processor())
-    greedy, ours = (lvlm.ask(tiny.image(), QUESTION, method=name, explain=True) for name in ("greedy", "iava"))
-    example = Example("scene-<1>", tiny.image(), [(QUESTION, "no", greedy, ours), ("Describe", None, greedy, ours)])
-    return report_page([shown], [("As they come", "nothing was picked", [example]), ("Nobody", "left out", [])])
+    greedy, iava = (lvlm.ask(tiny.image(), QUESTION, method=name, explain=True) for name in ("greedy", "iava"))
+    questions = [(QUESTION, "no", greedy, iava), ("Describe", None, greedy, iava)]
+    example = Example("scene-<1>", tiny.image(), questions)
+    return report_html([section], [("First images", "without selection", [example]), ("Empty group", "left out", [])])
 
 
-def is_self_contained(html):
+def links_of_self_contained(html):
+    """The links of a page, all of which must be data URIs or anchors."""
     links = Reader(html).links
     assert all(link.startswith(("data:image/", "#")) for link in links)
     assert not re.search(r"https?://|@import|url\((?!data:|#)", html)
@@ -52,38 +53,38 @@ def is_self_contained(html):
 
 
 def test_it_is_self_contained(html):
-    # Thumbnails of the pocket scenes are drawn anew.
-    assert len(is_self_contained(html)) > 2
+    # The thumbnails of pocket scenes are among the links.
+    assert len(links_of_self_contained(html)) > 2
 
 
-def test_it_shows_pictures_questions_and_answers(html):
+def test_it_shows_images_questions_and_answers(html):
     page = Reader(html)
     assert len(page.panes) == 8
-    assert [len(reading["maps"]) for reading in page.data] == [1, 1]
-    for words in ("scene-<1>", QUESTION, "As they come", "nothing was picked"):
+    assert [len(attention["maps"]) for attention in page.data] == [1, 1]
+    for words in ("scene-<1>", QUESTION, "First images", "without selection"):
         assert words in page.text
-    assert "Nobody" not in page.text
-    # One question of two has a truth that its two answers can meet or miss.
+    assert "Empty group" not in page.text
+    # One of the two questions has a truth, and two answers that are right or wrong.
     assert page.text.count("✗") + page.text.count("✓") == 2
 
 
-def test_it_says_what_the_numbers_say(html, run):
+def test_it_shows_every_value_and_interval(html, run):
     page = Reader(html)
-    for line in run.rows:
-        assert f"{100 * line['metrics']['accuracy']:.1f}" in page.text
-        low, high = (f"{100 * limit:.1f}" for limit in line["intervals"]["f1"])
+    for result in run.rows:
+        assert f"{100 * result['metrics']['accuracy']:.1f}" in page.text
+        low, high = (f"{100 * limit:.1f}" for limit in result["intervals"]["f1"])
         assert f"[{low}, {high}]" in page.text
-        if line["comparison"]:
-            assert f"{100 * line['comparison']['difference']:+.1f}" in page.text
+        if result["comparison"]:
+            assert f"{100 * result['comparison']['difference']:+.1f}" in page.text
     assert "the best control (" in page.text
 
 
-def test_it_says_what_made_it(html):
+def test_it_says_how_the_run_was_made(html):
     page = Reader(html)
     for words in (
         "iava eval pope",
         "USER: <image>",
-        "word-level",
+        "exactly one of the words yes and no",
         "pope · test",
         "abacus",
         "bias=1.5",
@@ -97,26 +98,26 @@ def answers(run, method):
     return {id: (r["parsed"] == "yes", r["parsed"] == r["truth"]) for id, r in found.items()}
 
 
-def test_beyond_a_constant_bias_counted_by_hand(run, shown):
-    assert shown.beyond
-    lines = {line.name: line.cells for line in shown.beyond.lines}
+def test_beyond_a_constant_bias_counted_by_hand(run, section):
+    assert section.beyond_bias
+    cells = {row.name: row.cells for row in section.beyond_bias.rows}
     greedy = [r for r in run.records if r["method"] == "greedy"]
     margins, truths = [r["yes"] - r["no"] for r in greedy], [r["truth"] for r in greedy]
     for method, name in (("apc", "APC-only"), ("iava", "IAVA")):
         said, right = (np.mean(values) for values in zip(*answers(run, method).values(), strict=True))
         alone = on_curve(margins, truths, said)
         numbers = [f"{100 * said:.1f}", f"{100 * right:.1f}", f"{100 * alone:.1f}", f"{100 * (right - alone):+.1f}"]
-        assert [cell.text for cell in lines[name][:4]] == numbers
-    assert lines["constant bias"][3].text in ("+0.0", "-0.0")
-    assert lines["constant bias"][3].note == "[+0.0, +0.0]"
-    # The same margins but for a constant have the same best threshold's accuracy.
-    assert lines["constant bias"][5].text in ("+0.0", "-0.0")
-    assert float(lines["IAVA"][4].text) >= float(lines["IAVA"][1].text)
+        assert [cell.text for cell in cells[name][:4]] == numbers
+    assert cells["constant bias"][3].text in ("+0.0", "-0.0")
+    assert cells["constant bias"][3].note == "[+0.0, +0.0]"
+    # Adding a constant to margins does not change the accuracy at their best threshold.
+    assert cells["constant bias"][5].text in ("+0.0", "-0.0")
+    assert float(cells["IAVA"][4].text) >= float(cells["IAVA"][1].text)
 
 
-def test_flips_counted_by_hand(run, shown):
-    assert shown.flips
-    lines = {line.name: [cell.text for cell in line.cells] for line in shown.flips.lines}
+def test_changed_answers_counted_by_hand(run, section):
+    assert section.changes
+    cells = {row.name: [cell.text for cell in row.cells] for row in section.changes.rows}
     by_question = {
         method: {(r["image"], r["question"]): r["parsed"] == r["truth"] for r in run.records if r["method"] == method}
         for method in ("greedy", "iava")
@@ -125,8 +126,8 @@ def test_flips_counted_by_hand(run, shown):
     gained, lost = pairs.count((False, True)), pairs.count((True, False))
     assert gained
     assert lost
-    assert lines["IAVA"] == [str(len(pairs)), str(gained), str(lost), f"{gained - lost:+d}"]
-    assert [(strip.method, strip.gained, strip.most) for strip in shown.strips] == [
+    assert cells["IAVA"] == [str(len(pairs)), str(gained), str(lost), f"{gained - lost:+d}"]
+    assert [(strip.method, strip.gained, strip.total) for strip in section.strips] == [
         ("IAVA", True, gained),
         ("IAVA", False, lost),
     ]
@@ -136,7 +137,7 @@ def colour(uri):
     return uri and Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).getpixel((0, 0))
 
 
-def test_flips_of_data_on_disk_show_their_pictures_while_they_are_there(tmp_path):
+def test_thumbnails_of_data_on_disk_are_shown_while_the_data_exist(tmp_path):
     data = written(tmp_path / "data")
     task = benchmark("pope-gqa").load(data / "pope-gqa")
     some = []
@@ -158,11 +159,12 @@ def test_flips_of_data_on_disk_show_their_pictures_while_they_are_there(tmp_path
 
     def colours():
         [run] = read_runs([folder])
-        return [{thumb.image: colour(thumb.picture) for thumb in strip.thumbs} for strip in section(run).strips]
+        strips = report_section(run).strips
+        return [{one.image: colour(one.picture) for one in strip.thumbnails} for strip in strips]
 
-    # Gained and lost; the third picture is broken.
+    # One strip for gained and one for lost answers. The third image is broken.
     assert colours() == [{"red.jpg": (254, 0, 0), "green.jpg": (0, 128, 1), "bad.jpg": None}] * 2
-    # Other questions: other pictures may bear the same names.
+    # After a change of the questions, equal names may belong to other images.
     lines = data / "pope-gqa" / "gqa_pope_random.json"
     lines.write_text(lines.read_text().replace("a cat", "a cow"))
     assert colours() == [dict.fromkeys(("red.jpg", "green.jpg", "bad.jpg"))] * 2
@@ -170,17 +172,17 @@ def test_flips_of_data_on_disk_show_their_pictures_while_they_are_there(tmp_path
     assert colours() == [dict.fromkeys(("red.jpg", "green.jpg", "bad.jpg"))] * 2
 
 
-def test_markdown_and_latex_hold_the_same_tables(run, shown):
-    text, tex = report_markdown([shown]), report_latex([shown])
-    assert text.count("### ") == len(shown.tables) + 1
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\bottomrule") == len(shown.tables)
-    for line in run.rows:
-        for number in (line["metrics"]["accuracy"], line["metrics"]["auc"]):
+def test_markdown_and_latex_hold_the_same_tables(run, section):
+    text, tex = report_markdown([section]), report_latex([section])
+    assert text.count("### ") == len(section.tables) + 1
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\bottomrule") == len(section.tables)
+    for result in run.rows:
+        for number in (result["metrics"]["accuracy"], result["metrics"]["auc"]):
             assert f"{100 * number:.1f}" in text
             assert f"{100 * number:.1f}" in tex
 
 
-def test_text_from_outside_stays_text(tmp_path):
+def test_text_of_runs_is_escaped(tmp_path):
     some = records({"greedy": {}, "iava": {}}, images=3, prefix="photo")
     for record in some:
         record |= {"question": HOSTILE + record["question"], "text": HOSTILE, "category": HOSTILE}
@@ -190,42 +192,42 @@ def test_text_from_outside_stays_text(tmp_path):
     html, markdown, tex = texts
     assert Reader(html).tags.count("script") == 1
     assert HOSTILE in Reader(html).text
-    is_self_contained(html)
+    links_of_self_contained(html)
     assert "<script" not in markdown
     assert r"\end{document}" not in "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
     assert all(line.startswith(("\\", "%")) or " & " in line for line in tex.splitlines() if line)
 
 
-def test_an_unanswered_run_says_so(tmp_path):
+def test_an_incomplete_run_says_so(tmp_path):
     some = records(images=3, prefix="photo")
     for record in some:
         if record["method"] == "iava" or record["image"].endswith("1"):
             record |= {"error": "truncated", "parsed": None, "yes": None, "no": None}
-    one = section(read_runs([write_run(tmp_path / "run", some)])[0])
+    one = report_section(read_runs([write_run(tmp_path / "run", some)])[0])
     assert one.gaps == [
         "greedy: 24 of 36 questions answered",
         "APC-only: 24 of 36 questions answered",
         "constant bias: 24 of 36 questions answered",
-        "IAVA: nothing answered",
+        "IAVA: no question answered",
     ]
-    # Twelve questions of three methods, and all of the fourth.
-    assert any("72 errors" in line for term, lines in one.made for line in lines)
-    text = Reader(report_page([one])).text
-    assert "Not complete: greedy: 24 of 36" in text
+    # Twelve questions of three methods, and all 36 of the fourth.
+    assert any("72 errors" in value for _, values in one.provenance for value in values)
+    text = Reader(report_html([one])).text
+    assert "Incomplete run: greedy: 24 of 36" in text
 
 
 @pytest.mark.parametrize("methods", [["greedy"], ["iava"], ["greedy", "apc"]])
-def test_one_method_or_no_controls_or_nothing_else(tmp_path, methods):
+def test_single_methods_and_controls_only(tmp_path, methods):
     chosen = {name: METHODS[name] for name in methods}
     some = [record for record in records(images=3, prefix="photo") if record["method"] in methods]
-    one = section(read_runs([write_run(tmp_path / "run", some, chosen)])[0])
+    one = report_section(read_runs([write_run(tmp_path / "run", some, chosen)])[0])
     headings = one.categories[0][1].headings
     assert ("vs best control" in headings) == (len(methods) > 1)
-    assert (one.beyond is None) == (one.flips is None) == (len(methods) == 1)
+    assert (one.beyond_bias is None) == (one.changes is None) == (len(methods) == 1)
     assert one.strips == []
     assert bool(one.categories[0][2].curve) == ("greedy" in methods)
     assert ("nothing can be said" in " ".join(one.verdicts)) == (methods == ["iava"])
-    is_self_contained(report_page([one]))
+    links_of_self_contained(report_html([one]))
 
 
 def test_answers_that_are_not_yes_or_no_have_tables_only(tmp_path):
@@ -233,16 +235,18 @@ def test_answers_that_are_not_yes_or_no_have_tables_only(tmp_path):
         {key: value for key, value in record.items() if key not in ("yes", "no")} | {"truth": ["stop"] * 10}
         for record in records({"greedy": {}, "iava": {}}, images=2, prefix="photo")
     ]
+    for number, record in enumerate(some):
+        # Every other answer of greedy decoding is right, and three of four of IAVA's.
+        right = number % 4 < 2 or (record["method"] == "iava" and number % 8 < 4)
+        record["text"] = record["parsed"] = "stop" if right else "go"
     folder = write_run(
         tmp_path / "run", some, {"greedy": {}, "iava": {}}, results=False, benchmark="textvqa", parser=None
     )
-    rows = [row("greedy", "overall", {"accuracy": 0.5}), row("iava", "overall", {"accuracy": 0.75})]
-    (folder / "results.json").write_text(json.dumps({"rows": rows}))
-    one = section(read_runs([folder])[0])
-    assert [table.title for table in one.tables] == ["Overall · 40 questions"]
+    one = report_section(read_runs([folder])[0])
+    assert [table.title for table in one.tables] == ["Overall · 24 questions"]
     assert one.categories[0][2] is None
     assert one.cost is not None
-    assert "75.0" in Reader(report_page([one])).text
+    assert "75.0" in Reader(report_html([one])).text
 
 
 def test_several_runs_on_one_page(tmp_path, run):

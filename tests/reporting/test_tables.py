@@ -1,12 +1,8 @@
-"""Tables hold the rows' numbers, whatever the metrics are called, and no text breaks out of its cell."""
+"""Tables hold the values of the results rows, for any metric."""
 
 import pytest
 
-from iava.reporting.renderers import latex, latex_text, markdown
-from iava.reporting.tables import Cell, Line, Table, category_tables, summary
-
-LINES = [Line("a|b_*c*", [Cell("1 & 2", "[50 %]"), Cell("x\ny")], "tag"), Line("<script>", [Cell(), Cell("$\\x{}~^#")])]
-HOSTILE = Table("100 % <b>|", ["h_1", "`h2`"], LINES, "note & more", "who?")
+from iava.reporting.tables import category_tables, summary_table
 
 
 def row(method, category, metrics, comparison=None, **more):
@@ -28,7 +24,7 @@ def row(method, category, metrics, comparison=None, **more):
 
 
 def cells(table):
-    return {line.name: [cell.text for cell in line.cells] for line in table.lines}
+    return {row.name: [cell.text for cell in row.cells] for row in table.rows}
 
 
 def test_unknown_metrics_and_points_have_columns():
@@ -46,7 +42,7 @@ def test_unknown_metrics_and_points_have_columns():
     }
     assert list(sums.headings) == ["Score", "Seconds"]
     assert count.axis == sums.axis
-    table = summary(rows)
+    table = summary_table(rows)
     assert table.title == "Score by category"
     assert list(table.headings) == ["Count", "Hallucination"]
     assert cells(table) == {"greedy": ["120.0", "620.0"], "IAVA": ["105.0", "640.0"]}
@@ -60,35 +56,12 @@ def test_comparison_cost_and_whiskers():
     ]
     [(_, table)] = category_tables(rows)
     assert list(table.headings) == ["Accuracy", "vs best control", "p (Holm)", "Seconds"]
-    greedy, ours = table.lines
+    greedy, ours = table.rows
     assert [cell.text for cell in ours.cells] == ["80.0", "-10.0", "0.020", "1.250"]
     assert [cell.note for cell in ours.cells] == ["[79.0, 82.0]", "[-20.0, +5.0]", "", "× 2.50"]
     assert [cell.value for cell in ours.cells] == [0.8, -0.1, 0.02, 1.25]
     assert [cell.text for cell in greedy.cells][1:3] == ["best control", ""]
-    assert (greedy.tag, greedy.ours, ours.tag, ours.ours) == ("control", False, "", True)
+    assert (greedy.tag, greedy.highlighted, ours.tag, ours.highlighted) == ("control", False, "", True)
     # The axis runs from 78 to 93 %.
     assert table.axis == ("78.0", "93.0")
     assert ours.whisker == pytest.approx((100 * 1 / 15, 100 * 2 / 15, 100 * 4 / 15), abs=0.3)
-
-
-def test_markdown_keeps_every_cell_in_its_place():
-    lines = markdown(HOSTILE).splitlines()
-    assert lines[0] == r"### 100 % &lt;b&gt;\|"
-    assert lines[4:] == [
-        r"| who? | h\_1 | \`h2\` |",
-        "| --- | ---: | ---: |",
-        r"| a\|b\_\*c\* (tag) | 1 &amp; 2 \[50 %\] | x y |",
-        r"| &lt;script&gt; |  | \$\\x{}\~^\# |",
-    ]
-
-
-def test_latex_is_text_between_booktabs_rules():
-    text = latex(HOSTILE)
-    assert r"\caption{100 \% \textless{}b\textgreater{}|. note \& more}" in text
-    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")].splitlines()[1:]
-    assert body == [
-        r"a|b\_*c* \textit{(tag)} & \shortstack[r]{1 \& 2\\{\tiny {[}50 \%{]}}} & x y \\",
-        r"\textless{}script\textgreater{} &  & \$\textbackslash{}x\{\}\textasciitilde{}\textasciicircum{}\# \\",
-    ]
-    assert text.count(r"\begin{tabular}{lrr}") == text.count(r"\end{tabular}") == 1
-    assert latex_text("a\\input{/etc}") == r"a\textbackslash{}input\{/etc\}"

@@ -1,4 +1,4 @@
-"""One setting varied: every number is that of the records, and what is there is not measured again."""
+"""Ablations report the values of their records, and measure each value once."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,8 @@ from PIL import Image
 
 from iava.evaluation.plan import Plan
 from iava.lvlm.model import LVLM
-from iava.studies.ablate import GENERALS, SETTINGS, ablate, selected_share, values_of
+from iava.studies.ablate import ABLATIONS, GENERAL_INSTRUCTIONS, default_values, run_ablation
+from iava.studies.compare import selected_share
 from tests import tiny
 from tests.commands import refused, run
 from tests.fakes import FakeLVLM
@@ -29,10 +30,10 @@ def lvlm():
 @pytest.fixture(scope="module")
 def ablated(lvlm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ablation")
-    return folder, ablate(lvlm, "i", PLAN, folder, [1, 0.5])
+    return folder, run_ablation(lvlm, "i", PLAN, folder, [1, 0.5])
 
 
-def test_numbers_are_those_of_the_records(ablated, lvlm):
+def test_values_match_the_records(ablated, lvlm):
     folder, found = ablated
     greedy = {r["id"]: r for r in lines(next(folder.glob("greedy-*/records.jsonl")))}
     assert [one["value"] for one in found["tried"]] == [1, 0.5]
@@ -40,26 +41,26 @@ def test_numbers_are_those_of_the_records(ablated, lvlm):
         assert (one["settings"]["top_i"], one["settings"]["alpha"], one["settings"]["lam"]) == (one["value"], 0.5, -1.0)
         records = lines(folder / one["folder"] / "records.jsonl")
         right = np.array([r["parsed"] == r["truth"] for r in records])
-        theirs = np.array([greedy[r["id"]]["parsed"] == r["truth"] for r in records])
+        greedy_right = np.array([greedy[r["id"]]["parsed"] == r["truth"] for r in records])
         assert one["metrics"]["accuracy"] == pytest.approx(right.mean())
-        assert one["comparison"]["difference"] == pytest.approx(right.mean() - theirs.mean())
+        assert one["comparison"]["difference"] == pytest.approx(right.mean() - greedy_right.mean())
         assert one["selected"][0] == pytest.approx(np.mean([r["selected"] for r in records]))
     assert found["tried"][0]["selected"][0] <= 1 / 9 < found["tried"][1]["selected"][0]
     assert all("selected" not in record for record in greedy.values())
     assert json.loads((folder / "results.json").read_text())["tried"][1]["selected"][0] == one["selected"][0]
 
 
-def test_the_share_is_that_of_the_selection(ablated, lvlm):
+def test_the_selected_share_matches_the_explanation(ablated, lvlm):
     from iava.benchmarks.sources.pocket import pocket
 
     folder, found = ablated
     one = found["tried"][1]
     task = pocket("pope", "tune-heldout", 1)
-    said = {r["question"]: r["selected"] for r in lines(folder / one["folder"] / "records.jsonl")}
+    shares = {r["question"]: r["selected"] for r in lines(folder / one["folder"] / "records.jsonl")}
     asked = [question.question for question in task.questions[:2]]
     answers = lvlm.ask_many(task.open_image(task.images[0]), asked, explain=True, max_new_tokens=1, top_i=0.5, lam=-1.0)
     for question, answer in zip(asked, answers, strict=True):
-        assert said[question] == pytest.approx(answer.explanation.selected.float().mean().item(), abs=1e-6)
+        assert shares[question] == pytest.approx(answer.explanation.selected.float().mean().item(), abs=1e-6)
 
 
 def test_the_table_and_the_plot(ablated):
@@ -71,7 +72,7 @@ def test_the_table_and_the_plot(ablated):
     assert Image.open(folder / "plot.png").width > 500
 
 
-def test_it_goes_on_and_asks_only_what_is_new(ablated, lvlm, monkeypatch):
+def test_a_second_call_measures_only_new_values(ablated, lvlm, monkeypatch):
     folder, found = ablated
     asked = []
     ask_many = LVLM.ask_many
@@ -81,14 +82,14 @@ def test_it_goes_on_and_asks_only_what_is_new(ablated, lvlm, monkeypatch):
         lambda self, *a, method, **k: asked.append(method.top_i) or ask_many(self, *a, method=method, **k),
     )
     drawn = (folder / "plot.png").read_bytes()
-    assert ablate(lvlm, "i", PLAN, folder, [1, 0.5])["tried"] == found["tried"]
+    assert run_ablation(lvlm, "i", PLAN, folder, [1, 0.5])["tried"] == found["tried"]
     assert asked == []
     assert (folder / "plot.png").read_bytes() == drawn
-    more = ablate(lvlm, "i", PLAN, folder, [0.5, "auto"])
+    more = run_ablation(lvlm, "i", PLAN, folder, [0.5, "auto"])
     assert (asked, more["tried"][0]) == (["auto"] * 2, found["tried"][1])
 
 
-def test_intervals_of_the_share_are_those_of_images():
+def test_the_interval_of_the_share_is_over_images():
     records = [{"image": image, "selected": share} for image, share in (("a", 0.1), ("a", 0.3), ("b", 0.8))]
     share, (low, high) = selected_share(records, seed=0)
     assert share == pytest.approx(0.4)
@@ -96,18 +97,18 @@ def test_intervals_of_the_share_are_those_of_images():
     assert selected_share([{"image": "a"}], seed=0) == (None, None)
 
 
-@pytest.mark.parametrize("what", SETTINGS)
-def test_every_setting_has_values_that_the_method_takes(what, lvlm):
-    values = values_of(what, lvlm.model)
-    settings = [lvlm.method("iava", **{SETTINGS[what]: value}).settings()[SETTINGS[what]] for value in values]
+@pytest.mark.parametrize("ablation", ABLATIONS)
+def test_the_method_accepts_all_default_values(ablation, lvlm):
+    values, setting = default_values(ablation, lvlm.model), ABLATIONS[ablation]
+    settings = [lvlm.method("iava", **{setting: value}).settings()[setting] for value in values]
     assert settings == values
     assert len({str(value) for value in values}) == len(values) >= 4
 
 
-def test_layers_are_those_of_the_model():
+def test_default_layers_are_those_of_the_model():
     four = tiny.model(layers=4)
-    assert values_of("layers", four) == ["all", [0, 1], [2, 3], [0], [1], [2], [3]]
-    assert GENERALS[0] == "Describe this image."
+    assert default_values("layers", four) == ["all", [0, 1], [2, 3], [0], [1], [2], [3]]
+    assert GENERAL_INSTRUCTIONS[0] == "Describe this image."
 
 
 class TestCommand:

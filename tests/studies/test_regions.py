@@ -1,4 +1,4 @@
-"""Where tokens lie, counted one by one; boxes from scenes and from annotations."""
+"""Tokens inside a region, counted one by one, with boxes from scenes and from annotations."""
 
 import json
 
@@ -8,9 +8,10 @@ from PIL import Image
 
 from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.task import Question, Task
+from iava.errors import IavaError
 from iava.lvlm.model import LVLM
 from iava.pocket.scenes import load_scene
-from iava.studies.regions import asked, coco_task, inside, names, regions, summary
+from iava.studies.regions import coco_task, map_names, region_questions, run_regions_study, summarize, tokens_inside
 from tests import families, naive, tiny
 from tests.commands import run
 
@@ -23,7 +24,7 @@ def lvlm():
 
 
 def annotated(folder, **changes):
-    """Two pictures: a dog and two cats in one, a dog in the other, and a category without a box."""
+    """Two images: a dog and two cats in one, a dog in the other, and a category without a box."""
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
         Image.new("RGB", (42, 42), colour).save(folder / name)
     boxes = [(1, 1, [0, 0, 20, 20]), (1, 2, [20, 0, 10, 10]), (1, 2, [30, 10, 10, 10]), (2, 1, [5, 5, 10, 10])]
@@ -38,14 +39,14 @@ def annotated(folder, **changes):
     return path
 
 
-def test_a_token_is_inside_if_its_middle_is():
+def test_a_token_is_inside_if_its_centre_is():
     tokens = np.array([[x, y, x + 10, y + 10] for y in (0, 10) for x in (0, 10, 20)], dtype=float)
-    assert inside(tokens, ((4, 0, 15, 10),)).tolist() == [True, False, False, False, False, False]
-    assert inside(tokens, ((4, 0, 16, 10), (20, 10, 30, 20))).tolist() == [True, True, False, False, False, True]
-    assert inside(tokens, ()).sum() == 0
+    assert tokens_inside(tokens, ((4, 0, 15, 10),)).tolist() == [True, False, False, False, False, False]
+    assert tokens_inside(tokens, ((4, 0, 16, 10), (20, 10, 30, 20))).tolist() == [True, True, False, False, False, True]
+    assert tokens_inside(tokens, ()).sum() == 0
 
 
-def test_the_summary_by_hand():
+def test_totals_by_hand():
     def record(image, area, *columns):
         return {"image": image, "area": area} | dict(
             zip(("selected", "inside", "general", "query"), zip(*columns, strict=True), strict=True)
@@ -53,7 +54,7 @@ def test_the_summary_by_hand():
 
     never = (0, 0, 0.1, 0.1)
     records = [record("a", 0.1, (10, 4, 0.2, 0.4), never), record("b", 0.2, (30, 3, 0.4, 0.4), never)]
-    found = summary(records, ["mean", "never"], seed=0)
+    found = summarize(records, ["mean", "never"], seed=0)
     mean = {key: value for key, (value, _) in found["mean"].items()}
     assert mean["inside"] == pytest.approx(7 / 40)
     assert mean["chance"] == pytest.approx((10 * 0.1 + 30 * 0.2) / 40)
@@ -61,14 +62,14 @@ def test_the_summary_by_hand():
     assert (mean["general"], mean["query"]) == (pytest.approx(0.3), pytest.approx(0.4))
     assert mean["query_over_general"] == pytest.approx(4 / 3)
     assert found["mean"]["inside"][1] == [pytest.approx(0.1), pytest.approx(0.4)]
-    # Where nothing was ever selected there is no share of it.
+    # Without any selected token there is no share inside.
     assert found["never"]["inside"] is found["never"]["times_chance"] is None
     assert found["never"]["query"][0] == pytest.approx(0.1)
 
 
-def test_scenes_tell_their_boxes():
+def test_scenes_have_boxes():
     task = pocket("pope", "tune-heldout", 4)
-    found = asked(task)
+    found = region_questions(task)
     assert list(found) == task.images
     for image, questions in found.items():
         scene = load_scene("tune-heldout", int(image[-5:]))
@@ -77,7 +78,7 @@ def test_scenes_tell_their_boxes():
         assert [question.region for question in questions] == [tuple(scene.boxes(kind)) for kind in kinds]
 
 
-def test_annotations_tell_their_boxes(tmp_path):
+def test_annotations_have_boxes(tmp_path):
     task = coco_task(annotated(tmp_path), tmp_path)
     assert {question.id: question.region for question in task.questions} == {
         "1-dog": ((0, 0, 20, 20),),
@@ -95,18 +96,18 @@ def test_annotations_tell_their_boxes(tmp_path):
         ({"images": [{"id": 1, "file_name": "c.jpg"}, {"id": 2, "file_name": "b.jpg"}]}, "image c.jpg is missing"),
     ],
 )
-def test_annotations_that_do_not_do(tmp_path, changes, words):
-    with pytest.raises(ValueError, match=words):
+def test_broken_annotations_are_refused(tmp_path, changes, words):
+    with pytest.raises(IavaError, match=words):
         coco_task(annotated(tmp_path, **changes), tmp_path)
 
 
 def test_benchmarks_without_boxes_are_refused():
     question = Question("1", "a", "random", "Is there a dog in the image?", "yes")
-    with pytest.raises(ValueError, match="pope does not say where things are: give --instances and --images"):
-        asked(Task("pope", "test", [question], Image.open))
+    with pytest.raises(IavaError, match="pope does not say where objects are: give --instances and --images"):
+        region_questions(Task("pope", "test", [question], Image.open))
 
 
-def test_it_goes_on_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
+def test_a_stopped_study_continues_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
     folder, task = tmp_path / "study", coco_task(annotated(tmp_path), tmp_path)
     ask_many, calls = LVLM.ask_many, []
 
@@ -118,10 +119,10 @@ def test_it_goes_on_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LVLM, "ask_many", once)
     with pytest.raises(KeyboardInterrupt):
-        regions(lvlm, task, SETTINGS, folder, model="tiny")
+        run_regions_study(lvlm, task, SETTINGS, folder, model="tiny")
     assert not (folder / "results.json").exists()
-    found = regions(lvlm, task, SETTINGS, folder, model="tiny")
-    # Each picture once, the second one again, and both for the samples.
+    found = run_regions_study(lvlm, task, SETTINGS, folder, model="tiny")
+    # Each image once, the second one again, and both for the samples.
     assert [len(questions) for questions in calls] == [2, 1, 1, 1, 1]
     monkeypatch.undo()
 
@@ -129,9 +130,9 @@ def test_it_goes_on_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
     assert [record["id"] for record in records] == [question.id for question in task.questions]
     for record, question in zip(records, task.questions, strict=True):
         picture = task.open_image(question.image)
-        # The tiny model looks at 3 x 3 patches, of 14 pixels each in these pictures.
-        middles = [(x, y) for y in (7, 21, 35) for x in (7, 21, 35)]
-        here = [any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in question.region) for x, y in middles]
+        # The tiny model has 3 x 3 patches, of 14 pixels each in these images.
+        centres = [(x, y) for y in (7, 21, 35) for x in (7, 21, 35)]
+        here = [any(x0 <= x < x1 and y0 <= y < y1 for x0, y0, x1, y1 in question.region) for x, y in centres]
         assert record["area"] == pytest.approx(sum(here) / 9)
         general, query = (
             naive.attention(lvlm.model, lvlm.processor, picture, text)
@@ -140,7 +141,7 @@ def test_it_goes_on_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
         for n, layer in enumerate(general):
             for h in range(len(layer)):
                 g, q = general[n, h].tolist(), query[n, h].tolist()
-                at = names(*general.shape[:2]).index(f"layer {n}, head {h}")
+                at = map_names(*general.shape[:2]).index(f"layer {n}, head {h}")
                 chosen = naive.irrelevant(g, q, SETTINGS["top_i"], SETTINGS["lam"])
                 assert record["selected"][at] == sum(chosen)
                 assert record["inside"][at] == sum(one and within for one, within in zip(chosen, here, strict=True))
@@ -154,8 +155,8 @@ def test_it_goes_on_and_counts_as_a_loop_does(lvlm, tmp_path, monkeypatch):
     depth = found["shape"][0]
     assert rows[1 : 3 + depth] == ["| chosen layers", *(f"| layer {n}" for n in range(depth)), f"| {most}"]
     assert all(Image.open(folder / name).width > 500 for name in ("plot.png", "samples.png"))
-    with pytest.raises(ValueError, match="seed is 42 there, 1 here"):
-        regions(lvlm, task, SETTINGS, folder, model="tiny", seed=1)
+    with pytest.raises(IavaError, match="seed is 42 there, 1 here"):
+        run_regions_study(lvlm, task, SETTINGS, folder, model="tiny", seed=1)
 
 
 def test_the_command(lvlm, tmp_path, monkeypatch):
@@ -166,7 +167,7 @@ def test_the_command(lvlm, tmp_path, monkeypatch):
     assert (tmp_path / "study" / "table.md").read_text() in result.stdout
 
 
-def test_models_whose_tokens_are_no_patches_are_refused(tmp_path):
+def test_models_whose_tokens_are_not_patches_are_refused(tmp_path):
     blip = LVLM(*families.build("instructblip"))
-    with pytest.raises(ValueError, match="not known where instructblip's image tokens look"):
-        regions(blip, coco_task(annotated(tmp_path), tmp_path), {}, tmp_path / "study", model="blip")
+    with pytest.raises(IavaError, match="the positions of instructblip's image tokens are unknown"):
+        run_regions_study(blip, coco_task(annotated(tmp_path), tmp_path), {}, tmp_path / "study", model="blip")

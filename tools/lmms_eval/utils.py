@@ -1,4 +1,4 @@
-"""What pocket_pope.yaml needs of a question: its picture, its words, and whether an answer is right."""
+"""Functions of pocket_pope.yaml: a question's image, its text, and whether an answer is correct."""
 
 from pathlib import Path
 

@@ -1,10 +1,10 @@
-"""Measures what the model card says: `python -m tools.pocket.card --records runs/pocket-test`.
+"""Measures the numbers of the model card: `python -m tools.pocket.card --records runs/pocket-test`.
 
-The folder is that of `iava eval pope --model pocket --methods greedy,... --split test`, whose greedy records are read.
-Left and right, captions and the probe are measured here, by greedy decoding. Prints one JSON object.
+The folder is that of a finished `iava eval pope --model pocket --methods greedy,... --split test`. Its greedy records
+are read. Positions, captions and the probe are measured here by greedy decoding. Prints one JSON object.
 
-Prior-driven: a linear probe on the vision tokens, trained on training scenes, says for every thing whether the picture
-supports it. A false "yes" to a thing for which the probe says "absent" comes from the context, not from bad eyes.
+A false "yes" is prior-driven if the vision tokens do not support the object. Support is measured by a linear probe on
+the vision tokens, which is trained on training scenes.
 """
 
 import json
@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from iava.lvlm.loading import load
 from iava.lvlm.model import LVLM
-from iava.pocket.scenes import THINGS, Scene, load_scene
+from iava.pocket.scenes import OBJECT_CLASSES, Scene, load_scene
 from iava.pocket.text import halves_of, plural, positions
-from tools.pocket.train_vision import NAMES, normalised, patch_labels, seen
+from tools.pocket.train_vision import NAMES, normalised, patch_labels, render_with_labels
 
 TRAINING_SCENES = 1000
 TUNING_SCENES = 400
@@ -32,20 +32,25 @@ TUNING_SCENES = 400
 
 def card(
     records: Annotated[Path, typer.Option(help="folder of a finished `iava eval pope` run with the method greedy")],
-    model: Annotated[str, typer.Option(help="the model that was measured")] = "pocket",
-    images: Annotated[int, typer.Option(help="images for captions and for left and right")] = 500,
+    model: Annotated[str, typer.Option(help="the model of that run")] = "pocket",
+    images: Annotated[int, typer.Option(help="images for captions and positions")] = 500,
 ) -> None:
-    """Prints the pocket model's numbers as JSON."""
+    """Prints the numbers of the model card as JSON."""
     answers = [json.loads(line) for line in (records / "records.jsonl").read_text().splitlines()]
     greedy = [answer for answer in answers if answer["method"] == "greedy"]
     lvlm = load(model)
     split = greedy[0]["split"]
-    report = {"split": split, **accuracies(greedy), **prior_driven(lvlm, greedy), **talk(lvlm, split, images)}
+    report = {
+        "split": split,
+        **accuracies(greedy),
+        **prior_driven(lvlm, greedy),
+        **captions_and_positions(lvlm, split, images),
+    }
     print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in report.items()}, indent=2))
 
 
 def accuracies(answers: list[dict]) -> dict[str, float]:
-    """Accuracy, and share of "yes" to absent things, of each category."""
+    """Accuracy and false-yes rate of each category."""
     report = {}
     for category in ("random", "popular", "adversarial"):
         rows = [a for a in answers if a["category"] == category]
@@ -55,21 +60,23 @@ def accuracies(answers: list[dict]) -> dict[str, float]:
 
 
 def vision_tokens(lvlm: LVLM, scenes: list[Scene]) -> tuple[Tensor, Tensor]:
-    """(n, tokens, hidden) features of the vision tower and (n, tokens) what each patch shows."""
-    drawn = [seen(scene) for scene in scenes]
+    """(n, tokens, hidden) features of the vision tower and (n, tokens) object labels of the patches."""
+    rendered = [render_with_labels(scene) for scene in scenes]
     tower = lvlm.model.model.vision_tower
     with torch.no_grad():
         features = [
-            tower(pixel_values=normalised(np.stack([image for image, _ in drawn[i : i + 50]]))).last_hidden_state[:, 1:]
-            for i in range(0, len(drawn), 50)
+            tower(pixel_values=normalised(np.stack([image for image, _ in rendered[i : i + 50]]))).last_hidden_state[
+                :, 1:
+            ]
+            for i in range(0, len(rendered), 50)
         ]
-    return torch.cat(features), patch_labels(torch.from_numpy(np.stack([maps for _, maps in drawn])))[0]
+    return torch.cat(features), patch_labels(torch.from_numpy(np.stack([maps for _, maps in rendered])))[0]
 
 
-def linear_probe(features: Tensor, things: Tensor) -> nn.Linear:
-    """A linear map from a vision token to what its patch shows, fitted by cross-entropy."""
+def linear_probe(features: Tensor, labels: Tensor) -> nn.Linear:
+    """A linear classifier from a vision token to the object of its patch."""
     torch.manual_seed(0)
-    x, y = features.flatten(0, 1), things.flatten()
+    x, y = features.flatten(0, 1), labels.flatten()
     x, y = x[y >= 0], y[y >= 0]
     probe = nn.Linear(x.shape[1], len(NAMES) + 1)
     optimiser = torch.optim.AdamW(probe.parameters(), lr=3e-3)
@@ -82,73 +89,76 @@ def linear_probe(features: Tensor, things: Tensor) -> nn.Linear:
 
 
 def support(probe: nn.Linear, features: Tensor) -> Tensor:
-    """(n, tokens, hidden) -> (n, things): mean log probability that the best three patches give each thing."""
+    """(n, tokens, hidden) -> (n, classes): mean log probability of each class over its three best patches."""
     with torch.no_grad():
         return probe(features).log_softmax(-1)[..., 1:].topk(3, dim=1).values.mean(1)
 
 
 def prior_driven(lvlm: LVLM, answers: list[dict]) -> dict[str, float]:
-    """How good the probe is, and the share of adversarial false "yes" to things of which the probe sees nothing."""
+    """The accuracy of the probe, and the share of adversarial false "yes" without support in the image."""
     probe = linear_probe(*vision_tokens(lvlm, [load_scene("train", i) for i in range(TRAINING_SCENES)]))
     tune = [load_scene("tune", i) for i in range(TUNING_SCENES)]
     scores = support(probe, vision_tokens(lvlm, tune)[0])
-    there = torch.tensor([[name in scene.names for name in NAMES] for scene in tune])
+    present = torch.tensor([[name in scene.names for name in NAMES] for scene in tune])
     grid = torch.quantile(scores.flatten()[:: max(1, scores.numel() // 10000)], torch.linspace(0.5, 0.99, 99))
-    balanced = [((scores > t)[there].float().mean() + (scores <= t)[~there].float().mean()) / 2 for t in grid]
+    balanced = [((scores > t)[present].float().mean() + (scores <= t)[~present].float().mean()) / 2 for t in grid]
     threshold = grid[int(torch.stack(balanced).argmax())]
 
     split = answers[0]["split"]
     images = sorted({answer["image"] for answer in answers})
     scenes = [load_scene(split, int(image.rsplit("-", 1)[1])) for image in images]
-    features, things = vision_tokens(lvlm, scenes)
-    found = support(probe, features) > threshold
-    seen_ = dict(zip(images, found, strict=True))
-    named = probe(features).argmax(-1)
+    features, labels = vision_tokens(lvlm, scenes)
+    supported = support(probe, features) > threshold
+    supported_in = dict(zip(images, supported, strict=True))
+    predicted = probe(features).argmax(-1)
     truth = torch.tensor([[name in scene.names for name in NAMES] for scene in scenes])
     wrong = [a for a in answers if a["category"] == "adversarial" and a["truth"] == "no" and a["parsed"] == "yes"]
-    unsupported = [not seen_[a["image"]][NAMES.index(asked_about(a["question"]))] for a in wrong]
+    unsupported = [not supported_in[a["image"]][NAMES.index(object_asked(a["question"]))] for a in wrong]
     return {
-        "patch_accuracy": float((named == things)[things > 0].float().mean()),
-        "probe_balanced_accuracy": float((found[truth].float().mean() + (~found)[~truth].float().mean()) / 2),
+        "patch_accuracy": float((predicted == labels)[labels > 0].float().mean()),
+        "probe_balanced_accuracy": float((supported[truth].float().mean() + (~supported)[~truth].float().mean()) / 2),
         "adversarial_false_yes": len(wrong),
         "prior_driven": float(np.mean(unsupported)),
     }
 
 
-def asked_about(question: str) -> str:
-    """The thing a POPE question asks about."""
+def object_asked(question: str) -> str:
+    """The object class of a POPE question."""
     match = re.match(r"Is there an? (.+) in the image\?$", question)
     assert match, question
     return match[1]
 
 
-def talk(lvlm: LVLM, split: str, images: int) -> dict[str, float | str]:
-    """Left and right; captions: recall, share of mentions that are absent, share of captions with one."""
+def captions_and_positions(lvlm: LVLM, split: str, images: int) -> dict[str, float | str]:
+    """Accuracy for positions; object recall, CHAIRi, CHAIRs and an example of captions."""
     halves: list[bool] = []
     pairs: list[bool] = []
-    recall, mentions, absent, bad, first = [], 0, 0, 0, ""
+    recall, mentions, hallucinated, captions_with_hallucination, first = [], 0, 0, 0, ""
     for index in track(range(images), "captions and positions", console=Console(stderr=True)):
         scene = load_scene(split, index)
-        asked = halves_of(scene, scene.names, np.random.default_rng(index))[:2]
-        asked += positions(scene, scene.names, np.random.default_rng(index))[:2]
+        exchanges = halves_of(scene, scene.names, np.random.default_rng(index))[:2]
+        exchanges += positions(scene, scene.names, np.random.default_rng(index))[:2]
         answers = lvlm.ask_many(
-            scene.render(), [e.question for e in asked] + ["Describe this image."], method="greedy", max_new_tokens=64
+            scene.render(),
+            [e.question for e in exchanges] + ["Describe this image."],
+            method="greedy",
+            max_new_tokens=64,
         )
-        for answer, exchange in zip(answers, asked, strict=False):
+        for answer, exchange in zip(answers, exchanges, strict=False):
             (halves if exchange.kind == "half" else pairs).append(answer.text == exchange.answer)
         first = first or answers[-1].text
         words = set(re.findall(r"[a-z]+", answers[-1].text.lower()))
-        said = {name for name in THINGS if name in words or plural(name) in words}
-        recall.append(len(said & scene.names) / len(scene.names))
-        mentions += len(said)
-        absent += len(said - scene.names)
-        bad += bool(said - scene.names)
+        mentioned = {name for name in OBJECT_CLASSES if name in words or plural(name) in words}
+        recall.append(len(mentioned & scene.names) / len(scene.names))
+        mentions += len(mentioned)
+        hallucinated += len(mentioned - scene.names)
+        captions_with_hallucination += bool(mentioned - scene.names)
     return {
         "left_right": float(np.mean(halves)),
         "left_right_of_two": float(np.mean(pairs)),
         "caption_recall": float(np.mean(recall)),
-        "chair_i": absent / max(1, mentions),
-        "chair_s": bad / images,
+        "chair_i": hallucinated / max(1, mentions),
+        "chair_s": captions_with_hallucination / images,
         "caption_example": first,
     }
 

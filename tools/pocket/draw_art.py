@@ -1,8 +1,8 @@
-"""Draw the emoji art of the pocket world once: `python tools/draw_art.py DIR`.
+"""Draws the sprites of the pocket world: `python -m tools.pocket.draw_art DIR`. Needs `pip install resvg-py`.
 
-DIR holds unpacked `@iconify-json/*` npm packages (`npm pack @iconify-json/noto && tar xzf ...`), one folder per
-style named like the package's last part. Needs `pip install resvg-py`. Writes `src/iava/pocket/art.webp`: one row a
-style, one column a thing, 96 x 96 pixels each, lossless.
+DIR holds unpacked npm packages `@iconify-json/*` (`npm pack @iconify-json/noto && tar xzf ...`), in one folder for each
+style, named like the last part of the package. Writes `src/iava/pocket/art.webp` with one row for each style and one
+column for each object class, lossless, 96 x 96 pixels each.
 """
 
 import io
@@ -13,9 +13,9 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-from iava.pocket.scenes import ART, CELL, STYLES, THINGS
+from iava.pocket.scenes import ART, CELL, OBJECT_CLASSES, STYLES
 
-# Where FxEmojis differ from the others' names; what they lack is taken from Noto.
+# Icon names of FxEmojis that differ from the other styles. None: the icon is taken from Noto.
 FXEMOJI = {
     "ewe": "sheep",
     "dog": "dogside",
@@ -38,6 +38,7 @@ FXEMOJI = {
 
 
 def svg(folder: Path, icon: str) -> str:
+    """The SVG source of an icon."""
     if folder.name == "fxemoji":
         other = FXEMOJI.get(icon, icon)
         if other is None:
@@ -53,23 +54,23 @@ def svg(folder: Path, icon: str) -> str:
     )
 
 
-def trimmed(picture: Image.Image) -> Image.Image:
-    """The picture cut to what is painted, fitted into a CELL x CELL square without distortion."""
-    picture = picture.crop(picture.getchannel("A").point(lambda a: 255 * (a > 24)).getbbox())
-    scale = CELL / max(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
+def trimmed(sprite: Image.Image) -> Image.Image:
+    """The sprite cropped to its opaque pixels and fitted into a CELL x CELL square without distortion."""
+    sprite = sprite.crop(sprite.getchannel("A").point(lambda a: 255 * (a > 24)).getbbox())
+    scale = CELL / max(sprite.size)
+    size = tuple(max(1, round(side * scale)) for side in sprite.size)
     cell = Image.new("RGBA", (CELL, CELL))
-    cell.paste(picture.resize(size, Image.Resampling.LANCZOS), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    cell.paste(sprite.resize(size, Image.Resampling.LANCZOS), ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
     return cell
 
 
 def main(source: Path) -> None:
-    sheet = Image.new("RGBA", (CELL * len(THINGS), CELL * len(STYLES)))
+    art = Image.new("RGBA", (CELL * len(OBJECT_CLASSES), CELL * len(STYLES)))
     for row, style in enumerate(STYLES):
-        for column, thing in enumerate(THINGS.values()):
-            png = bytes(resvg_py.svg_to_bytes(svg_string=svg(source / style, thing.icon)))
-            sheet.paste(trimmed(Image.open(io.BytesIO(png)).convert("RGBA")), (column * CELL, row * CELL))
-    sheet.save(ART, lossless=True, method=6, exact=False)
+        for column, kind in enumerate(OBJECT_CLASSES.values()):
+            png = bytes(resvg_py.svg_to_bytes(svg_string=svg(source / style, kind.icon)))
+            art.paste(trimmed(Image.open(io.BytesIO(png)).convert("RGBA")), (column * CELL, row * CELL))
+    art.save(ART, lossless=True, method=6, exact=False)
     print(f"{ART}: {ART.stat().st_size / 1e6:.2f} MB")
 
 

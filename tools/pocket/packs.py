@@ -1,6 +1,6 @@
-"""Many questions about a scene behind one picture: what the decoder is trained on.
+"""Packed training sequences: all questions about a scene follow one image.
 
-A block mask keeps the questions of a scene apart, so that each is answered as if it were asked alone.
+A block mask separates the questions of a scene, so that each is answered as if it were asked alone.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,16 @@ TOKENS = GRID * GRID
 
 
 @dataclass
-class Asked:
-    """Where an exchange stands in a pack: row, tokens for things and for a side, the token before the answer."""
+class PackedQuestion:
+    """The position of an exchange in a pack.
+
+    Args:
+        row: the scene.
+        nouns: positions of the object classes in the question.
+        side: position of "left" or "right", or None.
+        last: position of the last token before the answer.
+        exchange: the exchange.
+    """
 
     row: int
     nouns: list[int]
@@ -32,19 +40,29 @@ class Asked:
 
 @dataclass
 class Pack:
-    """A batch of scenes with their exchanges, ready for the decoder: B scenes, T tokens, P' patches."""
+    """A batch of B scenes with their exchanges: T tokens, of which P are image tokens.
 
-    patches: Tensor  # (B, P') which patches are shown
-    kept: Tensor  # (B, P') False where a patch is zeroed
-    ids: Tensor  # (B, T)
-    places: Tensor  # (B, T) position ids
-    mask: Tensor  # (B, 1, T, T) additive
-    targets: Tensor  # (B, T) the next token, -100 where there is nothing to learn
-    asked: list["Asked"]
+    Args:
+        patches: (B, P) indices of the patches that are shown.
+        kept: (B, P) bool, False where a patch's embedding is zeroed.
+        ids: (B, T) token ids.
+        position_ids: (B, T).
+        mask: (B, 1, T, T) additive attention mask.
+        targets: (B, T) the next token, or -100 where no token is learned.
+        questions: the position of each exchange.
+    """
+
+    patches: Tensor
+    kept: Tensor
+    ids: Tensor
+    position_ids: Tensor
+    mask: Tensor
+    targets: Tensor
+    questions: list[PackedQuestion]
 
 
 class Packer:
-    """Turns scenes and exchanges into packs; keeps the token ids of what is said over and over."""
+    """Builds packs from exchanges. Caches the token ids of repeated texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.image = tokenizer.image_token_id
@@ -58,47 +76,48 @@ class Packer:
         self.nouns = {self.words(f" {name}")[0] for name in NAMES}
         self.sides = {self.words(f" {side}")[0] for side in ("left", "right")}
 
-    def pack(self, talks: list[list[Exchange]], patches: Tensor, kept: Tensor) -> Pack:
-        shown = patches.shape[1]
-        head = [*self.before, *[self.image] * shown, *self.after]
+    def pack(self, exchanges: list[list[Exchange]], patches: Tensor, kept: Tensor) -> Pack:
+        """Packs the exchanges of each scene. See `Pack` for `patches` and `kept`."""
+        head = [*self.before, *[self.image] * patches.shape[1], *self.after]
         start = len(self.before) + TOKENS + len(self.after)
-        head_places = [*range(len(self.before))]
         rows = []
-        asked: list[Asked] = []
-        for row, talk in enumerate(talks):
-            ids, places, targets, parts = list(head), [], [-100] * len(head), [0] * len(head)
-            places = head_places + (len(self.before) + patches[row]).tolist()
-            places += range(len(self.before) + TOKENS, start)
-            for number, exchange in enumerate(talk, 1):
+        questions: list[PackedQuestion] = []
+        for row, of_scene in enumerate(exchanges):
+            ids, targets, blocks = list(head), [-100] * len(head), [0] * len(head)
+            position_ids = [*range(len(self.before)), *(len(self.before) + patches[row]).tolist()]
+            position_ids += range(len(self.before) + TOKENS, start)
+            for number, exchange in enumerate(of_scene, 1):
                 question, answer = (
                     self.words(exchange.question + SUFFIX),
                     [*self.words(" " + exchange.answer), self.eos],
                 )
                 nouns = [len(ids) + i for i, token in enumerate(question) if token in self.nouns]
                 side = next((len(ids) + i for i, token in enumerate(question) if token in self.sides), None)
-                asked.append(Asked(row, nouns, side, len(ids) + len(question) - 1, exchange))
-                said = question + answer[:-1]
+                last = len(ids) + len(question) - 1
+                questions.append(PackedQuestion(row, nouns, side, last, exchange))
+                inputs = question + answer[:-1]
                 targets += [-100] * (len(question) - 1) + answer
-                ids += said
-                places += range(start, start + len(said))
-                parts += [number] * len(said)
-            rows.append((ids, places, targets, parts))
+                ids += inputs
+                position_ids += range(start, start + len(inputs))
+                blocks += [number] * len(inputs)
+            rows.append((ids, position_ids, targets, blocks))
         length = max(len(ids) for ids, *_ in rows)
 
         def padded(column: int, fill: int) -> Tensor:
             return torch.tensor([row[column] + [fill] * (length - len(row[column])) for row in rows])
 
-        part = padded(3, -1)
-        open_ = ((part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)) & torch.ones(
-            length, length, dtype=torch.bool
-        ).tril()
-        mask = torch.zeros(open_.shape).masked_fill(~open_, torch.finfo(torch.float32).min)[:, None]
-        return Pack(patches, kept, padded(0, self.eos), padded(1, 0), mask, padded(2, -100), asked)
+        block = padded(3, -1)
+        same_block = (block[:, :, None] == block[:, None, :]) | (block[:, None, :] == 0)
+        allowed = same_block & torch.ones(length, length, dtype=torch.bool).tril()
+        mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
+        return Pack(patches, kept, padded(0, self.eos), padded(1, 0), mask, padded(2, -100), questions)
 
 
-def masked(rng: np.random.Generator) -> np.ndarray:
-    """(TOKENS,) bool: which patches keep their embedding. Two pictures in three are whole; others lose patches here and
-    there, or inside, or outside of a rectangle."""
+def random_patch_mask(rng: np.random.Generator) -> np.ndarray:
+    """(TOKENS,) bool, True for patches that keep their embedding.
+
+    Two images in three keep all patches. The others lose single patches, or all inside or outside of a rectangle.
+    """
     if rng.random() < 0.65:
         return np.ones(TOKENS, dtype=bool)
     if rng.random() < 0.5:
@@ -109,14 +128,19 @@ def masked(rng: np.random.Generator) -> np.ndarray:
     return inside.ravel() if rng.random() < 0.5 else ~inside.ravel()
 
 
-def visible(scene: Scene, things: np.ndarray, kept: np.ndarray) -> tuple[set[str], set[str]]:
-    """Names of which half or more of the patches are kept, and names of which too little or too few are to be sure."""
-    shown, unsure = set(), set()
+def visible_objects(scene: Scene, labels: np.ndarray, kept: np.ndarray) -> tuple[set[str], set[str]]:
+    """The object classes with at least half of their patches kept, and those with 15 to 50 %, which are unclear.
+
+    Args:
+        labels: (TOKENS,) object label of each patch.
+        kept: (TOKENS,) bool.
+    """
+    visible, unclear = set(), set()
     for name in scene.names:
-        patches = things == NAMES.index(name) + 1
+        patches = labels == NAMES.index(name) + 1
         share = kept[patches].mean() if patches.any() else 0.3
         if share >= 0.5:
-            shown.add(name)
+            visible.add(name)
         elif share > 0.15:
-            unsure.add(name)
-    return shown, unsure
+            unclear.add(name)
+    return visible, unclear

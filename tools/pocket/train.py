@@ -1,7 +1,7 @@
-"""Trains the pocket model: `python -m tools.pocket.train`. Same seed and same machine, same weights.
+"""Trains the pocket model: `python -m tools.pocket.train`. Equal seeds on one machine give equal weights.
 
-Kill it and start it again with the same folder: it goes on from its last checkpoint. The defaults are the recipe of the
-shipped weights; see the model card (README.md beside this file) for how long they took.
+A stopped training continues from its last checkpoint if it is started with the same folder. The defaults are the recipe
+of the shipped weights. The model card (src/iava/pocket/README.md) says how long the training took.
 """
 
 from pathlib import Path
@@ -18,40 +18,41 @@ from transformers import (
 )
 
 from iava.pocket.text import CHAT_TEMPLATE
-from tools.pocket.train_language import train_words
-from tools.pocket.train_vision import PATCH, SIDE, train_eyes
+from tools.pocket.train_language import train_language_model
+from tools.pocket.train_vision import PATCH, SIDE, train_vision_tower
 
-BOX = 4  # PIL's number of the box filter
+BOX_FILTER = 4  # PIL's Resampling.BOX
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="folder for checkpoints and, in weights/, the trained model")] = Path(
-        "runs/pocket"
-    ),
-    seed: Annotated[int, typer.Option(help="seed of weights and batches")] = 1,
+    out: Annotated[
+        Path, typer.Option(help="folder of the checkpoints; the model goes to its subfolder weights")
+    ] = Path("runs/pocket"),
+    seed: Annotated[int, typer.Option(help="seed of the weights and the batches")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cuda" if torch.cuda.is_available() else "cpu",
-    pictures: Annotated[int, typer.Option(help="practice pictures for the eyes")] = 20_000,
-    vision_steps: Annotated[int, typer.Option(help="steps of 48 pictures")] = 1_250,
-    scenes: Annotated[int, typer.Option(help="scenes to talk about")] = 16_000,
-    steps_a: Annotated[int, typer.Option(help="steps of 32 scenes with true answers")] = 220,
-    steps_b: Annotated[int, typer.Option(help="steps of 32 scenes with misleading text")] = 380,
+    pictures: Annotated[int, typer.Option(help="practice images for the vision tower")] = 20_000,
+    vision_steps: Annotated[int, typer.Option(help="steps of 48 practice images")] = 1_250,
+    scenes: Annotated[int, typer.Option(help="scenes for the language stage")] = 16_000,
+    steps_a: Annotated[int, typer.Option(help="steps of 32 scenes with true text (phase A)")] = 220,
+    steps_b: Annotated[int, typer.Option(help="steps of 32 scenes with misleading text (phase B)")] = 380,
 ) -> None:
-    """Trains the pocket model and saves it as a folder that from_pretrained loads."""
+    """Trains the pocket model and saves it for `from_pretrained`."""
     out.mkdir(parents=True, exist_ok=True)
-    where = torch.device(device)
-    eyes = train_eyes(out, pictures=pictures, steps=vision_steps, batch=48, seed=seed, device=where)
+    on = torch.device(device)
+    vision = train_vision_tower(out, images=pictures, steps=vision_steps, batch=48, seed=seed, device=on)
     steps = (steps_a, steps_b)
-    model, tokenizer = train_words(eyes, out, scenes=scenes, steps=steps, batch=32, seed=seed, device=where)
+    model, tokenizer = train_language_model(vision, out, scenes=scenes, steps=steps, batch=32, seed=seed, device=on)
     save(model, tokenizer, out / "weights")
     print(f"saved {out / 'weights'}")
 
 
 def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Saves the model with its processor."""
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
             size={"height": SIDE, "width": SIDE},
             do_center_crop=False,
-            resample=BOX,
+            resample=BOX_FILTER,
             image_mean=[0.5] * 3,
             image_std=[0.25] * 3,
         ),

@@ -1,8 +1,7 @@
-"""First stage of the pocket training: eyes. A CLIP vision tower learns to say what each patch shows.
+"""First stage of the pocket training: a CLIP vision tower learns to classify the object in each patch.
 
-Practice pictures are crowded with things of every kind in every training style, so that no context can be learned here:
-what the tower knows of a thing is what the thing looks like. Shifts, mirroring and colour gains make each showing a new
-picture.
+Practice images are crowded with objects of all classes in all training styles. No context can be learned from them, so
+the tower knows objects by their appearance only. Shifts, mirroring and colour gains augment the images.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -16,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from iava.pocket.scenes import COLOURS, SIZE, THINGS, Scene, load_scene, practice_scene
+from iava.pocket.scenes import COLOURS, OBJECT_CLASSES, SIZE, Scene, load_scene, practice_scene
 
-SIDE = 96  # pixels that the model sees of a scene's side
+SIDE = 96  # pixels on a side of the model's input
 PATCH = 8
 GRID = SIDE // PATCH
 CHUNK = 500
-NAMES = list(THINGS)
-HUES = list(COLOURS)
+NAMES = list(OBJECT_CLASSES)
+COLOUR_NAMES = list(COLOURS)
 
 VISION = CLIPVisionConfig(
     hidden_size=192,
@@ -35,94 +34,97 @@ VISION = CLIPVisionConfig(
     hidden_act="gelu",
 )
 
-RULER = torch.linspace(-1, 1, GRID)
-PLACES = torch.cartesian_prod(RULER, RULER)  # (GRID * GRID, 2): how far down and how far right each patch is
+_RULER = torch.linspace(-1, 1, GRID)
+PATCH_POSITIONS = torch.cartesian_prod(_RULER, _RULER)
+"""(GRID * GRID, 2): row and column of each patch, from -1 to 1."""
 
 
-class Eyes(nn.Module):
-    """The vision tower with what only its training needs: heads that name each patch's thing, colour and place.
+class VisionTrainer(nn.Module):
+    """The vision tower with heads for its training: object, colour and position of each patch.
 
-    A patch can be named without knowing where it is, so place is a target of its own; positions begin as sines and
-    cosines, in which it can be read from the first step on.
+    Objects can be classified without their position, so the position is a separate target. Position embeddings start as
+    sines and cosines, from which the position can be decoded at once.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.tower = CLIPVisionModel(VISION)
         self.norm = nn.LayerNorm(VISION.hidden_size)
-        self.thing = nn.Linear(VISION.hidden_size, len(NAMES) + 1)
-        self.colour = nn.Linear(VISION.hidden_size, len(HUES) + 1)
-        self.place = nn.Linear(VISION.hidden_size, 2)
+        self.object = nn.Linear(VISION.hidden_size, len(NAMES) + 1)
+        self.colour = nn.Linear(VISION.hidden_size, len(COLOUR_NAMES) + 1)
+        self.position = nn.Linear(VISION.hidden_size, 2)
         with torch.no_grad():
-            self.tower.embeddings.position_embedding.weight[1:] = waves()
+            self.tower.embeddings.position_embedding.weight[1:] = sinusoidal_positions()
 
     def features(self, pixels: Tensor) -> Tensor:
-        """(B, 3, SIDE, SIDE) normalised pixels -> (B, GRID * GRID, hidden): what the projector will be given."""
+        """(B, 3, SIDE, SIDE) normalised pixels -> (B, GRID * GRID, hidden) inputs of the projector."""
         return self.tower(pixel_values=pixels).last_hidden_state[:, 1:]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What each patch's features say: logits of its thing and of its colour, and its place (see `PLACES`)."""
+        """For each patch the logits of object and colour, and the predicted position (see `PATCH_POSITIONS`)."""
         features = self.features(pixels)
         hidden = self.norm(features)
-        return self.thing(hidden), self.colour(hidden), self.place(features)
+        return self.object(hidden), self.colour(hidden), self.position(features)
 
 
-def waves() -> Tensor:
-    """(GRID * GRID, hidden): sines and cosines of each patch's place, at the size of the patches' own embeddings."""
-    angles = PLACES[..., None] * torch.pi / 2 * 2.0 ** torch.arange(VISION.hidden_size // 4).div(16)
+def sinusoidal_positions() -> Tensor:
+    """(GRID * GRID, hidden) sines and cosines of the patch positions, scaled like the patch embeddings."""
+    angles = PATCH_POSITIONS[..., None] * torch.pi / 2 * 2.0 ** torch.arange(VISION.hidden_size // 4).div(16)
     return 0.3 * torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
-def train_eyes(
-    folder: Path, *, pictures: int, steps: int, batch: int, seed: int, device: torch.device, every: int = 250
-) -> Eyes:
-    """Trains the tower, or goes on from the checkpoint in `folder`; returns it in eval mode.
+def train_vision_tower(
+    folder: Path, *, images: int, steps: int, batch: int, seed: int, device: torch.device, every: int = 250
+) -> VisionTrainer:
+    """Trains the tower, or continues from the checkpoint in `folder`. Returns it in eval mode.
 
-    A checkpoint is written, and patches are named on the tune splits, every so many steps.
+    Args:
+        images: number of practice images.
+        every: steps between checkpoints, which also print the patch accuracy on the tune splits.
     """
     torch.manual_seed(seed)
-    eyes = Eyes().to(device)
-    optimisers, schedulers = optimise(eyes, steps=steps, muon_lr=0.01, adam_lr=1.5e-3)
-    checkpoint = Checkpoint(folder / "vision.pt", eyes, [*optimisers, *schedulers])
+    trainer = VisionTrainer().to(device)
+    optimisers, schedulers = make_optimisers(trainer, steps=steps, muon_lr=0.01, adam_lr=1.5e-3)
+    checkpoint = Checkpoint(folder / "vision.pt", trainer, [*optimisers, *schedulers])
     done = checkpoint.load()
     if done < steps:
-        images, labels = practice(folder, pictures)
+        pixels, labels = practice_images(folder, images)
         with Progress() as progress:
             task = progress.add_task("vision", total=steps, completed=done)
             for step in range(done, steps):
-                # Of the step, so that a resumed run is the same.
+                # The seed depends on the step, so that a resumed training is equal.
                 rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-                picked = torch.randint(len(images), (batch,), generator=rng).numpy()
-                picked.sort()
-                pixels, things, colours = augmented(images[picked], labels[picked], rng)
-                thing, colour, place = eyes(pixels.to(device))
-                loss = F.cross_entropy(thing.flatten(0, 1), things.flatten().to(device), ignore_index=-100)
+                chosen = torch.randint(len(pixels), (batch,), generator=rng).numpy()
+                chosen.sort()
+                inputs, objects, colours = augmented(pixels[chosen], labels[chosen], rng)
+                object_logits, colour_logits, positions = trainer(inputs.to(device))
+                loss = F.cross_entropy(object_logits.flatten(0, 1), objects.flatten().to(device), ignore_index=-100)
                 loss = loss + 0.2 * F.cross_entropy(
-                    colour.flatten(0, 1), colours.flatten().to(device), ignore_index=-100
+                    colour_logits.flatten(0, 1), colours.flatten().to(device), ignore_index=-100
                 )
-                astray = (place - PLACES.to(device)).square().mean()
-                (loss + astray).backward()
+                position_loss = (positions - PATCH_POSITIONS.to(device)).square().mean()
+                (loss + position_loss).backward()
                 advance(optimisers, schedulers)
                 progress.update(task, advance=1)
                 if (step + 1) % every == 0 or step + 1 == steps:
                     checkpoint.save(step + 1)
-                    seen, heldout = (patch_accuracy(eyes, split, 100, device) for split in ("tune", "tune-heldout"))
+                    tune, heldout = (patch_accuracy(trainer, split, 100, device) for split in ("tune", "tune-heldout"))
                     progress.console.print(
-                        f"step {step + 1}: loss {loss.item():.3f}, place {astray.item():.3f}, "
-                        f"patches {seen:.3f}, held-out style {heldout:.3f}"
+                        f"step {step + 1}: loss {loss.item():.3f}, position {position_loss.item():.3f}, "
+                        f"patch accuracy {tune:.3f}, held-out style {heldout:.3f}"
                     )
-    return eyes.eval()
+    return trainer.eval()
 
 
 class Checkpoint:
-    """What a training needs to go on: the model, its optimisers and schedulers, and the number of steps done."""
+    """The state of a training: model, optimisers, schedulers, and the number of finished steps."""
 
     def __init__(self, path: Path, model: nn.Module, rest: list[Any]) -> None:
         self.path = path
         self.parts = [model, *rest]
 
     def load(self) -> int:
-        """Restores the parts and returns the steps done; 0 if nothing was saved."""
+        """Restores the state and returns the number of finished steps, 0 without a checkpoint."""
         if not self.path.exists():
             return 0
         state = torch.load(self.path, weights_only=True)
@@ -131,15 +133,19 @@ class Checkpoint:
         return state["step"]
 
     def save(self, step: int) -> None:
+        """Saves the state after a step. The file is replaced at once."""
         new = self.path.with_suffix(".new")
         torch.save({"step": step, "parts": [part.state_dict() for part in self.parts]}, new)
         new.replace(self.path)
 
 
-def optimise(
+def make_optimisers(
     model: nn.Module, *, steps: int, muon_lr: float, adam_lr: float
 ) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
-    """Muon for the layers' matrices, AdamW for all else; both warm up, hold, and fall to zero over the last 40 %."""
+    """Muon for the matrices of layers and AdamW for all other weights.
+
+    Both learning rates warm up, stay constant, and fall to zero over the last 40 % of the steps.
+    """
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     hidden = [p for name, p in trained if p.ndim == 2 and ".layers." in name]
     chosen = {id(p) for p in hidden}
@@ -156,7 +162,7 @@ def optimise(
 
 
 def advance(optimisers: list[torch.optim.Optimizer], schedulers: list[torch.optim.lr_scheduler.LRScheduler]) -> None:
-    """One step of all that `optimise` returned."""
+    """One step of everything that `make_optimisers` returned."""
     for optimiser in optimisers:
         optimiser.step()
         optimiser.zero_grad()
@@ -165,9 +171,9 @@ def advance(optimisers: list[torch.optim.Optimizer], schedulers: list[torch.opti
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrix is made orthogonal by Newton-Schulz steps (Jordan et al., 2024).
+    """Momentum with an orthogonalized update, by Newton-Schulz iteration (Jordan et al., 2024).
 
-    In single precision: torch.optim.Muon computes in bfloat16, which takes a hundred times as long on most CPUs.
+    Computes in single precision. torch.optim.Muon computes in bfloat16, which most CPUs do a hundred times slower.
     """
 
     def __init__(self, params: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
@@ -179,21 +185,21 @@ class Muon(torch.optim.Optimizer):
             shapes: dict[torch.Size, list[nn.Parameter]] = {}
             for p in group["params"]:
                 shapes.setdefault(p.shape, []).append(p)
-            for alike in shapes.values():
+            for same_shape in shapes.values():
                 updates = []
-                for p in alike:
+                for p in same_shape:
                     assert p.grad is not None
                     velocity = self.state[p].setdefault("velocity", torch.zeros_like(p))
                     velocity.lerp_(p.grad, 1 - group["momentum"])
                     updates.append(p.grad.lerp(velocity, group["momentum"]))
                 stacked = _orthogonal(torch.stack(updates))
-                scale = group["lr"] * max(1, alike[0].shape[0] / alike[0].shape[1]) ** 0.5
-                for p, update in zip(alike, stacked, strict=True):
+                scale = group["lr"] * max(1, same_shape[0].shape[0] / same_shape[0].shape[1]) ** 0.5
+                for p, update in zip(same_shape, stacked, strict=True):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
 
 
 def _orthogonal(matrices: Tensor) -> Tensor:
-    """(n, rows, columns) -> the same shape, singular values moved near 1 by five quintic Newton-Schulz steps."""
+    """(n, rows, columns) -> the same shape, with singular values near 1 after five quintic Newton-Schulz steps."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -203,46 +209,49 @@ def _orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
-def practice(folder: Path, pictures: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 (pictures, SIDE, SIDE, 3) and (pictures, SIDE, SIDE, 2): pictures, and each pixel's thing and colour."""
+def practice_images(folder: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Practice images (count, SIDE, SIDE, 3) and their pixel labels (count, SIDE, SIDE, 2), both uint8.
+
+    The labels are the object and the colour of each pixel (see `render_with_labels`). Both are cached in `folder`.
+    """
     paths = folder / "practice-images.npy", folder / "practice-labels.npy"
     if not all(path.exists() for path in paths):
-        chunks = [(start, min(start + CHUNK, pictures)) for start in range(0, pictures, CHUNK)]
+        chunks = [(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
         with ProcessPoolExecutor() as pool:
-            drawn = list(track(pool.map(_practice_chunk, chunks), "drawing practice pictures", total=len(chunks)))
-        for path, part in zip(paths, zip(*drawn, strict=True), strict=True):
+            parts = list(track(pool.map(_practice_chunk, chunks), "drawing practice images", total=len(chunks)))
+        for path, part in zip(paths, zip(*parts, strict=True), strict=True):
             np.save(path, np.concatenate(part))
     images, labels = (np.load(path) for path in paths)
     return images, labels
 
 
 def _practice_chunk(span: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    drawn = [seen(practice_scene(i)) for i in range(*span)]
-    return np.stack([image for image, _ in drawn]), np.stack([label for _, label in drawn])
+    rendered = [render_with_labels(practice_scene(i)) for i in range(*span)]
+    return np.stack([image for image, _ in rendered]), np.stack([label for _, label in rendered])
 
 
-def seen(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """(SIDE, SIDE, 3) pixels as the processor shrinks them, (SIDE, SIDE, 2) thing and colour numbers, 0 for none."""
+def render_with_labels(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """(SIDE, SIDE, 3) pixels as the processor scales them, and (SIDE, SIDE, 2) object and colour labels, 0 for none."""
     factor = SIZE // SIDE
     pixels = np.asarray(scene.render().reduce(factor))
-    owner = scene.owner()[::factor, ::factor].astype(int)
-    things = np.array([*(1 + NAMES.index(t.name) for t in scene.things), 0], dtype=np.uint8)
-    hues = np.array(
-        [*(1 + HUES.index(t.colour) if THINGS[t.name].paintable else 0 for t in scene.things), 0],
-        dtype=np.uint8,
-    )
-    return pixels, np.stack([things[owner], hues[owner]], axis=-1)
+    segmentation = scene.segmentation()[::factor, ::factor].astype(int)
+    objects = np.array([*(1 + NAMES.index(one.name) for one in scene.objects), 0], dtype=np.uint8)
+    colours = [
+        1 + COLOUR_NAMES.index(one.colour) if OBJECT_CLASSES[one.name].recolourable else 0 for one in scene.objects
+    ]
+    colour_labels = np.array([*colours, 0], dtype=np.uint8)
+    return pixels, np.stack([objects[segmentation], colour_labels[segmentation]], axis=-1)
 
 
 def normalised(images: np.ndarray | Tensor) -> Tensor:
-    """(B, SIDE, SIDE, 3) uint8 -> (B, 3, SIDE, SIDE) float as the processor gives it: (x / 255 - 0.5) / 0.25."""
-    # A copy, because a picture's own array may not be written to.
+    """(B, SIDE, SIDE, 3) uint8 -> (B, 3, SIDE, SIDE) float as the processor normalises it: (x / 255 - 0.5) / 0.25."""
+    # A copy, because PIL's arrays are read-only.
     pixels = images if isinstance(images, Tensor) else torch.from_numpy(images.copy())
     return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
 def augmented(images: np.ndarray, labels: np.ndarray, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Shifted, mirrored and colour-scaled pictures, with each patch's thing and colour (see `patch_labels`)."""
+    """Shifted, mirrored and colour-scaled images, with the labels of each patch (see `patch_labels`)."""
     batch = len(images)
     pixels, maps = torch.from_numpy(images), torch.from_numpy(labels)
     dx, dy = (int(v) for v in torch.randint(-10, 11, (2,), generator=rng))
@@ -256,29 +265,28 @@ def augmented(images: np.ndarray, labels: np.ndarray, rng: torch.Generator) -> t
 
 
 def patch_labels(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, SIDE, SIDE, 2) -> things (B, GRID * GRID), colours (B, GRID * GRID).
+    """(B, SIDE, SIDE, 2) pixel labels -> object and colour labels of the patches, both (B, GRID * GRID).
 
-    A patch shows the thing that has most of it, if that is at least 35 %; the background (0) if things have less than
-    15 %; else nobody can say (-100). A colour counts only where a paintable thing is shown.
+    A patch has the label of the object with most of its pixels, if that is at least 35 %. It is background (0) if
+    objects cover less than 15 %. Otherwise it is ignored (-100). Only recolourable objects have a colour label.
     """
     batch = len(maps)
     patches = maps.view(batch, GRID, PATCH, GRID, PATCH, 2).permute(0, 1, 3, 2, 4, 5)
     patches = patches.reshape(batch, GRID * GRID, PATCH * PATCH, 2).long()
     counts = torch.zeros(batch, GRID * GRID, len(NAMES) + 1)
     counts.scatter_add_(2, patches[..., 0], torch.ones_like(patches[..., 0], dtype=torch.float32))
-    share, thing = counts[..., 1:].max(-1)
-    thing = thing + 1
-    thing = torch.where(share >= 0.35 * PATCH * PATCH, thing, -100)
-    thing = torch.where(counts[..., 0] > 0.85 * PATCH * PATCH, 0, thing)
-    colour = torch.where(patches[..., 0] == thing[..., None], patches[..., 1], 0).amax(-1)
-    return thing, torch.where((thing > 0) & (colour > 0), colour, -100)
+    pixels, label = counts[..., 1:].max(-1)
+    label = torch.where(pixels >= 0.35 * PATCH * PATCH, label + 1, -100)
+    label = torch.where(counts[..., 0] > 0.85 * PATCH * PATCH, 0, label)
+    colour = torch.where(patches[..., 0] == label[..., None], patches[..., 1], 0).amax(-1)
+    return label, torch.where((label > 0) & (colour > 0), colour, -100)
 
 
 @torch.no_grad()
-def patch_accuracy(eyes: Eyes, split: str, scenes: int, device: torch.device) -> float:
-    """Share of the patches that show a thing whose thing is named rightly."""
-    drawn = [seen(load_scene(split, i)) for i in range(scenes)]
-    things, _ = patch_labels(torch.from_numpy(np.stack([label for _, label in drawn])))
-    named = eyes(normalised(np.stack([image for image, _ in drawn])).to(device))[0].argmax(-1).cpu()
-    shown = things > 0
-    return (named == things)[shown].float().mean().item()
+def patch_accuracy(trainer: VisionTrainer, split: str, scenes: int, device: torch.device) -> float:
+    """Share of patches with an object whose object is classified correctly."""
+    rendered = [render_with_labels(load_scene(split, i)) for i in range(scenes)]
+    labels, _ = patch_labels(torch.from_numpy(np.stack([label for _, label in rendered])))
+    predicted = trainer(normalised(np.stack([image for image, _ in rendered])).to(device))[0].argmax(-1).cpu()
+    has_object = labels > 0
+    return (predicted == labels)[has_object].float().mean().item()

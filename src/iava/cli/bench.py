@@ -22,15 +22,16 @@ def bench(
             help="Methods to time, separated by commas; METHOD:NEGATIVE chooses the negative image, such as iava:hide."
         ),
     ] = "greedy,apc,iava:zeros,iava:drop,iava:hide",
-    peer: Annotated[
+    baseline: Annotated[
         list[str] | None, typer.Option(help="Another implementation to time: naive or mitigv. Repeatable.")
     ] = None,
+    peer: Annotated[list[str] | None, typer.Option(hidden=True, help="Deprecated name of --baseline.")] = None,
     tokens: Annotated[str, typer.Option(help="Numbers of new tokens, separated by commas.")] = "1,32,128",
     questions: Annotated[
         str, typer.Option(help="Numbers of questions per image, 1 to 6, separated by commas.")
     ] = "1,6",
     batch: Annotated[str, typer.Option(help="Numbers of images per batch, separated by commas.")] = "1,8",
-    repeats: Annotated[int, typer.Option(help="Number of times that each cell is timed.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Number of times that each workload is timed.")] = 5,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is a GPU, else cpu.")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16. Default: float16 on a GPU, float32 on a CPU.")
@@ -43,21 +44,22 @@ def bench(
     if (out is None) == (table is None):
         raise IavaError("name either a new folder to measure into (--out), or a cost.json to print (--table)")
     if table is not None:
-        from iava.cost.report import markdown, read_results
+        from iava.cost.report import cost_markdown, read_results
 
-        print(markdown(read_results(table)), end="")
+        print(cost_markdown(read_results(table)), end="")
         return
     assert out is not None
     from transformers.utils import logging
 
     from iava.cli.console import progress
-    from iava.cost.bench import RESULTS, Plan, measure
-    from iava.cost.report import markdown, plot
+    from iava.cost.bench import RESULTS, measure
+    from iava.cost.plan import CostPlan
+    from iava.cost.report import cost_markdown, plot_costs
 
-    plan = Plan(
+    plan = CostPlan(
         shape=shape,
         methods=method_list("methods", methods) if methods else [],
-        peers=peer or [],
+        baselines=[*(baseline or []), *(peer or [])],
         tokens=number_list("tokens", tokens),
         questions=number_list("questions", questions),
         batch=number_list("batch", batch),
@@ -70,15 +72,15 @@ def bench(
     last = ""
     with progress() as advance:
 
-        def report(load: str, done: int, total: int) -> None:
+        def report(workload: str, done: int, total: int) -> None:
             nonlocal last
             advance("runs", done, total)
             # Without a terminal the progress bar shows nothing until the end.
-            if load != last and not sys.stderr.isatty():
-                print(f"iava: {load}, from run {done} of {total}", file=sys.stderr, flush=True)
-            last = load
+            if workload != last and not sys.stderr.isatty():
+                print(f"iava: {workload}, from run {done} of {total}", file=sys.stderr, flush=True)
+            last = workload
 
         results = measure(plan, out, report)
-    plot(results, out / "cost.png")
-    print(markdown(results))
+    plot_costs(results, out / "cost.png")
+    print(cost_markdown(results))
     print(f"results and plot: {out / RESULTS}, {out / 'cost.png'}")

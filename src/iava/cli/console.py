@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from iava.reporting.differences import Words, differing
+from iava.reporting.differences import MarkedWords, word_differences
 
 _WIDTH = 150
 """Characters per line where standard output is a file or a pipe."""
@@ -100,7 +100,7 @@ def side_by_side(methods: Sequence[str], asked: Sequence[tuple[str, str | None, 
         table.add_column(heading)
     table.add_column("")
     for question, truth, answers in asked:
-        pairs = [differing(answers[0], answer) for answer in answers]
+        pairs = [word_differences(answers[0], answer) for answer in answers]
         # Two methods: each is marked against the other. More: the first stays unmarked.
         first = pairs[1][0] if len(pairs) == 2 else pairs[0][1]
         marked = [_marked(words, plain) for words in (first, *(pair[1] for pair in pairs[1:]))]
@@ -109,7 +109,7 @@ def side_by_side(methods: Sequence[str], asked: Sequence[tuple[str, str | None, 
     return table
 
 
-def _marked(words: Words, plain: bool) -> Text:
+def _marked(words: MarkedWords, plain: bool) -> Text:
     text = Text()
     for number, (word, differs) in enumerate(words):
         text.append(" " if number else "")

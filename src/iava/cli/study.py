@@ -16,7 +16,7 @@ from iava.cli.options import (
     data_folder,
     load_model,
     tuned_files,
-    with_settings,
+    with_options,
 )
 from iava.cli.settings import settings_of
 from iava.errors import IavaError
@@ -24,7 +24,7 @@ from iava.errors import IavaError
 STUDIES = ("auto", "wording", "regions", "negatives", "centred")
 
 
-@with_settings
+@with_options
 def study(
     what: Annotated[
         str,
@@ -48,6 +48,7 @@ def study(
     tuned: Tuned = None,
     *,
     settings: dict[str, Any],
+    loading: dict[str, Any],
     seed: Seed = 42,
 ) -> None:
     """Answer one of the paper's open questions with numbers. An interrupted study resumes."""
@@ -61,11 +62,11 @@ def study(
     from iava.evaluation.plan import Plan
     from iava.evaluation.tune import read_tuned
     from iava.files import check_folder
-    from iava.studies.auto import auto
-    from iava.studies.centred import centred_study
-    from iava.studies.negatives import negatives
-    from iava.studies.regions import asked, coco_task, regions
-    from iava.studies.wording import wording
+    from iava.studies.auto import run_auto_study
+    from iava.studies.centred import run_centred_study
+    from iava.studies.negatives import run_negatives_study
+    from iava.studies.regions import coco_task, region_questions, run_regions_study
+    from iava.studies.wording import run_wording_study
 
     # A study may run on the split that the settings were tuned on: its table names the split.
     given = read_tuned(tuned_files(tuned), ["iava"], "")
@@ -80,14 +81,19 @@ def study(
         if not all(question.is_yes_no for question in task.questions):
             raise IavaError(f"not every question of {bench} asks for yes or no: use pope, pope-aokvqa or pope-gqa")
     if what == "regions":
-        asked(task)
+        region_questions(task)
     check_folder(out)
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
     with progress() as advance:
         if what == "regions":
-            regions(lvlm, task, iava, out, advance, model=model, seed=seed)
+            run_regions_study(lvlm, task, iava, out, advance, model=model, seed=seed)
         else:
-            run = {"auto": auto, "wording": wording, "negatives": negatives, "centred": centred_study}[what]
-            run(lvlm, plan, out, advance)
+            studies = {
+                "auto": run_auto_study,
+                "wording": run_wording_study,
+                "negatives": run_negatives_study,
+                "centred": run_centred_study,
+            }
+            studies[what](lvlm, plan, out, advance)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"{out}: results.json, table.md, plot.png" + (", samples.png" if what == "regions" else ""))

@@ -5,12 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli.options import Limit, Model, RunFolder, load_model
-from iava.cli.settings import hints_of, read_pairs, read_value
+from iava.cli.options import Limit, Model, RunFolder, load_model, with_options
+from iava.cli.settings import METHOD_NAMES, find_method, hints_of, read_pairs, read_value
+from iava.methods.registry import check_settings
 
 
+@with_options
 def tune(
-    method: Annotated[str, typer.Argument(help="Method to tune; `iava methods` lists them.", show_default=False)],
+    method: Annotated[str, typer.Argument(help=f"Method to tune: {METHOD_NAMES}.", show_default=False)],
     out: RunFolder,
     model: Model = "pocket",
     split: Annotated[str, typer.Option(help="Split of the pocket scenes to tune on: tune or tune-heldout.")] = "tune",
@@ -29,6 +31,8 @@ def tune(
     seed: Annotated[
         int, typer.Option(help="Random seed for sampling, and for the part of a grid that exceeds the budget.")
     ] = 42,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Choose a method's settings on a tuning split. An interrupted search resumes."""
     from iava.cli.console import progress, terminal
@@ -39,7 +43,7 @@ def tune(
     space = SearchSpace(model, method, _grid(method, grid or []), split, limit, maximise, budget, seed)
     space.settings()
     check_folder(out)
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
     with progress() as advance:
         found = run(lvlm, space, out, advance)
     console = terminal()
@@ -54,11 +58,9 @@ def tune(
 
 
 def _grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
-    from iava.methods import METHODS, check_settings
-
+    hints = hints_of(find_method(method))
     given = read_pairs("--grid", texts)
     check_settings(method, given)
-    hints = hints_of(METHODS[method])
     return {name: [read_value(value, hints[name]) for value in values.split(",")] for name, values in given.items()}
 
 
@@ -68,7 +70,7 @@ def _table(found: dict[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    from iava.reporting.formatting import number, pair
+    from iava.reporting.formatting import format_interval, format_value
 
     tried = found["tried"]
     varied = [name for name in tried[0]["settings"] if len({str(one["settings"][name]) for one in tried}) > 1]
@@ -76,11 +78,11 @@ def _table(found: dict[str, Any]) -> Any:
     for heading in (*varied, "accuracy [95 %]", "F1", "yes", "AUC", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for one in tried:
-        metrics = one["metrics"]
+        metrics, interval = one["metrics"], format_interval("accuracy", one["intervals"]["accuracy"])
         table.add_row(
             *(escape(str(one["settings"][name])) for name in varied),
-            f"{number('accuracy', metrics['accuracy'])} {pair('accuracy', one['intervals']['accuracy'])}",
-            *(number(name, metrics[name]) for name in ("f1", "yes_ratio", "auc")),
+            f"{format_value('accuracy', metrics['accuracy'])} {interval}",
+            *(format_value(name, metrics[name]) for name in ("f1", "yes_ratio", "auc")),
             f"best {found['maximise']}" if one["settings"] == found["best"] else "",
         )
     return table

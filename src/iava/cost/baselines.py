@@ -1,4 +1,4 @@
-"""Others' ways to do the same, to be timed beside ours."""
+"""Other implementations to compare costs with: a naive IAVA, and VCD of the package mitigv."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -12,60 +12,67 @@ from iava.methods.iava import IAVA
 from iava.methods.mixing import contrast
 from iava.methods.select import select_irrelevant
 
-Inputs = dict[str, Any]
+BASELINES = ("naive", "mitigv")
+"""Command-line names."""
+
+ModelInputs = dict[str, Any]
+"""Keyword arguments of `generate`, such as input_ids and pixel_values."""
 
 
 @torch.no_grad()
-def naive(model: Any, inputs: Inputs, general: Inputs, max_new_tokens: int) -> torch.Tensor:
-    """IAVA as the papers' code does such things: nothing is shared, and the whole matrix of attention is looked at.
+def naive(model: Any, inputs: ModelInputs, general: ModelInputs, max_new_tokens: int) -> torch.Tensor:
+    """IAVA without any sharing, as research code implements contrastive decoding.
 
-    Two passes with eager attention find the irrelevant tokens; then both branches, each with its own cache, read the
-    prompt and take turns. Every one of the four reads the image. Published settings, zeroed embeddings, greedy.
+    Two passes with eager attention materialize all attention matrices and select the irrelevant tokens. Then the main
+    branch and the contrast branch decode in turn, each with its own cache. Each of the four passes encodes the image.
+    Settings as published, negative image by zeroed embeddings, greedy decoding.
 
     Args:
         model: a LLaVA or an InstructBLIP.
-        inputs: what `generate` takes; prompts of one length, without padding.
+        inputs: prompts of equal length, without padding.
         general: the same for the general instruction.
-        max_new_tokens: every answer's length; no end token is looked for.
+        max_new_tokens: the length of every answer. The end-of-sequence token does not stop decoding.
 
     Returns:
         (B, max_new_tokens) token ids.
     """
     is_image = inputs["input_ids"] == model.config.image_token_id
-    att_general, att_query = (_attention(model, one) for one in (general, inputs))
-    kept = select_irrelevant(att_general, att_query, top_i=0.2, lam=IAVA().for_model(model)._lam)
-    blank = torch.zeros_like(is_image).masked_scatter(is_image, ~kept)
-    language = model.language_model if model.config.model_type == "instructblip" else model
-    full, negative = DynamicCache(), DynamicCache()
-    fed = _embedded(model, inputs), _embedded(model, inputs).masked_fill(blank[..., None], 0.0)
+    att_general, att_query = (_image_attention(model, one) for one in (general, inputs))
+    selected = select_irrelevant(att_general, att_query, top_i=0.2, lam=IAVA().for_model(model).lam or 0.0)
+    zeroed = torch.zeros_like(is_image).masked_scatter(is_image, ~selected)
+    language_model = model.language_model if model.config.model_type == "instructblip" else model
+    caches = DynamicCache(), DynamicCache()
+    embeddings = _embeddings(model, inputs), _embeddings(model, inputs).masked_fill(zeroed[..., None], 0.0)
     tokens: list[torch.Tensor] = []
     while True:
-        logits, other = (
-            language(inputs_embeds=one, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1].float()
-            for one, cache in zip(fed, (full, negative), strict=True)
+        logits, contrast_logits = (
+            language_model(inputs_embeds=one, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            .logits[:, -1]
+            .float()
+            for one, cache in zip(embeddings, caches, strict=True)
         )
-        tokens.append(contrast(logits, other, alpha=1.0, beta=0.1).argmax(dim=-1, keepdim=True))
+        tokens.append(contrast(logits, contrast_logits, alpha=1.0, beta=0.1).argmax(dim=-1, keepdim=True))
         if len(tokens) == max_new_tokens:
             return torch.cat(tokens, dim=1)
-        fed = (model.get_input_embeddings()(tokens[-1]),) * 2
+        embeddings = (model.get_input_embeddings()(tokens[-1]),) * 2
 
 
-def _attention(model: Any, inputs: Inputs) -> torch.Tensor:
-    """(B, N), mean over layers and heads, out of the matrices of all layers."""
-    kernel = model.config._attn_implementation
+def _image_attention(model: Any, inputs: ModelInputs) -> torch.Tensor:
+    """(B, N) attention of the last prompt token to the image tokens, mean over layers and heads."""
+    implementation = model.config._attn_implementation
     try:
         model.set_attn_implementation("eager")
         outputs = model(**inputs, output_attentions=True, use_cache=False)
     finally:
-        model.set_attn_implementation(kernel)
+        model.set_attn_implementation(implementation)
     matrices = getattr(outputs, "language_model_outputs", outputs).attentions
     rows = torch.stack([matrix[:, :, -1].float() for matrix in matrices]).mean(dim=(0, 2))
     is_image = inputs["input_ids"] == model.config.image_token_id
     return rows[is_image].view(len(rows), -1)
 
 
-def _embedded(model: Any, inputs: Inputs) -> torch.Tensor:
-    """(B, S, D), what the decoder is fed."""
+def _embeddings(model: Any, inputs: ModelInputs) -> torch.Tensor:
+    """(B, S, D) input embeddings of the decoder."""
     text = {name: inputs[name] for name in ("qformer_input_ids", "qformer_attention_mask") if name in inputs}
     features = torch.cat(list(model.get_image_features(inputs["pixel_values"], **text).pooler_output))
     embeddings = model.get_input_embeddings()(inputs["input_ids"])
@@ -74,33 +81,34 @@ def _embedded(model: Any, inputs: Inputs) -> torch.Tensor:
 
 
 class MitigV:
-    """VCD of the package mitigv (0.1.7), which reads, contrasts and decodes by itself.
+    """VCD of the package mitigv (0.1.7), with its own decoding loop.
 
-    Its own call of the processor is answered with inputs that are ready, as those of all others are.
+    mitigv calls the processor itself. The call is answered with prepared inputs, so that preprocessing is not timed.
 
     Raises:
-        IavaError: if the package is not installed, or does not know the model's family.
+        IavaError: if the package is not installed, or the model is not a LLaVA.
     """
 
     def __init__(self, lvlm: LVLM) -> None:
         if not find_spec("mitigv"):
-            raise IavaError("peer mitigv is not installed here: install mitigv==0.1.7, or leave it out")
+            raise IavaError("baseline mitigv is not installed: install mitigv==0.1.7, or leave it out")
         import mitigv
 
-        if lvlm.model.config.model_type != "llava":
-            raise IavaError(f"peer mitigv knows no {lvlm.model.config.model_type}: leave it out for this shape")
-        self._ready = _Ready(lvlm.processor)
-        self._vcd = mitigv.load_mitigator("vcd", model=lvlm.model, processor=self._ready, model_type="llava")
+        family = lvlm.model.config.model_type
+        if family != "llava":
+            raise IavaError(f"baseline mitigv does not support {family}: leave it out for this shape")
+        self._processor = _PreparedProcessor(lvlm.processor)
+        self._vcd = mitigv.load_mitigator("vcd", model=lvlm.model, processor=self._processor, model_type="llava")
 
-    def __call__(self, inputs: Inputs, max_new_tokens: int) -> None:
-        self._ready.inputs = inputs
+    def __call__(self, inputs: ModelInputs, max_new_tokens: int) -> None:
+        self._processor.inputs = inputs
         self._vcd(None, "", max_new_tokens=max_new_tokens, do_sample=False)
 
 
-class _Ready:
+class _PreparedProcessor:
     def __init__(self, processor: Any) -> None:
         self.tokenizer = processor.tokenizer
-        self.inputs: Inputs = {}
+        self.inputs: ModelInputs = {}
 
-    def __call__(self, **_: Any) -> Inputs:
+    def __call__(self, **_: Any) -> ModelInputs:
         return self.inputs

@@ -1,12 +1,14 @@
-"""What a method costs: time, memory and work over plain greedy `generate`, in the same process, taking turns."""
+"""The cost of methods relative to plain greedy `generate`: time, peak memory and work.
+
+All contenders run in one process and take turns, so that a change of the machine's load affects all of them.
+"""
 
 import gc
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,225 +16,38 @@ from typing import Any
 
 import torch
 
-from iava.cost.baselines import Inputs, MitigV, naive
-from iava.cost.shapes import QUESTIONS, SHAPES, picture
+from iava.cost.contenders import PLAIN, Bench, counted_work
+from iava.cost.plan import CostPlan, Workload
+from iava.cost.shapes import SHAPES
 from iava.errors import IavaError
 from iava.evaluation.environment import environment
 from iava.evaluation.records import write_json
+from iava.evaluation.runner import Advance
 from iava.files import check_folder
-from iava.lvlm.model import LVLM, out_of_memory
-from iava.methods.base import Method
+from iava.lvlm.model import out_of_memory
 from iava.methods.trace import Trace
 from iava.metrics.memory import peak, weights
 
-BASELINE = "generate"
-PEERS = ("naive", "mitigv")
-DTYPES = ("float32", "float16", "bfloat16")
 RESULTS = "cost.json"
 
-Cell = dict[str, Any]
-Advance = Callable[[str, int, int], None]
-"""Told of progress: what is being done, how many runs are done, how many there are."""
+Measurement = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is measured.
-
-    Args:
-        shape: of `SHAPES`.
-        methods: command-line names, such as "greedy"; a name with a negative image, such as "iava:hide".
-        peers: of `PEERS`.
-        tokens: numbers of new tokens; every answer is as long.
-        questions: numbers of questions an image, up to six.
-        batch: numbers of images.
-        repeats: how often each is timed.
-        device: None takes a GPU if there is one.
-        dtype: of the weights; None takes float16 on a GPU and float32 elsewhere.
-
-    Raises:
-        IavaError: if something is unknown or out of range.
-    """
-
-    shape: str
-    methods: Sequence[str]
-    peers: Sequence[str] = ()
-    tokens: Sequence[int] = (1, 32, 128)
-    questions: Sequence[int] = (1, 6)
-    batch: Sequence[int] = (1, 8)
-    repeats: int = 5
-    device: str | None = None
-    dtype: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.shape not in SHAPES:
-            raise IavaError(f"unknown shape {self.shape!r}: use one of {', '.join(SHAPES)}")
-        for peer in self.peers:
-            if peer not in PEERS:
-                raise IavaError(f"unknown peer {peer!r}: use one of {', '.join(PEERS)}")
-        if not [*self.methods, *self.peers]:
-            raise IavaError("nothing is named that could be measured: use methods such as greedy,iava:hide")
-        for name in ("tokens", "questions", "batch"):
-            values = getattr(self, name)
-            if not values or min(values) < 1 or len(set(values)) < len(values):
-                raise IavaError(f"{name} is {_listed(values)!r}: it must be different numbers of at least 1")
-        if max(self.questions) > len(QUESTIONS):
-            raise IavaError(f"questions is {_listed(self.questions)!r}: there are {len(QUESTIONS)} at most")
-        if self.repeats < 1:
-            raise IavaError(f"repeats is {self.repeats}: it must be at least 1")
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise IavaError(f"dtype is {self.dtype!r}: use one of {', '.join(DTYPES)}")
-
-    @property
-    def command(self) -> str:
-        """What to type to measure it again."""
-        options = {"methods": _listed(self.methods)} if self.methods else {}
-        options |= {name: _listed(getattr(self, name)) for name in ("tokens", "questions", "batch")}
-        given = {name: getattr(self, name) for name in ("repeats", "device", "dtype") if getattr(self, name)}
-        peers = "".join(f" --peer {peer}" for peer in self.peers)
-        return f"iava bench --shape {self.shape}" + "".join(f" --{k} {v}" for k, v in (options | given).items()) + peers
-
-
-def _listed(values: Sequence[Any]) -> str:
-    return ",".join(str(value) for value in values)
-
-
-@dataclass(frozen=True)
-class Load:
-    """One configuration: so many images, so many questions about each, so many new tokens an answer."""
-
-    tokens: int
-    questions: int
-    batch: int
-
-    def __str__(self) -> str:
-        names = {"new token": self.tokens, "question": self.questions, "image": self.batch}
-        return ", ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in names.items())
-
-
-class Bench:
-    """A model with everything that is to be timed on it.
-
-    Args:
-        lvlm: the model; it is changed: it forgets its end tokens, so that all answers are equally long.
-        plan: what is measured.
-
-    Raises:
-        IavaError: if a method, its negative image or a peer is unknown, or a peer is not there.
-    """
-
-    def __init__(self, lvlm: LVLM, plan: Plan) -> None:
-        self.lvlm = lvlm
-        self.model: Any = lvlm.model
-        lvlm.processor.tokenizer.eos_token = None
-        for part in (self.model, self.model.get_decoder()):
-            if getattr(part, "generation_config", None) is not None:
-                part.generation_config.eos_token_id = None
-                part.generation_config.pad_token_id = 0
-        self.methods = {name: method_of(lvlm, name) for name in plan.methods}
-        self.peers: dict[str, Any] = {peer: MitigV(lvlm) if peer == "mitigv" else naive for peer in plan.peers}
-
-    @property
-    def contenders(self) -> list[str]:
-        return [BASELINE, *self.methods, *self.peers]
-
-    def inputs(self, batch: int, question: str) -> Inputs:
-        """One question about each of some images, ready for `generate`."""
-        processor, prompt = self.lvlm.processor, self.lvlm.prompt(question)
-        made = processor(
-            text=[prompt] * batch, images=[[picture(seed)] for seed in range(batch)], padding=True, return_tensors="pt"
-        )
-        return dict(made.to(self.model.device, dtype=self.model.dtype))
-
-    def work(self, contender: str, load: Load, trace: Trace | None = None) -> Callable[[], Any]:
-        """A load as one contender does it: a function that leaves nothing behind.
-
-        One question an image: from inputs on the device to tokens. Several: from pictures to text, where plain
-        `generate` and the peers are called once a question with all images, our methods once an image with all
-        questions (`LVLM.ask_many`).
-        """
-        if load.questions == 1:
-            inputs, general = (self.inputs(load.batch, text) for text in (QUESTIONS[0], "Describe this image."))
-            return partial(self._once, contender, inputs, general, load.tokens, trace)
-        pictures, questions = [picture(seed) for seed in range(load.batch)], QUESTIONS[: load.questions]
-        if contender in self.methods:
-            ask = partial(self.lvlm.ask_many, method=self.methods[contender], max_new_tokens=load.tokens)
-            return lambda: [ask(one, questions) for one in pictures]
-        return partial(self._from_pictures, contender, load, questions)
-
-    def _from_pictures(self, contender: str, load: Load, questions: Sequence[str]) -> None:
-        for question in questions:
-            general = self.inputs(load.batch, "Describe this image.") if contender == "naive" else {}
-            tokens = self._once(contender, self.inputs(load.batch, question), general, load.tokens)
-            if tokens is not None:
-                self.lvlm.processor.batch_decode(tokens[:, -load.tokens :], skip_special_tokens=True)
-
-    def _once(
-        self, contender: str, inputs: Inputs, general: Inputs, tokens: int, trace: Trace | None = None
-    ) -> torch.Tensor | None:
-        if contender == "naive":
-            return naive(self.model, inputs, general, tokens)
-        if contender == "mitigv":
-            return self.peers["mitigv"](inputs, tokens)
-        options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False}
-        if contender in self.methods:
-            options["custom_generate"] = partial(self.methods[contender], trace=trace)
-        return self.model.generate(**inputs, **options)
-
-
-def method_of(lvlm: LVLM, text: str) -> Method:
-    """The method that a name such as "greedy" or "iava:hide" means.
-
-    Raises:
-        IavaError: if there is none.
-    """
-    name, colon, negative = text.partition(":")
-    return lvlm.method(name, **({"negative": negative} if colon else {}))
-
-
-@contextmanager
-def counted(model: Any) -> Iterator[dict[str, int]]:
-    """Counts, in the dict it yields, the columns (tokens times rows) that the decoder's layers and the images that
-    the vision tower are given inside.
-    """
-    counts = {"decoder_columns": 0, "images_read": 0}
-
-    def count(name: str, dimensions: int) -> Callable[..., None]:
-        def hook(_module: torch.nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
-            given = next(value for value in [*args, *kwargs.values()] if isinstance(value, torch.Tensor))
-            counts[name] += given.shape[:dimensions].numel()
-
-        return hook
-
-    layers = next(part for part in model.get_decoder().modules() if isinstance(part, torch.nn.ModuleList))
-    tower = model.vision_model if hasattr(model, "vision_model") else model.base_model.vision_tower
-    handles = [
-        layers[0].register_forward_pre_hook(count("decoder_columns", 2), with_kwargs=True),
-        tower.register_forward_pre_hook(count("images_read", 1), with_kwargs=True),
-    ]
-    try:
-        yield counts
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def measure(plan: Plan, out: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
-    """Measures a plan, and writes what it found to `out`/cost.json after each configuration.
+def measure(plan: CostPlan, out: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
+    """Measures a plan. Writes `out`/cost.json after each workload.
 
     Returns:
-        What the file holds: "command", "settings", "model", "versions", "git", "machine", "started", "finished" and
-        "cells", one for each configuration and contender (see `_cell`).
+        The content of the file: "command", "settings", "model", "versions", "git", "machine", "started", "finished",
+        and "cells", a measurement for each workload and contender (see `_measurement`).
 
     Raises:
-        IavaError: if the device is not there, the folder cannot be used, or something in the plan does not fit the
-            shape.
+        IavaError: if the device is missing, the folder cannot be used, or part of the plan does not fit the shape.
     """
     device = _device(plan.device)
     dtype = getattr(torch, plan.dtype or ("float16" if device.type == "cuda" else "float32"))
     check_folder(out)
     if (out / RESULTS).exists():
-        raise IavaError(f"{out} holds a measurement already: choose another folder")
+        raise IavaError(f"{out} already holds a measurement: choose another folder")
     lvlm = SHAPES[plan.shape](device, dtype)
     bench = Bench(lvlm, plan)
     about = environment(lvlm.model)
@@ -243,27 +58,27 @@ def measure(plan: Plan, out: Path, advance: Advance = lambda *_: None) -> dict[s
     results: dict[str, Any] = {
         **about,
         "command": plan.command,
-        "settings": asdict(plan) | {"methods": {name: made.settings() for name, made in bench.methods.items()}},
+        "settings": asdict(plan) | {"methods": {name: method.settings() for name, method in bench.methods.items()}},
         "model": {"parameters": sum(p.numel() for p in lvlm.model.parameters()), "bytes": weights(lvlm.model)},
         "finished": False,
         "cells": [],
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RESULTS, results)
-    loads = [Load(*one) for one in sorted(product(plan.tokens, plan.questions, plan.batch))]
-    total = len(loads) * len(bench.contenders) * (1 + plan.repeats)
+    workloads = [Workload(*sizes) for sizes in sorted(product(plan.tokens, plan.questions, plan.batch))]
+    total = len(workloads) * len(bench.contenders) * (1 + plan.repeats)
     done = 0
 
-    def ran(load: Load) -> None:
+    def advance_one(workload: Workload) -> None:
         nonlocal done
         done += 1
-        advance(str(load), done, total)
+        advance(str(workload), done, total)
 
-    # What is there now need not be looked through for garbage before each run.
+    # Freezing today's objects keeps garbage collection before each run short.
     gc.freeze()
     try:
-        for load in loads:
-            results["cells"] += cells(bench, load, plan.repeats, partial(ran, load))
+        for workload in workloads:
+            results["cells"] += measure_workload(bench, workload, plan.repeats, partial(advance_one, workload))
             write_json(out / RESULTS, results)
     finally:
         gc.unfreeze()
@@ -273,70 +88,81 @@ def measure(plan: Plan, out: Path, advance: Advance = lambda *_: None) -> dict[s
     return results
 
 
-def cells(bench: Bench, load: Load, repeats: int, ran: Callable[[], None]) -> list[Cell]:
-    """Measures one configuration: each contender once for memory and work, which also warms it up, then in turns for
-    time, every second round backwards.
+def measure_workload(
+    bench: Bench, workload: Workload, repeats: int, advance_one: Callable[[], None]
+) -> list[Measurement]:
+    """Measures one workload with all contenders.
+
+    Each contender first runs once to measure memory and work, which also warms it up. The timed runs follow in rounds,
+    every second round in reverse order.
+
+    Args:
+        advance_one: is called after each run.
     """
-    found: dict[str, Cell] = {}
+    measured: dict[str, Measurement] = {}
     for contender in bench.contenders:
         trace = Trace()
-        with counted(bench.model) as counts:
-            error, most = _tried(partial(_peak, bench, contender, load, trace))
-        found[contender] = {"error": error, "peak": most, "seconds": [], **counts}
+        with counted_work(bench.model) as counts:
+            error, peak_bytes = _attempt(partial(_peak_bytes, bench, contender, workload, trace))
+        measured[contender] = {"error": error, "peak": peak_bytes, "seconds": [], **counts}
         if "selected" in trace.reading:
-            found[contender]["kept"] = float(trace.reading["selected"].float().mean())
-        ran()
-    for turn in range(repeats):
-        for contender in bench.contenders[:: -1 if turn % 2 else 1]:
-            cell = found[contender]
-            if cell["error"] is None:
-                cell["error"], seconds = _tried(partial(_timed, bench, contender, load))
-                cell["seconds"].append(seconds)
-            ran()
-    base = weights(bench.model)
-    return [{**asdict(load), **_cell(name, cell, found[BASELINE], base)} for name, cell in found.items()]
+            measured[contender]["kept"] = float(trace.reading["selected"].float().mean())
+        advance_one()
+    for number in range(repeats):
+        for contender in bench.contenders[:: -1 if number % 2 else 1]:
+            one = measured[contender]
+            if one["error"] is None:
+                one["error"], seconds = _attempt(partial(_seconds, bench, contender, workload))
+                one["seconds"].append(seconds)
+            advance_one()
+    model_bytes = weights(bench.model)
+    return [
+        {**asdict(workload), **_measurement(name, one, measured[PLAIN], model_bytes)} for name, one in measured.items()
+    ]
 
 
-def _peak(bench: Bench, contender: str, load: Load, trace: Trace) -> int:
-    return peak(bench.work(contender, load, trace), bench.model.device)[0]
+def _peak_bytes(bench: Bench, contender: str, workload: Workload, trace: Trace) -> int:
+    return peak(bench.work(contender, workload, trace), bench.model.device)[0]
 
 
-def _timed(bench: Bench, contender: str, load: Load) -> float:
-    work = bench.work(contender, load)
-    _wait(bench.model.device)
+def _seconds(bench: Bench, contender: str, workload: Workload) -> float:
+    work = bench.work(contender, workload)
+    _synchronize(bench.model.device)
     start = time.perf_counter()
     work()
-    _wait(bench.model.device)
+    _synchronize(bench.model.device)
     return time.perf_counter() - start
 
 
-def _cell(contender: str, measured: Cell, baseline: Cell, base: int) -> Cell:
-    """One line of the results.
+def _measurement(contender: str, measured: Measurement, plain: Measurement, model_bytes: int) -> Measurement:
+    """The measurement of one contender in one workload.
 
     Returns:
-        "contender"; "error", None or why there is nothing else; "seconds", every time; "time" [lower quartile, median,
-        upper]; "time_ratio", the same of each round's time over plain `generate`'s in that round; "peak" bytes with the
-        model's own, and "peak_ratio"; "decoder_columns" and "images_read"; "kept", the share of image tokens that IAVA
-        found irrelevant (one question only).
+        "contender"; "error", the reason for a failure or None; and without a failure: "seconds", all times; "time",
+        their lower quartile, median and upper quartile; "time_ratio", the quartiles of each time over that of plain
+        `generate` in the same round; "peak", the peak memory in bytes including the model; "peak_ratio", its ratio to
+        that of plain `generate`; "decoder_columns" and "images_read" (see `counted_work`); and for one question per
+        image "kept", the share of image tokens that IAVA selected.
     """
-    cell: Cell = {"contender": contender, "error": measured["error"]}
+    result: Measurement = {"contender": contender, "error": measured["error"]}
     if measured["error"] is not None:
-        return cell
-    cell |= {name: measured[name] for name in ("seconds", "decoder_columns", "images_read", "kept") if name in measured}
-    cell |= {"time": _quartiles(measured["seconds"]), "peak": base + measured["peak"]}
-    if baseline["error"] is None:
-        pairs = zip(measured["seconds"], baseline["seconds"], strict=True)
-        cell["time_ratio"] = _quartiles([ours / plain for ours, plain in pairs])
-        cell["peak_ratio"] = cell["peak"] / (base + baseline["peak"])
-    return cell
+        return result
+    names = ("seconds", "decoder_columns", "images_read", "kept")
+    result |= {name: measured[name] for name in names if name in measured}
+    result |= {"time": _quartiles(measured["seconds"]), "peak": model_bytes + measured["peak"]}
+    if plain["error"] is None:
+        rounds = zip(measured["seconds"], plain["seconds"], strict=True)
+        result["time_ratio"] = _quartiles([own / reference for own, reference in rounds])
+        result["peak_ratio"] = result["peak"] / (model_bytes + plain["peak"])
+    return result
 
 
 def _quartiles(values: Sequence[float]) -> list[float]:
     return list(statistics.quantiles(values, n=4, method="inclusive")) if len(values) > 1 else [values[0]] * 3
 
 
-def _tried(work: Callable[[], Any]) -> tuple[str | None, Any]:
-    """(None, what the work returned), or (why it could not be done, None): one contender's end is not the others'."""
+def _attempt(work: Callable[[], Any]) -> tuple[str | None, Any]:
+    """(None, result of the work) or (reason of its failure, None). One contender's failure does not end the others."""
     gc.collect()
     try:
         return None, work()
@@ -347,7 +173,7 @@ def _tried(work: Callable[[], Any]) -> tuple[str | None, Any]:
         return " ".join(f"{type(error).__name__}: {error}".split()), None
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -362,5 +188,5 @@ def _device(name: str | None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise IavaError(f"device is {name!r}: it must be cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise IavaError(f"device is {name!r}, but torch finds no GPU here: use cpu")
+        raise IavaError(f"device is {name!r}, but torch finds no GPU: use cpu")
     return device

@@ -1,21 +1,34 @@
-"""What `iava bench` measured, as a Markdown table and as a plot."""
+"""The measurements of `iava bench` as a Markdown table and as a plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from iava.errors import IavaError
 from iava.jsonfiles import read_json
 
-_CONFIGURATION = ("tokens", "questions", "batch")
-_HEAD = ("new tokens", "questions", "images", "contender", "seconds", "over `generate`", "peak MB", "over `generate`")
+_WORKLOAD = ("tokens", "questions", "batch")
+_COST_HEADINGS = (
+    "new tokens",
+    "questions",
+    "images",
+    "method",
+    "seconds",
+    "vs `generate`",
+    "peak MB",
+    "vs `generate`",
+    "decoder columns",
+    "images encoded",
+)
 
 
 def read_results(path: Path) -> dict[str, Any]:
     """The content of a cost.json.
 
     Raises:
-        IavaError: if it cannot be read, or is something else.
+        IavaError: if the file cannot be read, or is something else.
     """
     results = read_json(path)
     if not isinstance(results, dict) or not {"command", "settings", "machine", "versions", "cells"} <= set(results):
@@ -23,38 +36,45 @@ def read_results(path: Path) -> dict[str, Any]:
     return results
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The table with everything that made it: medians, quartiles in brackets."""
+def cost_markdown(results: dict[str, Any]) -> str:
+    """A Markdown table of medians with quartiles in brackets, below the command and the environment."""
     machine, versions = results["machine"], results["versions"]
-    load = f"load of the machine {machine['load_before']:.1f} before"
-    load += f" and {machine['load_after']:.1f} after" if results["finished"] else "; stopped before its end"
+    load = f"machine load {machine['load_before']:.1f} before"
+    load += f" and {machine['load_after']:.1f} after" if results["finished"] else "; stopped before the end"
+    environment = [
+        f"{machine['device']}, {machine['processor']}, {machine['threads']} of {machine['cores']} threads, "
+        f"{machine['dtype']}",
+        f"{results['model']['parameters'] / 1e6:,.0f} M parameters",
+        ", ".join(f"{name} {number}" for name, number in versions.items()),
+        results["started"],
+        f"{results['settings']['repeats']} rounds",
+        load,
+    ]
     lines = [
         f"`{results['command']}`",
         "",
-        f"{machine['device']}, {machine['processor']}, {machine['threads']} of {machine['cores']} threads, "
-        f"{machine['dtype']}; {results['model']['parameters'] / 1e6:,.0f} M parameters; "
-        + ", ".join(f"{name} {number}" for name, number in versions.items())
-        + f"; {results['started']}; {results['settings']['repeats']} rounds; {load}.",
+        "; ".join(environment) + ".",
         "",
-        "| " + " | ".join([*_HEAD, "decoder columns", "images read"]) + " |",
+        "| " + " | ".join(_COST_HEADINGS) + " |",
         "|---|---|---|---" + "|---:" * 6 + "|",
+        *map(_table_line, results["cells"]),
     ]
-    return "\n".join([*lines, *(_line(cell) for cell in results["cells"])]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def _line(cell: dict[str, Any]) -> str:
-    start = [*(str(cell[name]) for name in _CONFIGURATION), f"`{cell['contender']}`"]
-    if cell["error"] is not None:
-        return "| " + " | ".join([*start, cell["error"], *[""] * 5]) + " |"
-    measured = [
-        _with_quartiles(cell["time"], 3),
-        _with_quartiles(cell["time_ratio"], 2) if "time_ratio" in cell else "",
-        f"{cell['peak'] / 1e6:,.1f}",
-        f"{cell['peak_ratio']:.2f}" if "peak_ratio" in cell else "",
-        f"{cell['decoder_columns']:,}",
-        str(cell["images_read"]),
+def _table_line(measurement: dict[str, Any]) -> str:
+    names = [*(str(measurement[name]) for name in _WORKLOAD), f"`{measurement['contender']}`"]
+    if measurement["error"] is not None:
+        return "| " + " | ".join([*names, measurement["error"], *[""] * 5]) + " |"
+    values = [
+        _with_quartiles(measurement["time"], 3),
+        _with_quartiles(measurement["time_ratio"], 2) if "time_ratio" in measurement else "",
+        f"{measurement['peak'] / 1e6:,.1f}",
+        f"{measurement['peak_ratio']:.2f}" if "peak_ratio" in measurement else "",
+        f"{measurement['decoder_columns']:,}",
+        str(measurement["images_read"]),
     ]
-    return "| " + " | ".join([*start, *measured]) + " |"
+    return "| " + " | ".join([*names, *values]) + " |"
 
 
 def _with_quartiles(values: Sequence[float], digits: int) -> str:
@@ -62,31 +82,29 @@ def _with_quartiles(values: Sequence[float], digits: int) -> str:
     return f"{middle} [{low}, {high}]"
 
 
-def plot(results: dict[str, Any], path: Path) -> None:
-    """Time and peak memory over plain `generate`, a panel for each configuration, as a PNG file."""
-    from matplotlib.figure import Figure
-
-    cells = [cell for cell in results["cells"] if "time_ratio" in cell]
-    tokens = sorted({cell["tokens"] for cell in cells})
-    others = sorted({(cell["questions"], cell["batch"]) for cell in cells})
-    if not cells:
+def plot_costs(results: dict[str, Any], path: Path) -> None:
+    """Time and peak memory relative to plain `generate` as a PNG file, with a panel for each workload."""
+    measurements = [one for one in results["cells"] if "time_ratio" in one]
+    if not measurements:
         return
-    names = list(dict.fromkeys(cell["contender"] for cell in cells))[::-1]
-    size = (1.5 + 3.2 * len(tokens), 0.9 + len(others) * (0.7 + 0.28 * len(names)))
+    tokens = sorted({one["tokens"] for one in measurements})
+    batches = sorted({(one["questions"], one["batch"]) for one in measurements})
+    names = list(dict.fromkeys(one["contender"] for one in measurements))[::-1]
+    size = (1.5 + 3.2 * len(tokens), 0.9 + len(batches) * (0.7 + 0.28 * len(names)))
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(others), len(tokens), squeeze=False, sharex=True, sharey=True)
-    for row, (questions, batch) in enumerate(others):
+    panels = figure.subplots(len(batches), len(tokens), squeeze=False, sharex=True, sharey=True)
+    for row, (questions, batch) in enumerate(batches):
         for column, count in enumerate(tokens):
             panel = panels[row, column]
-            panel.set_title(f"new tokens {count}, questions {questions}, images {batch}", fontsize=8)
+            panel.set_title(f"{count} new tokens, {questions} questions, {batch} images", fontsize=8)
             panel.axvline(1.0, color="0.6", linewidth=0.8)
-            for cell in cells:
-                if (cell["tokens"], cell["questions"], cell["batch"]) == (count, questions, batch):
-                    low, middle, high = cell["time_ratio"]
-                    place = names.index(cell["contender"])
-                    panel.barh(place, middle, xerr=[[middle - low], [high - middle]], color="#5b8db8", height=0.6)
-                    panel.plot(cell["peak_ratio"], place, "D", color="#c2571a", markersize=4)
+            for one in measurements:
+                if (one["tokens"], one["questions"], one["batch"]) == (count, questions, batch):
+                    low, middle, high = one["time_ratio"]
+                    y = names.index(one["contender"])
+                    panel.barh(y, middle, xerr=[[middle - low], [high - middle]], color="#5b8db8", height=0.6)
+                    panel.plot(one["peak_ratio"], y, "D", color="#c2571a", markersize=4)
             panel.set_yticks(range(len(names)), names, fontsize=7)
             panel.tick_params(axis="x", labelsize=7)
-    figure.supxlabel("over plain generate: bar time (quartiles), diamond peak memory", fontsize=8)
+    figure.supxlabel("relative to plain generate: time (bars, with quartiles) and peak memory (diamonds)", fontsize=8)
     figure.savefig(path, dpi=150)

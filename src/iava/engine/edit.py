@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from iava.engine.boundary import run
-from iava.engine.branch import Branch, Row, lay_out
+from iava.engine.branch import Branch
 from iava.engine.cache import shared_prefix
+from iava.engine.layout import Row, lay_out
 from iava.engine.probe import last_row, over_images
 from iava.engine.prompt import Prompt, pack
 

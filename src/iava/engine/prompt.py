@@ -1,5 +1,6 @@
 """A batch of prompts that the decoder reads, and where their images are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,6 +29,8 @@ class Prompt:
         rows: per decoder layer the attention of the last prompt token, (B, heads, S) each.
         shared: for each prompt the prefix that it shares with others; empty where nothing is shared.
         reading: what a method reads off the prompt, by name, for explanations.
+        conversations: for each prompt that was passed to `generate`, where its text comes from, see
+            `engine.instruction.editable`; None where only the tokens are known.
     """
 
     model: PreTrainedModel
@@ -41,6 +44,7 @@ class Prompt:
     rows: list[torch.Tensor] = field(default_factory=list)
     shared: list[Any] = field(default_factory=list)
     reading: dict[str, torch.Tensor] = field(default_factory=dict)
+    conversations: Sequence[Any] | None = None
 
     @property
     def is_image(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""One self-contained page about one picture: the answers, the attention behind them, the candidates at every step."""
+"""The explorer: a self-contained page about one image, its answers, their attention and their decoding steps."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -9,131 +9,121 @@ from PIL import Image
 
 from iava.lvlm.answers import Answer
 from iava.lvlm.model import LVLM
-from iava.reporting.differences import differing
-from iava.reporting.overlay import data_uri, reading, shrunk
+from iava.reporting.differences import word_differences
+from iava.reporting.overlay import attention_data, data_uri, scaled_down
 from iava.reporting.templating import settings_text, template_environment
 
-Asked = Sequence[tuple[str, Sequence[Answer]]]
-"""Each question with its answers, one a method."""
+Answers = Sequence[tuple[str, Sequence[Answer]]]
+"""Each question with its answers, one for each method."""
 
 
-def compare(
+def answer_by_methods(
     lvlm: LVLM,
-    picture: Image.Image,
+    image: Image.Image,
     questions: Sequence[str],
     methods: Mapping[str, Mapping[str, Any]],
     *,
     max_new_tokens: int,
     seed: int,
-) -> Asked:
-    """Asks each question by each method, explained.
+) -> Answers:
+    """Asks every question with every method, with explanations.
 
     Args:
-        methods: settings by a method's command-line name.
+        image: an image as `read_image` returns it.
+        methods: the settings of each method, by its command-line name.
 
     Raises:
-        IavaError: as `LVLM.ask_many`.
+        IavaError: see `LVLM.ask_many`.
     """
     answers = [
-        lvlm.ask_many(
-            picture, questions, method=name, max_new_tokens=max_new_tokens, explain=True, seed=seed, **settings
-        )
+        lvlm.ask_many(image, questions, method=name, max_new_tokens=max_new_tokens, explain=True, seed=seed, **settings)
         for name, settings in methods.items()
     ]
     return list(zip(questions, zip(*answers, strict=True), strict=True))
 
 
-def circumstances(lvlm: LVLM, *, max_new_tokens: int, seed: int) -> dict[str, str]:
-    """What a page says of how its answers came about."""
+def decoding_facts(lvlm: LVLM, *, max_new_tokens: int, seed: int) -> dict[str, str]:
+    """The device and the decoding settings, as terms and values for `explain_page`."""
     weight = next(lvlm.model.parameters())
     return {
         "Device": f"{weight.device}, {str(weight.dtype).removeprefix('torch.')}",
-        "Longest answer": f"{max_new_tokens} tokens",
-        "Seed": f"{seed}, for methods that draw tokens",
+        "Token limit": f"{max_new_tokens} new tokens",
+        "Seed": f"{seed}, used by sampling methods",
     }
 
 
-def explain_page(
-    picture: Image.Image,
-    asked: Asked,
-    *,
-    model: str,
-    about: Mapping[str, str] | None = None,
-) -> str:
-    """The explorer as HTML that needs no network.
+def explain_page(image: Image.Image, answers: Answers, *, model: str, facts: Mapping[str, str] | None = None) -> str:
+    """The explorer as an HTML page that loads nothing from the network.
 
     Args:
-        picture: the image that was asked about, as `read_image` returns it.
-        asked: each question with its answers, one a method, asked with explain=True.
+        image: the image, as `read_image` returns it.
+        answers: each question with one answer per method. All answers have explanations.
         model: the model's name.
-        about: what else is to be said of how it was made, by name.
+        facts: further terms and values for the section on how the answers were made.
     """
-    small = shrunk(picture)
-    methods = asked[0][1]
-    return (
-        template_environment("iava.explain")
-        .get_template("page.html.j2")
-        .render(
-            picture=data_uri(small),
-            width=small.width,
-            height=small.height,
-            data={"questions": [_question(question, answers, picture.size) for question, answers in asked]},
-            compared=None if len(methods) < 2 else "the other" if len(methods) == 2 else "the first",
-            made=_made(picture, methods, model, about or {}),
-            model=model,
-            version=version("iava"),
-        )
+    small = scaled_down(image)
+    first_answers = answers[0][1]
+    template = template_environment("iava.explain").get_template("page.html.j2")
+    return template.render(
+        picture=data_uri(small),
+        width=small.width,
+        height=small.height,
+        data={"questions": [_explorer_question(question, given, image.size) for question, given in answers]},
+        compared_with=None if len(first_answers) < 2 else "the other" if len(first_answers) == 2 else "the first",
+        provenance=_answer_provenance(image, first_answers, model, facts or {}),
+        model=model,
+        version=version("iava"),
     )
 
 
-def _made(
-    picture: Image.Image, answers: Sequence[Answer], model: str, about: Mapping[str, str]
+def _answer_provenance(
+    image: Image.Image, answers: Sequence[Answer], model: str, facts: Mapping[str, str]
 ) -> list[tuple[str, list[str]]]:
     versions = {name: version(name) for name in ("iava", "torch", "transformers")}
     return [
         ("Model", [model]),
-        ("Picture", [f"{picture.width} × {picture.height} pixels"]),
-        *((name, [text]) for name, text in about.items()),
-        ("Methods", [_settings(answer) for answer in answers]),
-        ("Seconds", ["wall-clock, from the picture to the text; questions asked together share their time equally"]),
+        ("Image", [f"{image.width} × {image.height} pixels"]),
+        *((name, [text]) for name, text in facts.items()),
+        ("Methods", [_method_text(answer) for answer in answers]),
+        ("Seconds", ["wall-clock time from image to text; questions asked together share their time equally"]),
         ("Versions", [", ".join(f"{name} {number}" for name, number in versions.items())]),
         ("Python", [platform.python_version()]),
     ]
 
 
-def _settings(answer: Answer) -> str:
+def _method_text(answer: Answer) -> str:
     settings = settings_text(answer.settings)
     return f"{answer.method}: {settings}" if settings else answer.method
 
 
-def _question(question: str, answers: Sequence[Answer], size: tuple[int, int]) -> dict[str, Any]:
-    # The first answer is what the others are compared with; of two, each is compared with the other.
-    others = [answers[1] if len(answers) == 2 else answers[0], *[answers[0]] * (len(answers) - 1)]
+def _explorer_question(question: str, answers: Sequence[Answer], size: tuple[int, int]) -> dict[str, Any]:
+    # Two answers are compared with each other, more than two with the first.
+    references = [answers[1] if len(answers) == 2 else answers[0], *[answers[0]] * (len(answers) - 1)]
     return {
         "question": question,
-        "answers": [_answer(answer, other) for answer, other in zip(answers, others, strict=True)],
-        "reading": next((read for answer in answers if (read := reading(answer, size))), None),
+        "answers": [_answer_data(answer, other) for answer, other in zip(answers, references, strict=True)],
+        "attention": next((data for answer in answers if (data := attention_data(answer, size))), None),
     }
 
 
-def _answer(answer: Answer, other: Answer) -> dict[str, Any]:
+def _answer_data(answer: Answer, reference: Answer) -> dict[str, Any]:
     steps = answer.explanation.steps if answer.explanation else []
-    # The last step may have taken the end-of-sequence token, which an answer does not list.
+    # The last step may have chosen the end-of-sequence token, which `tokens` leaves out.
     chosen = [*answer.tokens, None][: len(steps)]
     return {
         "method": answer.method,
         "seconds": answer.seconds,
-        "words": differing(other.text, answer.text)[1],
-        "steps": [_step(step, token) for step, token in zip(steps, chosen, strict=True)],
+        "words": word_differences(reference.text, answer.text)[1],
+        "steps": [_step_data(step, token) for step, token in zip(steps, chosen, strict=True)],
     }
 
 
-def _step(step: dict[str, list[dict[str, Any]]], chosen: int | None) -> dict[str, Any]:
-    """The candidates with which of them was taken; a drawn one may be none of them."""
-    taken = next((one for one in step["combined"] if one["id"] == chosen), None)
+def _step_data(step: dict[str, list[dict[str, Any]]], chosen: int | None) -> dict[str, Any]:
+    """A decoding step with its chosen token. A sampled token need not be among the candidates."""
+    candidate = next((one for one in step["combined"] if one["id"] == chosen), None)
     return {
         **step,
         "chosen": chosen,
-        "token": "(end)" if chosen is None else taken["text"] if taken else "?",
-        "probability": taken["probability"] if taken else None,
+        "token": "(end)" if chosen is None else candidate["text"] if candidate else "?",
+        "probability": candidate["probability"] if candidate else None,
     }

@@ -1,6 +1,6 @@
-"""The plug-in of lmms-eval (github.com/EvolvingLMMs-Lab/lmms-eval, 0.7): `lmms-eval --model iava --model_args ...`.
+"""Plug-in for lmms-eval 0.7 (github.com/EvolvingLMMs-Lab/lmms-eval): `lmms-eval --model iava --model_args ...`.
 
-lmms-eval finds `manifest` by the entry-point group "lmms_eval.models"; only lmms-eval imports this module.
+lmms-eval finds `manifest` through the entry-point group "lmms_eval.models". Only lmms-eval imports this module.
 """
 
 import zlib
@@ -18,31 +18,31 @@ from iava.errors import IavaError
 from iava.lvlm.loading import load
 
 MAX_NEW_TOKENS = 1024
-"""The longest answer where a task does not say."""
+"""Maximum number of new tokens where a task sets none."""
 
 
 def manifest() -> ModelManifest:
-    """What lmms-eval is told: the name, and where the class is."""
+    """Returns the model's name and the path of its class."""
     return ModelManifest("iava", simple_class_path="iava.integrations.lmms_eval.IAVAModel")
 
 
 class IAVAModel(lmms):
-    """Any model and decoding method of this package, for every task of lmms-eval that asks about one image.
+    """A model with a decoding method, for all tasks of lmms-eval that ask about one image.
 
-    A task's questions that follow one another and show the same image are asked in one batch. A task's answers end at
-    its `until`; the method decides how tokens are chosen.
+    Consecutive questions of a task about the same image form one batch. Answers end at the task's `until`. The method
+    decides how tokens are chosen.
 
     Args:
-        pretrained: "pocket", a folder, or a model id on the Hugging Face Hub.
+        pretrained: "pocket", a local folder, or a model id on the Hugging Face Hub.
         method: command-line name of the method.
-        device: None: the one that accelerate gives this process.
-        dtype: None: the checkpoint's on a GPU and float32 on a CPU.
-        seed: of methods that draw tokens.
-        batch_size, max_batch_size: ignored: the questions about an image are a batch.
-        settings: the method's, such as alpha=0.5.
+        device: None takes the device that accelerate assigns to this process.
+        dtype: None takes the checkpoint's on a GPU and float32 on a CPU.
+        seed: random seed for methods that sample.
+        batch_size, max_batch_size: ignored, because the questions about an image form a batch.
+        settings: settings of the method, such as alpha=0.5.
 
     Raises:
-        IavaError: if the model, the method or a setting is unknown, or out of range.
+        IavaError: if the model, the method or a setting is unknown, or a value is out of range.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class IAVAModel(lmms):
         self._seed = seed
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
-        """Answers requests with the arguments (question, generation settings, doc_to_visual, doc id, task, split).
+        """Answers requests whose arguments are (question, generation settings, doc_to_visual, doc id, task, split).
 
         Returns:
-            A text a request, in their order.
+            One text per request, in their order.
 
         Raises:
-            IavaError: if a task shows no image or several, or wants tokens to be drawn or searched by beams.
+            IavaError: if a task shows no image or several, or asks for sampling or beam search.
         """
         texts: list[str] = []
         with tqdm(total=len(requests), disable=self.rank != 0, desc="iava") as bar:
@@ -89,13 +89,13 @@ class IAVAModel(lmms):
         return texts
 
     def _asked(self, requests: Sequence[Any]) -> Iterator[tuple[Any, str, Image.Image, list[str]]]:
-        """For each request what it must share with its neighbours to be asked with them, and what is asked."""
+        """Yields for each request the key of its batch, the question, the image and the stop strings."""
         for request in requests:
             question, wanted, doc_to_visual, doc_id, task, split = request.args
             if (wanted.get("temperature") or 0) > 0 or (wanted.get("num_beams") or 1) > 1:
                 raise IavaError(
-                    f"task {task} wants tokens to be drawn or searched by beams ({wanted}), which is up to the method "
-                    "here: give --gen_kwargs temperature=0,num_beams=1"
+                    f"task {task} asks for sampling or beam search ({wanted}), but the method decides this: give "
+                    "--gen_kwargs temperature=0,num_beams=1"
                 )
             shown = doc_to_visual(self.task_dict[task][split][doc_id])
             if len(shown) != 1 or not isinstance(shown[0], Image.Image):
@@ -109,12 +109,12 @@ class IAVAModel(lmms):
             yield (pixels, length, task), question, shown[0], [until] if isinstance(until, str) else until
 
     def loglikelihood(self, requests: Sequence[Any]) -> NoReturn:
-        raise NotImplementedError("iava decodes, and scores no given answers: choose a task that generates")
+        raise NotImplementedError("iava does not score given answers: choose a task that generates")
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> NoReturn:
-        raise NotImplementedError("iava answers questions one by one: choose a task of one round")
+        raise NotImplementedError("iava answers single questions: choose a task of one round")
 
 
 def _until(text: str, stops: Sequence[str]) -> str:
-    """A text up to where the first of the stops begins."""
+    """Returns the text before the first stop string."""
     return min((text.split(stop)[0] for stop in stops if stop), key=len, default=text).strip()

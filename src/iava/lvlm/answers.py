@@ -75,6 +75,13 @@ class Answer:
         selected: share of the image tokens that the method selected. None where it selects none.
         generation: settings of `generate` that the call asked for beyond the method's.
         note: what else is to be known, such as that there was no image; None where there is nothing.
+
+    Example:
+        >>> answer = lvlm.ask(image, "Is there a fork in the image?", explain=True)
+        >>> answer.text, answer.method
+        ('Yes.', 'iava')
+        >>> answer.explanation.selected.shape
+        torch.Size([144])
     """
 
     text: str

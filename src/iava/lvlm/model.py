@@ -1,7 +1,6 @@
 """LVLM: a vision-language model that answers questions about images with any decoding method."""
 
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -35,6 +34,13 @@ class LVLM:
         revision: the commit on the Hub that both come from, if they do.
         max_pixels: largest width times height of an image.
         remote: whether images may be fetched from http(s) addresses; see `read_image`.
+
+    Example:
+        >>> lvlm = iava.load("pocket")
+        >>> lvlm.ask(image, "Is there a fork in the image?").text
+        'Yes.'
+        >>> [answer.text for answer in lvlm.ask_many(image, ["Is there a cup?", "Is there a dog?"], method="greedy")]
+        ['Yes.', 'No.']
     """
 
     def __init__(
@@ -160,8 +166,9 @@ class LVLM:
             IavaError: as in `ask_many`, and if a message is not as above.
 
         Example:
-            >>> lvlm.chat([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}],
-            ...           images=["photo.jpg"])
+            >>> content = [{"type": "image"}, {"type": "text", "text": "Is there a fork in the image?"}]
+            >>> lvlm.chat([{"role": "user", "content": content}], images=[image]).text
+            'Yes.'
         """
         request = Request(method, max_new_tokens, explain, seed, generation, settings)
         return self._chat([(messages, images)], request)[0]
@@ -193,6 +200,13 @@ class LVLM:
 
         Raises:
             IavaError: if the image cannot be read.
+
+        Example:
+            >>> session = lvlm.read(image)
+            >>> session.ask("Is there a fork in the image?").text
+            'Yes.'
+            >>> session.ask("Is there a dog in the image?").text
+            'No.'
         """
         return ImageSession(self._decoder, self._read(image), PrefixCache())
 
@@ -207,10 +221,3 @@ class LVLM:
         start = time.perf_counter()
         found = [read_conversation(messages, images, read=self._read) for messages, images in conversations]
         return self._decoder.answers(Inputs(self.model, self.processor), None, found, request, start)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Reading":
-        warnings.warn("Reading is now ImageSession, in iava.lvlm.session", DeprecationWarning, stacklevel=2)
-        return ImageSession
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

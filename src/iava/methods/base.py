@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self
 
@@ -13,8 +14,10 @@ from transformers.generation.utils import GenerateOutput
 
 from iava.engine.branch import Branch
 from iava.engine.decoding import decode
+from iava.engine.instruction import EditablePrompt
 from iava.engine.prefix_cache import PrefixCache
 from iava.engine.prompt import Prompt
+from iava.engine.wrappers import unwrapped
 from iava.errors import IavaError
 from iava.methods.mixing import mix, plausible
 from iava.methods.trace import Trace
@@ -145,6 +148,7 @@ class Method(_Attributes):
         trace: Trace | None = None,
         prefix_cache: PrefixCache | None = None,
         seed: int | None = None,
+        conversations: Sequence[EditablePrompt] | None = None,
         **loop: Any,
     ) -> GenerateOutput | torch.Tensor:
         """What `generate` calls in place of its loop; returns what its loop returns.
@@ -157,9 +161,10 @@ class Method(_Attributes):
             trace: filled with what happens.
             prefix_cache: keeps what was read of images for later calls about them.
             seed: of all draws of this call. None: torch's global state decides, as in `generate`.
+            conversations: where the text of each prompt comes from. None: the question is found in the tokens.
             loop: what `generate` passes to its loop.
         """
-        candidates = [model] if self.model is None else [model, self.model]
+        candidates = [model] if self.model is None else [model, unwrapped(self.model)]
         vlm = next((one for one in candidates if hasattr(one.config, "image_token_id")), None)
         hooks = type(self).attention_hook is not Method.attention_hook
         if (self.has_branches() or hooks) and vlm is None:
@@ -170,6 +175,7 @@ class Method(_Attributes):
         method = self.for_model(vlm or model)
 
         def branches(prompt: Prompt) -> list[Branch]:
+            prompt.conversations = conversations
             found = method.branches(prompt)
             if trace is not None:
                 trace.reading = prompt.reading

@@ -13,7 +13,7 @@ from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
 from iava.engine.edit import attention_under
-from iava.engine.instruction import WrittenPrompt
+from iava.engine.instruction import editable
 from iava.engine.negatives import NEGATIVES
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.prompt import Prompt, pack
@@ -52,8 +52,9 @@ class IAVA(Method):
         IavaError: if a setting is out of range.
 
     Example:
-        >>> method = IAVA(processor, top_i=0.2)
-        >>> model.generate(**inputs, custom_generate=method, max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.IAVA(processor, top_i=0.2), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     processor: ProcessorMixin | None = field(default=None, repr=False)
@@ -116,7 +117,6 @@ class IAVA(Method):
         """(B, L, heads, N)."""
         if self.processor is None:
             raise IavaError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
-        image, rows = prompt.vlm.config.image_token_id, range(len(prompt.input_ids))
-        edits = [WrittenPrompt(self.processor, prompt.ids(row), image).replaced(self.general) for row in rows]
+        edits = [one.replaced(self.general) for one in editable(prompt, self.processor)]
         features = features_under(prompt, edits, self.processor) if self.qformer == "own" else None
         return attention_under(prompt, edits, features)

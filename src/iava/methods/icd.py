@@ -10,7 +10,7 @@ from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
 from iava.engine.edit import rewritten
-from iava.engine.instruction import WrittenPrompt
+from iava.engine.instruction import editable
 from iava.engine.prompt import Prompt
 from iava.engine.qformer import features_under
 from iava.errors import IavaError
@@ -36,7 +36,9 @@ class ICD(Method):
         IavaError: if a setting is out of range; while decoding, if the question cannot be found in a prompt.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=ICD(processor), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.ICD(processor), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     processor: ProcessorMixin | None = field(default=None, repr=False)
@@ -54,6 +56,5 @@ class ICD(Method):
     def branches(self, prompt: Prompt) -> list[Branch]:
         if self.processor is None:
             raise IavaError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
-        image, rows, role = prompt.vlm.config.image_token_id, range(len(prompt.input_ids)), self.prefix.strip()
-        edits = [WrittenPrompt(self.processor, prompt.ids(row), image).prefixed(role) for row in rows]
+        edits = [one.prefixed(self.prefix.strip()) for one in editable(prompt, self.processor)]
         return [rewritten(prompt, edits, features_under(prompt, edits, self.processor))]

@@ -1,4 +1,4 @@
-"""Drawings of a run, ready to be put into an SVG: places in pixels, texts beside them."""
+"""Scatter charts of a run as coordinates for SVG, with axis ticks and labels."""
 
 import math
 from collections.abc import Sequence
@@ -6,21 +6,34 @@ from dataclasses import dataclass, replace
 
 from iava.metrics.results import Row, is_control
 from iava.metrics.shift import Curve
-from iava.reporting.formatting import heading, scale, within
-from iava.reporting.tables import axis, estimate, main_metric
+from iava.reporting.formatting import display_scale, metric_heading, metric_in_sentence
+from iava.reporting.tables import axis_limits, main_metric, metric_cell
 from iava.reporting.verdicts import title
 
 WIDTH, HEIGHT = 560, 372
 LEFT, RIGHT, TOP, BOTTOM = 46, 412, 14, 322
-_APART = 17  # pixels between two labels
+_LABEL_DISTANCE = 17  # pixels between the baselines of two labels
 _CURVE_POINTS = 300
 
 Tick = tuple[float, str]
+"""Position in pixels, and text."""
+Ends = tuple[float, float]
+"""The values at both ends of an axis."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A method: where it is, how far its interval reaches both ways, and where its label stands."""
+    """A method in a chart. All coordinates are pixels.
+
+    Args:
+        x, y: the estimate.
+        left, right: the horizontal interval.
+        low, high: the vertical interval.
+        label: the method's title.
+        label_y: the height of the label, which stands right of the chart.
+        highlighted: whether the method is not a control.
+        text: title, value and interval, for the tooltip.
+    """
 
     x: float
     y: float
@@ -30,150 +43,149 @@ class Point:
     high: float
     label: str
     label_y: float
-    ours: bool
+    highlighted: bool
     text: str
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Methods in a plane, with accuracy or its like upwards.
+    """Methods in a plane with the main metric on the y axis.
 
     Args:
-        title: what it shows.
-        across, up: what the axes mean.
-        ticks_across, ticks_up: places and texts.
-        points: a method each.
-        curve: an SVG path; empty if there is none.
-        middle: where as many questions are answered with yes as should be; None if that is not shown.
+        title: the chart's title.
+        x_label, y_label: axis labels.
+        x_ticks, y_ticks: axis ticks.
+        points: one for each method.
+        curve: an SVG path, or "".
+        reference_x: the pixel of a dotted vertical line, or None.
     """
 
     title: str
-    across: str
-    up: str
-    ticks_across: list[Tick]
-    ticks_up: list[Tick]
+    x_label: str
+    y_label: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
     points: list[Point]
     curve: str = ""
-    middle: float | None = None
+    reference_x: float | None = None
 
 
-def yes_chart(rows: Sequence[Row], curve: Curve | None, share: float | None) -> Chart:
-    """Yes-ratio across, accuracy upwards.
+def yes_ratio_chart(rows: Sequence[Row], curve: Curve | None, true_yes_ratio: float | None) -> Chart:
+    """Accuracy against yes-ratio.
 
     Args:
-        rows: of one category, with yes_ratio and accuracy.
-        curve: see `bias_curve`; None if greedy decoding was not run.
-        share: of questions whose truth is yes.
+        rows: of one category, with the metrics yes_ratio and accuracy.
+        curve: accuracy of greedy decoding with a constant bias (see `bias_curve`). None if greedy was not run.
+        true_yes_ratio: share of questions whose truth is yes. None draws no line.
     """
-    across, up = axis(rows, "yes_ratio"), axis(rows, "accuracy")
-    if share is not None and across[0] - 0.05 < share < across[1] + 0.05:
-        across = min(across[0], share - 0.01), max(across[1], share + 0.01)
+    x_ends, y_ends = axis_limits(rows, "yes_ratio"), axis_limits(rows, "accuracy")
+    if true_yes_ratio is not None and x_ends[0] - 0.05 < true_yes_ratio < x_ends[1] + 0.05:
+        x_ends = min(x_ends[0], true_yes_ratio - 0.01), max(x_ends[1], true_yes_ratio + 0.01)
     if curve is not None:
-        inside = [a for y, a in zip(*curve, strict=True) if across[0] <= y <= across[1]]
-        if inside:
-            up = up[0], max(up[1], min(1.0, max(inside) + 0.05 * (up[1] - up[0])))
+        visible = [accuracy for ratio, accuracy in zip(*curve, strict=True) if x_ends[0] <= ratio <= x_ends[1]]
+        if visible:
+            y_ends = y_ends[0], max(y_ends[1], min(1.0, max(visible) + 0.05 * (y_ends[1] - y_ends[0])))
     return Chart(
         "Yes-ratio and accuracy",
-        "Questions answered with yes, %",
+        "Yes-ratio, %",
         "Accuracy, %",
-        _ticks(across, LEFT, RIGHT, 100),
-        _ticks(up, BOTTOM, TOP, 100),
-        _points([(row, row["metrics"]["yes_ratio"], row["intervals"]["yes_ratio"]) for row in rows], across, up),
-        "" if curve is None else _path(curve, across, up),
-        None if share is None else _place(share, across, LEFT, RIGHT),
+        _ticks(x_ends, LEFT, RIGHT, 100),
+        _ticks(y_ends, BOTTOM, TOP, 100),
+        _points([(row, row["metrics"]["yes_ratio"], row["intervals"]["yes_ratio"]) for row in rows], x_ends, y_ends),
+        "" if curve is None else _path(curve, x_ends, y_ends),
+        None if true_yes_ratio is None else _pixel(true_yes_ratio, x_ends, LEFT, RIGHT),
     )
 
 
 def cost_chart(rows: Sequence[Row]) -> Chart:
-    """Cost across, in times of greedy decoding where that was run, and the main metric upwards."""
+    """The main metric against time per question, relative to greedy decoding where greedy was run."""
     main = main_metric(rows[0])
-    greedy = next((row["seconds"] for row in rows if row["method"] == "greedy"), None)
-    unit = greedy or 1.0
+    greedy_seconds = next((row["seconds"] for row in rows if row["method"] == "greedy"), None)
+    unit = greedy_seconds or 1.0
     costs = [(row, row["seconds"] / unit, None) for row in rows]
-    across = 0.0, 1.15 * max(cost for _, cost, _ in costs) or 1.0
-    up = axis(rows, main)
+    x_ends = 0.0, 1.15 * max(cost for _, cost, _ in costs) or 1.0
+    y_ends = axis_limits(rows, main)
     return Chart(
-        f"Cost and {within(main)}",
-        "Time a question, times greedy" if greedy else "Seconds a question",
-        heading(main) + (", %" if scale(main) == 100 else ""),
-        _ticks(across, LEFT, RIGHT, 1),
-        _ticks(up, BOTTOM, TOP, scale(main)),
-        _points(costs, across, up),
+        f"Cost and {metric_in_sentence(main)}",
+        "Time per question, relative to greedy" if greedy_seconds else "Seconds per question",
+        metric_heading(main) + (", %" if display_scale(main) == 100 else ""),
+        _ticks(x_ends, LEFT, RIGHT, 1),
+        _ticks(y_ends, BOTTOM, TOP, display_scale(main)),
+        _points(costs, x_ends, y_ends),
     )
 
 
-def _points(
-    placed: Sequence[tuple[Row, float, Sequence[float] | None]], across: tuple[float, float], up: tuple[float, float]
-) -> list[Point]:
-    found = []
-    for row, value, limits in placed:
+def _points(rows: Sequence[tuple[Row, float, Sequence[float] | None]], x_ends: Ends, y_ends: Ends) -> list[Point]:
+    """The points of rows with their x values and horizontal intervals."""
+    points = []
+    for row, x_value, x_limits in rows:
         main = main_metric(row)
-        cell, height = estimate(row, main), row["metrics"][main]
-        if height is None:
+        cell, y_value = metric_cell(row, main), row["metrics"][main]
+        if y_value is None:
             continue
-        low, high = row["intervals"].get(main) or (height, height)
-        left, right = limits or (value, value)
-        y = _place(height, up, BOTTOM, TOP)
-        found.append(
+        low, high = row["intervals"].get(main) or (y_value, y_value)
+        left, right = x_limits or (x_value, x_value)
+        y = _pixel(y_value, y_ends, BOTTOM, TOP)
+        points.append(
             Point(
-                x=_place(value, across, LEFT, RIGHT),
+                x=_pixel(x_value, x_ends, LEFT, RIGHT),
                 y=y,
-                left=_place(left, across, LEFT, RIGHT),
-                right=_place(right, across, LEFT, RIGHT),
-                low=_place(low, up, BOTTOM, TOP),
-                high=_place(high, up, BOTTOM, TOP),
+                left=_pixel(left, x_ends, LEFT, RIGHT),
+                right=_pixel(right, x_ends, LEFT, RIGHT),
+                low=_pixel(low, y_ends, BOTTOM, TOP),
+                high=_pixel(high, y_ends, BOTTOM, TOP),
                 label=title(row["method"]),
                 label_y=y,
-                ours=not is_control(row["method"]),
+                highlighted=not is_control(row["method"]),
                 text=f"{title(row['method'])}: {cell.text} {cell.note}".strip(),
             )
         )
-    return _labelled(found)
+    return _with_separated_labels(points)
 
 
-def _labelled(points: Sequence[Point]) -> list[Point]:
-    """The points with their labels one below the other, each as near to its point as the others leave room."""
+def _with_separated_labels(points: Sequence[Point]) -> list[Point]:
+    """Moves labels up or down until none overlap, each as close to its point as the others allow."""
     order = sorted(points, key=lambda point: point.y)
-    places = [point.y for point in order]
+    heights = [point.y for point in order]
     for _ in range(200):
         moved = False
-        for i in range(len(places) - 1):
-            lack = _APART - (places[i + 1] - places[i])
-            if lack > 0.01:
-                places[i], places[i + 1] = places[i] - lack / 2, places[i + 1] + lack / 2
+        for i in range(len(heights) - 1):
+            overlap = _LABEL_DISTANCE - (heights[i + 1] - heights[i])
+            if overlap > 0.01:
+                heights[i], heights[i + 1] = heights[i] - overlap / 2, heights[i + 1] + overlap / 2
                 moved = True
         if not moved:
             break
-    shift = max(0.0, TOP - places[0]) - max(0.0, places[-1] - BOTTOM) if places else 0.0
-    labels = {id(point): place + shift for point, place in zip(order, places, strict=True)}
-    return [replace(point, label_y=round(labels[id(point)], 1)) for point in points]
+    offset = max(0.0, TOP - heights[0]) - max(0.0, heights[-1] - BOTTOM) if heights else 0.0
+    label_y = {id(point): height + offset for point, height in zip(order, heights, strict=True)}
+    return [replace(point, label_y=round(label_y[id(point)], 1)) for point in points]
 
 
-def _path(curve: Curve, across: tuple[float, float], up: tuple[float, float]) -> str:
-    """A line through so many points of the curve, evenly spread over what is drawn, and through its best one."""
+def _path(curve: Curve, x_ends: Ends, y_ends: Ends) -> str:
+    """An SVG path through evenly spaced points of the visible curve and through its maximum."""
     ratios, accuracies = curve
-    inside = [i for i, ratio in enumerate(ratios) if across[0] <= ratio <= across[1]]
-    if not inside:
+    visible = [i for i, ratio in enumerate(ratios) if x_ends[0] <= ratio <= x_ends[1]]
+    if not visible:
         return ""
-    # One more on both sides: the drawing is clipped.
-    first, last = max(0, inside[0] - 1), min(len(ratios) - 1, inside[-1] + 1)
+    # One more point on both sides: the drawing is clipped.
+    first, last = max(0, visible[0] - 1), min(len(ratios) - 1, visible[-1] + 1)
     step = max(1, (last - first) // _CURVE_POINTS)
-    best = max(inside, key=lambda i: accuracies[i])
+    best = max(visible, key=lambda i: accuracies[i])
     chosen = sorted({*range(first, last, step), last, best})
-    places = [(_place(ratios[i], across, LEFT, RIGHT), _place(accuracies[i], up, BOTTOM, TOP)) for i in chosen]
-    return "M" + "L".join(f"{x} {y}" for x, y in places)
+    pixels = [(_pixel(ratios[i], x_ends, LEFT, RIGHT), _pixel(accuracies[i], y_ends, BOTTOM, TOP)) for i in chosen]
+    return "M" + "L".join(f"{x} {y}" for x, y in pixels)
 
 
-def _place(value: float, ends: tuple[float, float], start: float, stop: float) -> float:
+def _pixel(value: float, ends: Ends, start: float, stop: float) -> float:
     return round(start + (float(value) - ends[0]) / (ends[1] - ends[0]) * (stop - start), 1)
 
 
-def _ticks(ends: tuple[float, float], start: float, stop: float, factor: float) -> list[Tick]:
-    """Round numbers between the ends, at most seven."""
-    low, high = ends[0] * factor, ends[1] * factor
-    size = 10.0 ** math.floor(math.log10(high - low)) / 10
-    step = next(size * times for times in (1, 2, 5, 10, 20, 50, 100) if (high - low) / (size * times) <= 6)
+def _ticks(ends: Ends, start: float, stop: float, scale: float) -> list[Tick]:
+    """At most seven round numbers between the ends."""
+    low, high = ends[0] * scale, ends[1] * scale
+    magnitude = 10.0 ** math.floor(math.log10(high - low)) / 10
+    step = next(magnitude * n for n in (1, 2, 5, 10, 20, 50, 100) if (high - low) / (magnitude * n) <= 6)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     first = math.ceil(low / step - 1e-9)
     values = [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
-    return [(_place(value / factor, ends, start, stop), f"{value:.{digits}f}") for value in values]
+    return [(_pixel(value / scale, ends, start, stop), f"{value:.{digits}f}") for value in values]

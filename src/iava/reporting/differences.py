@@ -1,15 +1,17 @@
-"""Answers side by side: which words the other one does not have."""
+"""The words in which two answers differ."""
 
 from difflib import SequenceMatcher
 
-Words = list[tuple[str, bool]]
+MarkedWords = list[tuple[str, bool]]
+"""The words of a text, each with True if the other text does not have it there."""
 
 
-def differing(left: str, right: str) -> tuple[Words, Words]:
-    """The words of two texts, each with whether the other lacks it at this place."""
-    a, b = left.split(), right.split()
-    marks_a, marks_b = [True] * len(a), [True] * len(b)
-    for start_a, start_b, size in SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks():
-        marks_a[start_a : start_a + size] = [False] * size
-        marks_b[start_b : start_b + size] = [False] * size
-    return list(zip(a, marks_a, strict=True)), list(zip(b, marks_b, strict=True))
+def word_differences(left: str, right: str) -> tuple[MarkedWords, MarkedWords]:
+    """Aligns two texts word by word and marks in each what the other lacks."""
+    left_words, right_words = left.split(), right.split()
+    left_marks, right_marks = [True] * len(left_words), [True] * len(right_words)
+    matcher = SequenceMatcher(None, left_words, right_words, autojunk=False)
+    for left_start, right_start, size in matcher.get_matching_blocks():
+        left_marks[left_start : left_start + size] = [False] * size
+        right_marks[right_start : right_start + size] = [False] * size
+    return list(zip(left_words, left_marks, strict=True)), list(zip(right_words, right_marks, strict=True))

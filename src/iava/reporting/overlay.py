@@ -1,6 +1,6 @@
-"""What a page needs to lay attention over a picture, ready for JSON; `paint.js` does the painting.
+"""The attention of an answer as JSON, for pages that paint it over the image with `paint.js`.
 
-Arrays travel as float32 in base64, so that the page computes with the very numbers that Python had.
+Arrays are base64 of little-endian float32, so the page computes with exactly the values that Python had.
 """
 
 import base64
@@ -14,24 +14,30 @@ from PIL import Image
 from iava.lvlm.answers import Answer
 from iava.methods.select import ROUNDING, spread
 
-SIDE = 900
-"""Pixels of the longer side of a picture on a page; larger ones are made smaller."""
+MAX_PAGE_SIDE = 900
+"""Images on a page are scaled down to this many pixels on their longer side."""
 
 
-def reading(answer: Answer, size: tuple[int, int], *, each_layer: bool = True) -> dict[str, Any] | None:
-    """What a method read off a picture, or None if it read no attention under two instructions.
+def attention_data(answer: Answer, size: tuple[int, int], *, each_layer: bool = True) -> dict[str, Any] | None:
+    """The attention of an answer and the selection that follows from it, ready for JSON.
 
     Args:
-        answer: asked with explain=True.
-        size: (width, height) of the picture that was asked about.
-        each_layer: whether the attention of each decoder layer is wanted, beside their mean.
+        answer: an answer with an explanation.
+        size: width and height of the image in pixels.
+        each_layer: whether to include the attention of each decoder layer beside the mean over the chosen layers.
 
     Returns:
-        "tokens", how many image tokens there are; "maps", the attention over the chosen layers and that of each layer,
-        as "general" and "query" (N) with what `spread` says of the former; the criteria as answered ("top_i" as a
-        count, "lam", "rounding") and the indices they "selected"; "boxes" (N, 4) in shares of width and height, or
-        None, and "sheets" of them; "looks" of a Q-Former's queries, or None; "instruction", "negative" and "layers"
-        as set.
+        None if the method does not measure attention under two instructions. Otherwise a dict with
+
+        - "tokens": the number of image tokens N.
+        - "maps": the mean over the chosen layers, then each layer. A map has "general" and "query", both (N,), and
+          "mean" and "std" of the former over the tokens.
+        - "top_i" (a count), "lam", "rounding": the selection criteria that the answer used.
+        - "selected": the indices of the selected tokens.
+        - "boxes": (N, 4) rectangles as fractions of width and height, or None if tokens are not patches.
+        - "views": the indices of the tokens of each view of the image (see `views`).
+        - "cross_attention": for a Q-Former "general" and "query", both (N, P), and "boxes" (P, 4); otherwise None.
+        - "instruction", "negative", "layers": the method's settings.
     """
     explanation = answer.explanation
     if explanation is None or explanation.att_general is None or explanation.att_query is None:
@@ -43,7 +49,7 @@ def reading(answer: Answer, size: tuple[int, int], *, each_layer: bool = True) -
         assert explanation.layers_general is not None
         assert explanation.layers_query is not None
         pairs += zip(explanation.layers_general, explanation.layers_query, strict=True)
-    boxes, looks, settings = explanation.boxes, explanation.looks, answer.settings
+    boxes, cross_attention, settings = explanation.boxes, explanation.looks, answer.settings
     return {
         "tokens": len(general),
         "maps": [_map(*pair) for pair in pairs],
@@ -51,14 +57,14 @@ def reading(answer: Answer, size: tuple[int, int], *, each_layer: bool = True) -
         "lam": explanation.lam,
         "rounding": ROUNDING,
         "selected": explanation.selected.nonzero().flatten().tolist(),
-        "boxes": None if boxes is None else _shares(boxes, size),
-        "sheets": [] if boxes is None else sheets(boxes),
-        "looks": None
-        if looks is None
+        "boxes": None if boxes is None else _encoded_boxes(boxes, size),
+        "views": [] if boxes is None else views(boxes),
+        "cross_attention": None
+        if cross_attention is None
         else {
-            "general": _packed(looks.general),
-            "query": _packed(looks.query),
-            "boxes": _shares(looks.boxes, size),
+            "general": _encoded(cross_attention.general),
+            "query": _encoded(cross_attention.query),
+            "boxes": _encoded_boxes(cross_attention.boxes, size),
         },
         "instruction": settings["general"],
         "negative": settings["negative"],
@@ -67,51 +73,49 @@ def reading(answer: Answer, size: tuple[int, int], *, each_layer: bool = True) -
 
 
 def _map(general: torch.Tensor, query: torch.Tensor) -> dict[str, Any]:
-    mean, std = spread(general[None], _all(general))
-    return {"general": _packed(general), "query": _packed(query), "mean": float(mean), "std": float(std)}
+    mean, std = spread(general[None], torch.ones(1, len(general), dtype=torch.bool))
+    return {"general": _encoded(general), "query": _encoded(query), "mean": float(mean), "std": float(std)}
 
 
-def _all(row: torch.Tensor) -> torch.Tensor:
-    return torch.ones(1, len(row), dtype=torch.bool)
+def _encoded_boxes(boxes: np.ndarray, size: tuple[int, int]) -> str:
+    return _encoded(boxes / np.tile(size, 2))
 
 
-def _shares(boxes: np.ndarray, size: tuple[int, int]) -> str:
-    return _packed(boxes / np.tile(size, 2))
-
-
-def _packed(numbers: torch.Tensor | np.ndarray) -> str:
+def _encoded(numbers: torch.Tensor | np.ndarray) -> str:
     return base64.b64encode(np.asarray(numbers, dtype="<f4").tobytes()).decode()
 
 
-def sheets(boxes: np.ndarray) -> list[list[int]]:
-    """Cuts tokens into runs whose rectangles do not lie over each other: the tiles, and the overview.
+def views(boxes: np.ndarray) -> list[list[int]]:
+    """Splits tokens, in their order, into views of the image, such as the tiles and the overview.
+
+    Within a view, no token's rectangle overlaps another's.
 
     Args:
         boxes: (N, 4) float (x0, y0, x1, y1).
 
     Returns:
-        For each run the indices of its tokens, those without area included.
+        The token indices of each view, including tokens without area.
     """
-    runs: list[list[int]] = [[]]
+    groups: list[list[int]] = [[]]
     for n, box in enumerate(boxes):
-        others = boxes[runs[-1]]
+        others = boxes[groups[-1]]
         shared = (np.minimum(others[:, 2:], box[2:]) - np.maximum(others[:, :2], box[:2])).clip(0).prod(axis=1)
-        # Neighbours share an edge, and by rounding a little more.
+        # Neighbours share an edge, and rounding makes them overlap slightly.
         if (shared > 0.1 * (box[2:] - box[:2]).prod()).any():
-            runs.append([])
-        runs[-1].append(n)
-    return runs
+            groups.append([])
+        groups[-1].append(n)
+    return groups
 
 
-def shrunk(picture: Image.Image) -> Image.Image:
-    """The picture with its longer side at most SIDE pixels."""
-    small = picture.copy()
-    small.thumbnail((SIDE, SIDE))
+def scaled_down(image: Image.Image) -> Image.Image:
+    """A copy of the image with at most MAX_PAGE_SIDE pixels on its longer side."""
+    small = image.copy()
+    small.thumbnail((MAX_PAGE_SIDE, MAX_PAGE_SIDE))
     return small
 
 
-def data_uri(picture: Image.Image) -> str:
-    """The picture inside a URL, as JPEG."""
+def data_uri(image: Image.Image) -> str:
+    """The image as a JPEG data URI."""
     buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", optimize=True, quality=90)
+    image.convert("RGB").save(buffer, "JPEG", optimize=True, quality=90)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

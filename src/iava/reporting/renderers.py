@@ -1,93 +1,136 @@
-"""Tables on the terminal, in Markdown and LaTeX; whatever text they hold stays text."""
+"""Tables for the terminal, in Markdown and in LaTeX. Special characters in any text are escaped."""
 
 from collections.abc import Sequence
 
 from rich import box
-from rich import table as rich
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table as RichTable
 
 from iava.metrics.results import Row
-from iava.reporting.formatting import heading
-from iava.reporting.tables import AGAINST, Cell, Table, compared, estimate
+from iava.reporting.formatting import metric_heading
+from iava.reporting.tables import COMPARISON_HEADINGS, Cell, Table, comparison_cells, metric_cell
 from iava.reporting.verdicts import title
 
+_UNLIMITED = 10_000  # columns of a terminal that no table exceeds
 
-def console_table(rows: Sequence[Row]) -> rich.Table:
-    """Results for the terminal, in one table; seconds a question."""
-    table = rich.Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("", no_wrap=True)
+
+def console_table(rows: Sequence[Row]) -> "FoldedTable":
+    """Results for the terminal: metrics, seconds per question, and the comparison with the best control.
+
+    Args:
+        rows: see `iava.metrics.results.rows_of`.
+    """
     main = {row["main"] for row in rows}
-    names = [name for name in dict.fromkeys(name for row in rows for name in row["metrics"]) if name != "unparsed"]
-    shown = [heading(name, short=True) + (" [95 %]" if name in main else "") for name in names]
-    for text in (*shown, "s/question", *AGAINST):
-        table.add_column(text, justify="right", no_wrap=True)
-    for category in dict.fromkeys(row["category"] for row in rows):
-        chosen = [row for row in rows if row["category"] == category]
-        table.add_row(f"[bold]{escape(category)}[/bold] · {chosen[0]['n']} questions")
-        for row in chosen:
-            found = {name: estimate(row, name) for name in names}
-            estimates = [_line(cell) if name == row["main"] else cell.text for name, cell in found.items()]
-            against = [_line(cell) for cell in compared(row, row["main"])]
-            table.add_row(
-                escape("  " + title(row["method"])), *map(escape, (*estimates, f"{row['seconds']:.3f}", *against))
-            )
-        table.add_section()
-    return table
+    metrics = [name for name in dict.fromkeys(name for row in rows for name in row["metrics"]) if name != "unparsed"]
+    headings = [metric_heading(name, short=True) + (" [95 %]" if name in main else "") for name in metrics]
+    sections: dict[str, list[list[str]]] = {}
+    for row in rows:
+        cells = {name: metric_cell(row, name) for name in metrics}
+        values = [_one_line(cell) if name == row["main"] else cell.text for name, cell in cells.items()]
+        comparison = map(_one_line, comparison_cells(row, row["main"]))
+        section = f"[bold]{escape(row['category'])}[/bold] · {row['n']} questions"
+        sections.setdefault(row["category"], [[section]]).append(
+            [escape(text) for text in ("  " + title(row["method"]), *values, f"{row['seconds']:.3f}", *comparison)]
+        )
+    return FoldedTable(["", *headings, "s/question", *COMPARISON_HEADINGS], list(sections.values()))
 
 
-def _line(cell: Cell) -> str:
+class FoldedTable:
+    """A table for terminals of any width.
+
+    Columns that do not fit beside each other go into further tables below, each with the first column repeated.
+
+    Args:
+        headings: the column headings.
+        sections: the rows of each section, as rich markup. A row may end early.
+    """
+
+    def __init__(self, headings: Sequence[str], sections: Sequence[Sequence[Sequence[str]]]) -> None:
+        self.headings = headings
+        self.sections = sections
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unlimited = options.update(max_width=_UNLIMITED)
+        columns: list[int] = []
+        for column in range(1, len(self.headings)):
+            wider = Measurement.get(console, unlimited, self._table([*columns, column])).maximum
+            if columns and wider > options.max_width:
+                yield self._table(columns)
+                columns = []
+            columns.append(column)
+        yield self._table(columns)
+
+    def _table(self, columns: Sequence[int]) -> RichTable:
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column(self.headings[0], overflow="fold")
+        for column in columns:
+            table.add_column(self.headings[column], justify="right", overflow="fold")
+        for section in self.sections:
+            for row in section:
+                table.add_row(row[0], *(row[column] for column in columns if column < len(row)))
+            table.add_section()
+        return table
+
+
+def _one_line(cell: Cell) -> str:
     return f"{cell.text} {cell.note}".strip()
 
 
 def markdown(table: Table, level: int = 3) -> str:
-    """A table for GitHub and its like, with its title as a heading."""
-    rows = [
-        [
-            line.name + (f" ({line.tag})" if line.tag else ""),
-            *map(_line, line.cells),
-        ]
-        for line in table.lines
+    """A GitHub-flavoured Markdown table below its title, a heading of the given level."""
+    head = [table.name_heading, *table.headings]
+    body = [
+        [row.name + (f" ({row.tag})" if row.tag else ""), *(_one_line(cell) for cell in row.cells)]
+        for row in table.rows
     ]
-    parts = [f"{'#' * level} {markdown_text(table.title)}", ""]
+    lines = [f"{'#' * level} {escape_markdown(table.title)}", ""]
     if table.note:
-        parts += [markdown_text(table.note), ""]
-    for cells in ([table.head, *table.headings], ["---", *["---:"] * len(table.headings)], *rows):
-        parts.append("| " + " | ".join(cells if cells[0] == "---" else map(markdown_text, cells)) + " |")
-    return "\n".join(parts) + "\n"
+        lines += [escape_markdown(table.note), ""]
+    head_line, *body_lines = ("| " + " | ".join(map(escape_markdown, cells)) + " |" for cells in (head, *body))
+    lines += [head_line, "| --- |" + " ---: |" * len(table.headings), *body_lines]
+    return "\n".join(lines) + "\n"
 
 
-def markdown_text(text: str) -> str:
-    """Text that Markdown shows as it is."""
+def escape_markdown(text: str) -> str:
+    """Text on one line with Markdown's special characters escaped."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\\{sign}" if sign in "\\|`*_[]#~$!" else sign for sign in plain)
+    return "".join(f"\\{character}" if character in "\\|`*_[]#~$!" else character for character in plain)
 
 
 def latex(table: Table) -> str:
-    """A table for LaTeX with booktabs; what stands below a number in the report stands below it here."""
-    columns = "l" + "r" * len(table.headings)
-    rows = [[latex_text(table.head), *(latex_text(text) for text in table.headings)]]
-    for line in table.lines:
-        name = latex_text(line.name) + (rf" \textit{{({latex_text(line.tag)})}}" if line.tag else "")
-        rows.append([name, *(_latex(cell) for cell in line.cells)])
+    """A LaTeX table that needs the package booktabs. A cell's note stands below its text."""
+    rows = [[escape_latex(table.name_heading), *map(escape_latex, table.headings)]]
+    for row in table.rows:
+        name = escape_latex(row.name) + (rf" \textit{{({escape_latex(row.tag)})}}" if row.tag else "")
+        rows.append([name, *map(_latex_cell, row.cells)])
     head, *body = (" & ".join(cells) + r" \\" for cells in rows)
-    caption = latex_text(table.title + (f". {table.note}" if table.note else ""))
+    caption = escape_latex(table.title + (f". {table.note}" if table.note else ""))
     lines = [
         r"\begin{table}[htbp]",
         r"\centering",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{caption}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(table.headings)}}}",
+        r"\toprule",
+        head,
+        r"\midrule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
     ]
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
-    return "\n".join([*lines, r"\end{tabular}", r"\end{table}"]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
-def _latex(cell: Cell) -> str:
-    text = latex_text(cell.text)
-    return rf"\shortstack[r]{{{text}\\{{\tiny {latex_text(cell.note)}}}}}" if cell.note else text
+def _latex_cell(cell: Cell) -> str:
+    text = escape_latex(cell.text)
+    return rf"\shortstack[r]{{{text}\\{{\tiny {escape_latex(cell.note)}}}}}" if cell.note else text
 
 
-_LATEX = {
+_LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -100,10 +143,10 @@ _LATEX = {
     "”": "''",
     "[": "{[}",
     "]": "{]}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
 }
 
 
-def latex_text(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+def escape_latex(text: str) -> str:
+    """Text on one line with LaTeX's special characters escaped."""
+    return "".join(_LATEX_ESCAPES.get(character, character) for character in " ".join(text.split()))

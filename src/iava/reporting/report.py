@@ -1,4 +1,4 @@
-"""Reports about runs: one self-contained page, and its tables in Markdown and LaTeX."""
+"""Reports about runs: a self-contained HTML page, and the same tables in Markdown and LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,113 +13,119 @@ from iava.evaluation.runs import Run
 from iava.files import write_text
 from iava.lvlm.answers import Answer
 from iava.reporting import charts
-from iava.reporting.differences import differing
-from iava.reporting.overlay import data_uri, reading, shrunk
-from iava.reporting.renderers import latex, latex_text, markdown, markdown_text
-from iava.reporting.sections import Section, section
+from iava.reporting.differences import word_differences
+from iava.reporting.overlay import attention_data, data_uri, scaled_down
+from iava.reporting.renderers import escape_latex, escape_markdown, latex, markdown
+from iava.reporting.sections import Section, report_section
 from iava.reporting.templating import template_environment
 from iava.reporting.verdicts import title
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture with what was asked about it.
+    """An image with questions that were answered by greedy decoding and by another method.
 
     Args:
         name: the image's id.
-        picture: the image that was asked about.
-        questions: question, truth if known, and two answers: greedy's and the method's with an explanation.
+        image: the image.
+        questions: question, truth or None, the answer of greedy decoding, and the other method's answer with an
+            explanation.
     """
 
     name: str
-    picture: Image.Image
+    image: Image.Image
     questions: Sequence[tuple[str, str | None, Answer, Answer]]
 
 
-Groups = Sequence[tuple[str, str, Sequence[Example]]]
-"""Examples under a heading, with a sentence that says how they were chosen."""
+ExampleGroups = Sequence[tuple[str, str, Sequence[Example]]]
+"""Groups of examples, each with a heading and a sentence that says how they were chosen."""
 
 
-def write_report(page: Path, runs: Sequence[Run], groups: Groups = ()) -> tuple[Path, Path, Path]:
-    """Writes a report as HTML, and beside it its tables as Markdown and LaTeX.
+def write_report(page: Path, runs: Sequence[Run], groups: ExampleGroups = ()) -> tuple[Path, Path, Path]:
+    """Writes a report as HTML, and its tables beside it as Markdown and LaTeX.
 
     Args:
-        page: where the HTML goes; the others differ in the ending only.
+        page: the HTML file. The other two files differ in the extension only.
         runs: see `iava.evaluation.runs.read_runs`.
-        groups: examples that come before the tables.
+        groups: examples, shown above the tables.
 
     Returns:
-        The three files.
+        The paths of the three files.
 
     Raises:
         IavaError: if a file cannot be written.
     """
-    sections = [section(run) for run in runs]
+    sections = [report_section(run) for run in runs]
     files = page, page.with_suffix(".md"), page.with_suffix(".tex")
-    texts = report_page(sections, groups), report_markdown(sections), report_latex(sections)
+    texts = report_html(sections, groups), report_markdown(sections), report_latex(sections)
     for file, text in zip(files, texts, strict=True):
         write_text(file, text)
     return files
 
 
-def report_page(sections: Sequence[Section], groups: Groups = ()) -> str:
-    """The report as HTML that needs no network."""
-    return (
-        template_environment()
-        .get_template("report.html.j2")
-        .render(
-            sections=sections,
-            groups=[(heading, note, [_example(e) for e in examples]) for heading, note, examples in groups if examples],
-            canvas=charts,
-            version=version("iava"),
-        )
+def report_html(sections: Sequence[Section], groups: ExampleGroups = ()) -> str:
+    """The report as an HTML page that loads nothing from the network."""
+    template = template_environment().get_template("report.html.j2")
+    return template.render(
+        sections=sections,
+        groups=[
+            (heading, note, [_example_data(example) for example in examples])
+            for heading, note, examples in groups
+            if examples
+        ],
+        canvas=charts,
+        version=version("iava"),
     )
 
 
 def report_markdown(sections: Sequence[Section]) -> str:
-    """The tables as Markdown."""
-    parts = []
-    for one in sections:
-        name = markdown_text(f"{one.name} · {one.model}")
-        sentences = [markdown_text(sentence) for sentence in (*one.verdicts, *one.gaps)]
-        made = "\n".join(f"- {term}: {markdown_text('; '.join(values))}" for term, values in one.made)
-        tables = [markdown(table) for table in one.tables]
+    """The tables and the provenance of each run as Markdown."""
+    parts = ["# iava: report\n"]
+    for section in sections:
+        name = escape_markdown(f"{section.name} · {section.model}")
+        sentences = [escape_markdown(sentence) for sentence in (*section.verdicts, *section.gaps)]
+        terms = [f"- {term}: {escape_markdown('; '.join(values))}" for term, values in section.provenance]
         parts += [
             f"## {name}\n",
             *(sentence + "\n" for sentence in sentences),
-            *tables,
-            f"### How it was made\n\n{made}\n",
+            *(markdown(table) for table in section.tables),
+            "### How this was measured\n\n" + "\n".join(terms) + "\n",
         ]
-    return "\n".join(["# iava: report\n", *parts])
-
-
-def report_latex(sections: Sequence[Section]) -> str:
-    """The tables for \\input in a document that uses booktabs."""
-    parts = [r"% Needs \usepackage{booktabs} and UTF-8; made by iava " + version("iava") + "\n"]
-    for one in sections:
-        name = latex_text(f"{one.name}, {one.model}")
-        parts += [f"% {' '.join(f'{one.name}, {one.model}'.split())}\n"]
-        parts += [latex(table).replace(r"\caption{", rf"\caption{{{name}: ", 1) for table in one.tables]
     return "\n".join(parts)
 
 
-def _example(example: Example) -> dict[str, Any]:
-    small = shrunk(example.picture)
+def report_latex(sections: Sequence[Section]) -> str:
+    """The tables as LaTeX, for \\input in a document that loads booktabs."""
+    parts = [r"% Needs \usepackage{booktabs} and UTF-8; made by iava " + version("iava") + "\n"]
+    for section in sections:
+        name = f"{section.name}, {section.model}"
+        caption = rf"\caption{{{escape_latex(name)}: "
+        parts.append(f"% {' '.join(name.split())}\n")
+        parts += [latex(table).replace(r"\caption{", caption, 1) for table in section.tables]
+    return "\n".join(parts)
+
+
+def _example_data(example: Example) -> dict[str, Any]:
+    small = scaled_down(example.image)
     return {
         "name": example.name,
         "picture": data_uri(small),
         "ratio": f"{small.width} / {small.height}",
-        "questions": [
-            {
-                "question": question,
-                "truth": truth,
-                "greedy": differing(greedy.text, ours.text)[0],
-                "ours": differing(greedy.text, ours.text)[1],
-                "greedy_right": None if truth is None else parsers.word(greedy.text) == truth,
-                "ours_right": None if truth is None else parsers.word(ours.text) == truth,
-                "title": title(ours.method),
-                "reading": reading(ours, example.picture.size, each_layer=False),
-            }
-            for question, truth, greedy, ours in example.questions
-        ],
+        "questions": [_example_question(*question, example.image.size) for question in example.questions],
+    }
+
+
+def _example_question(
+    question: str, truth: str | None, greedy: Answer, other: Answer, size: tuple[int, int]
+) -> dict[str, Any]:
+    greedy_words, other_words = word_differences(greedy.text, other.text)
+    return {
+        "question": question,
+        "truth": truth,
+        "title": title(other.method),
+        "greedy": greedy_words,
+        "greedy_correct": None if truth is None else parsers.word(greedy.text) == truth,
+        "other": other_words,
+        "other_correct": None if truth is None else parsers.word(other.text) == truth,
+        "attention": attention_data(other, size, each_layer=False),
     }

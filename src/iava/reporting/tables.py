@@ -1,28 +1,27 @@
-"""Results as tables, before they become a page, Markdown or LaTeX."""
+"""Result tables, before they are rendered as HTML, Markdown or LaTeX."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from iava.metrics.results import Row, is_control
-from iava.reporting.formatting import heading, number, p_value, pair, scale
+from iava.reporting.formatting import display_scale, format_interval, format_p_value, format_value, metric_heading
 from iava.reporting.verdicts import title
 
-MAIN = ("accuracy", "score")
-"""In which methods are compared unless a row names its own; without these the first metric there is."""
+_MAIN_METRICS = ("accuracy", "score")
+"""The metrics in which methods are compared if a row names no main metric."""
 
-
-AGAINST = ("vs best control", "p (Holm)")
-"""Headings of what `compared` gives."""
+COMPARISON_HEADINGS = ("vs best control", "p (Holm)")
+"""The column headings of `comparison_cells`."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number, or whatever else a place in a table holds.
+    """One value of a table.
 
     Args:
-        text: what is read.
-        note: what stands below it or behind it, such as an interval.
-        value: by which a column is sorted; None: last.
+        text: the value as text.
+        note: small print behind or below the value, such as its interval.
+        value: the sort key of the cell. None sorts last.
     """
 
     text: str = ""
@@ -31,153 +30,165 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One method's numbers.
+class TableRow:
+    """The values of one method.
 
     Args:
-        name: of the method.
-        cells: as many as there are headings.
-        tag: what kind of a line it is.
-        ours: whether it is what the others are there to be compared with.
-        whisker: where an interval begins, its estimate, and where it ends, in percent of the table's axis.
+        name: the method's name.
+        cells: one for each of the table's `headings`.
+        tag: a label beside the name, such as "control".
+        highlighted: whether the row stands out, as methods that are not controls do.
+        whisker: lower limit, estimate and upper limit, each in percent of the table's axis.
     """
 
     name: str
     cells: Sequence[Cell]
     tag: str = ""
-    ours: bool = False
+    highlighted: bool = False
     whisker: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """A heading and lines under it.
+    """A titled table with one row for each method.
 
     Args:
-        title, note: what it shows, in a few words and in a sentence.
-        head: heading of the names.
-        headings: of the other columns.
-        axis: ends of the axis on which the lines' whiskers are drawn.
+        title: a few words.
+        headings: the column headings, without that of the names.
+        rows: the rows.
+        note: a sentence about the table.
+        name_heading: the heading of the first column, which holds the names.
+        axis: texts at both ends of the axis on which whiskers are drawn. None draws no axis.
     """
 
     title: str
     headings: Sequence[str]
-    lines: Sequence[Line]
+    rows: Sequence[TableRow]
     note: str = ""
-    head: str = "Method"
-    axis: tuple[str, str] | None = field(default=None)
+    name_heading: str = "Method"
+    axis: tuple[str, str] | None = None
 
 
 def main_metric(row: Row) -> str:
-    """The metric in which a row's methods are compared."""
-    return row.get("main") or next((name for name in MAIN if name in row["metrics"]), next(iter(row["metrics"])))
+    """The metric in which the methods of a results row are compared."""
+    metrics = row["metrics"]
+    return row.get("main") or next((name for name in _MAIN_METRICS if name in metrics), next(iter(metrics)))
 
 
-def estimate(row: Row, metric: str) -> Cell:
-    """A metric with its interval."""
+def metric_cell(row: Row, metric: str) -> Cell:
+    """A metric with its interval. The cell is empty if the row does not have the metric."""
     if metric not in row["metrics"]:
         return Cell()
-    value, limits = row["metrics"][metric], row["intervals"].get(metric)
-    return Cell(number(metric, value), pair(metric, limits) if limits else "", value)
+    return value_cell(metric, row["metrics"][metric], row["intervals"].get(metric))
 
 
-def compared(row: Row, metric: str) -> tuple[Cell, Cell]:
-    """By how much a method differs from the best control, and how surely."""
+def value_cell(metric: str, value: float | None, limits: Sequence[float] | None = None) -> Cell:
+    """A value of a metric with its interval, if there is one."""
+    return Cell(format_value(metric, value), format_interval(metric, limits) if limits else "", value)
+
+
+def difference_cell(metric: str, difference: float, limits: Sequence[float]) -> Cell:
+    """A signed difference of a metric with its interval."""
+    signed = format_value(metric, difference, sign=True)
+    return Cell(signed, format_interval(metric, limits, sign=True), difference)
+
+
+def comparison_cells(row: Row, metric: str) -> tuple[Cell, Cell]:
+    """A method's difference from the best control, and the p-value of that difference."""
     comparison = row.get("comparison")
     if comparison is None:
         return Cell("best control" if is_control(row["method"]) else ""), Cell()
-    difference = comparison["difference"]
     return (
-        Cell(number(metric, difference, sign=True), pair(metric, comparison["interval"], sign=True), difference),
-        Cell(p_value(comparison), "", comparison["p_holm"]),
+        difference_cell(metric, comparison["difference"], comparison["interval"]),
+        Cell(format_p_value(comparison), "", comparison["p_holm"]),
     )
 
 
-def summary(rows: Sequence[Row]) -> Table:
-    """The main metric of every method and category."""
+def summary_table(rows: Sequence[Row]) -> Table:
+    """The main metric of every method, with a column for each category."""
     categories = list(dict.fromkeys(row["category"] for row in rows))
-    found = {(row["method"], row["category"]): row for row in rows}
-    lines = []
+    by_cell = {(row["method"], row["category"]): row for row in rows}
+    table_rows = []
     for method in dict.fromkeys(row["method"] for row in rows):
         cells = [
-            estimate(row, main_metric(row)) if (row := found.get((method, category))) else Cell()
+            metric_cell(row, main_metric(row)) if (row := by_cell.get((method, category))) else Cell()
             for category in categories
         ]
-        lines.append(_line(method, cells))
-    metrics = dict.fromkeys(heading(main_metric(row)) for row in rows)
-    return Table(f"{' / '.join(metrics)} by category", [named(category) for category in categories], lines)
+        table_rows.append(method_row(method, cells))
+    metrics = dict.fromkeys(metric_heading(main_metric(row)) for row in rows)
+    headings = [category_heading(category) for category in categories]
+    return Table(f"{' / '.join(metrics)} by category", headings, table_rows)
 
 
 def category_tables(rows: Sequence[Row]) -> list[tuple[str, Table]]:
-    """Every number of every category; all whiskers of a metric are on one axis."""
-    greedy = {row["category"]: row["seconds"] for row in rows if row["method"] == "greedy"}
+    """A table of all metrics for each category. Whiskers of one metric share an axis across the tables."""
+    greedy_seconds = {row["category"]: row["seconds"] for row in rows if row["method"] == "greedy"}
     tables = []
     for category in dict.fromkeys(row["category"] for row in rows):
         chosen = [row for row in rows if row["category"] == category]
-        metrics = [
-            name for name in dict.fromkeys(name for row in chosen for name in row["metrics"]) if _told(name, chosen)
-        ]
-        main = main_metric(chosen[0])
-        metrics.sort(key=lambda name: name != main)
-        low, high = axis(rows, main)
-        with_control = any(row.get("comparison") for row in chosen)
-        against = AGAINST if with_control else ()
-        headings = [heading(main), *against, *(heading(name) for name in metrics[1:]), "Seconds"]
-        lines = [
-            _line(
-                row["method"],
-                [
-                    estimate(row, main),
-                    *(compared(row, main) if with_control else ()),
-                    *(estimate(row, name) for name in metrics[1:]),
-                    _cost(row, greedy.get(category)),
-                ],
-                whisker=_whisker(row, main, low, high),
-            )
-            for row in chosen
-        ]
-        most = max(row["n"] for row in chosen)
-        tables.append(
-            (
-                category,
-                Table(
-                    f"{named(category)} · {most:,} questions",
-                    headings,
-                    lines,
-                    axis=(number(main, low), number(main, high)),
-                ),
-            )
-        )
+        tables.append((category, _category_table(category, chosen, rows, greedy_seconds.get(category))))
     return tables
 
 
-def axis(rows: Sequence[Row], metric: str) -> tuple[float, float]:
-    """Ends of an axis with room for every interval of a metric."""
-    shown = [row for row in rows if row["metrics"].get(metric) is not None]
-    ends = [end for row in shown for end in row["intervals"].get(metric, [row["metrics"][metric]])]
-    low, high = min(ends), max(ends)
-    points = scale(metric) == 1
-    room = max(0.06 * (high - low), 2.0 if points else 0.01)
-    return max(0.0, low - room), high + room if points else min(1.0, high + room)
+def _category_table(category: str, chosen: Sequence[Row], rows: Sequence[Row], greedy_seconds: float | None) -> Table:
+    main = main_metric(chosen[0])
+    names = dict.fromkeys(name for row in chosen for name in row["metrics"])
+    others = [name for name in names if name != main and _is_informative(name, chosen)]
+    with_control = any(row.get("comparison") for row in chosen)
+    low, high = axis_limits(rows, main)
+    table_rows = [
+        method_row(
+            row["method"],
+            [
+                metric_cell(row, main),
+                *(comparison_cells(row, main) if with_control else ()),
+                *(metric_cell(row, name) for name in others),
+                _seconds_cell(row, greedy_seconds),
+            ],
+            _whisker(row, main, low, high),
+        )
+        for row in chosen
+    ]
+    comparison = COMPARISON_HEADINGS if with_control else ()
+    headings = [metric_heading(main), *comparison, *map(metric_heading, others), "Seconds"]
+    questions = max(row["n"] for row in chosen)
+    return Table(
+        f"{category_heading(category)} · {questions:,} questions",
+        headings,
+        table_rows,
+        axis=(format_value(main, low), format_value(main, high)),
+    )
 
 
-def named(category: str) -> str:
+def axis_limits(rows: Sequence[Row], metric: str) -> tuple[float, float]:
+    """Both ends of an axis that holds every interval of a metric, with a margin."""
+    measured = [row for row in rows if row["metrics"].get(metric) is not None]
+    limits = [limit for row in measured for limit in row["intervals"].get(metric, [row["metrics"][metric]])]
+    low, high = min(limits), max(limits)
+    in_points = display_scale(metric) == 1
+    margin = max(0.06 * (high - low), 2.0 if in_points else 0.01)
+    return max(0.0, low - margin), high + margin if in_points else min(1.0, high + margin)
+
+
+def category_heading(category: str) -> str:
+    """A category's name as a heading, such as "Text translation"."""
     return category[:1].upper() + category[1:].replace("_", " ")
 
 
-def _told(metric: str, rows: Sequence[Row]) -> bool:
-    """Whether a metric tells something: no column for answers that could not be read where there are none."""
+def _is_informative(metric: str, rows: Sequence[Row]) -> bool:
+    """False for the share of unparsed answers where every answer was parsed."""
     return metric != "unparsed" or any(row["metrics"].get(metric) for row in rows)
 
 
-def _line(method: str, cells: Sequence[Cell], whisker: tuple[float, float, float] | None = None) -> Line:
+def method_row(method: str, cells: Sequence[Cell], whisker: tuple[float, float, float] | None = None) -> TableRow:
+    """A row under the method's title: controls are tagged, all others highlighted."""
     control = is_control(method)
-    return Line(title(method), cells, "control" if control else "", not control, whisker)
+    return TableRow(title(method), cells, "control" if control else "", not control, whisker)
 
 
-def _cost(row: Row, greedy: float | None) -> Cell:
+def _seconds_cell(row: Row, greedy_seconds: float | None) -> Cell:
     seconds = row["seconds"]
-    return Cell(f"{seconds:.3f}", f"× {seconds / greedy:.2f}" if greedy else "", seconds)
+    return Cell(f"{seconds:.3f}", f"× {seconds / greedy_seconds:.2f}" if greedy_seconds else "", seconds)
 
 
 def _whisker(row: Row, metric: str, low: float, high: float) -> tuple[float, float, float] | None:

@@ -7,7 +7,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def template_environment(*packages: str) -> Environment:
-    """A Jinja environment that finds the templates of this package, and of other packages.
+    """A Jinja environment with the templates of `iava.reporting` and of other packages.
 
     Args:
         packages: names of further packages with a folder `templates`.
@@ -17,5 +17,5 @@ def template_environment(*packages: str) -> Environment:
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
-    """A method's settings in one line, without those that are None."""
+    """A method's settings on one line, without those that are None."""
     return ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)

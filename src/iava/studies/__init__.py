@@ -1,4 +1,4 @@
-"""Answers to the questions that the paper leaves open, with numbers: `iava study`, docs/findings.md.
+"""Studies of the paper's open questions, run by `iava study` and `iava ablate`.
 
-Each study writes results.json, table.md and plot.png to its folder, is seeded, and goes on where it was stopped.
+Each study writes results.json, table.md and plot.png into its folder. It is seeded, and a stopped study continues.
 """

@@ -1,15 +1,13 @@
-"""What each of IAVA's settings does: one is varied, the others stay.
+"""Ablation of IAVA's settings: one setting varies, all others stay fixed.
 
-Beside accuracy and its like stands what they may be an effect of: how often yes was said, and the share of the image's
-tokens that were selected. Every setting is a run of its own (`iava.evaluation.sweep`), and all are compared with greedy
-decoding of the same questions.
+Beside accuracy the tables show the yes-ratio and the share of selected image tokens, which may explain a difference.
+Each value is a run of its own (`iava.evaluation.sweep`). All are compared with greedy decoding on the same questions.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from transformers import PreTrainedModel
 
 from iava.engine.negatives import NEGATIVES
@@ -20,13 +18,12 @@ from iava.evaluation.sweep import Trial, sweep
 from iava.files import write_text
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS
-from iava.metrics.parts import Record, group_of
 from iava.metrics.results import rows_of
-from iava.metrics.stats import Interval, bootstrap
-from iava.reporting.formatting import heading, number, pair, scale
-from iava.reporting.plots import estimates, panels, save
+from iava.reporting.formatting import display_scale, metric_heading
+from iava.reporting.plots import Limits, panels, plot_estimates, save_figure
 from iava.reporting.renderers import markdown
-from iava.reporting.tables import Cell, Line, Table, estimate, main_metric
+from iava.reporting.tables import Cell, Table, TableRow, difference_cell, main_metric, metric_cell, value_cell
+from iava.studies.compare import SELECTED, selected_share
 
 PARAPHRASES = (
     "Describe this image.",
@@ -42,9 +39,9 @@ UNRELATED = (
     "Hello.",
     "Count from one to ten.",
 )
-GENERALS = PARAPHRASES + UNRELATED
-"""Ten general instructions: the paper's own, five that ask for the same, and four that do not."""
-SETTINGS = {
+GENERAL_INSTRUCTIONS = PARAPHRASES + UNRELATED
+"""The paper's general instruction, five paraphrases of it, and four unrelated texts."""
+ABLATIONS = {
     "i": "top_i",
     "lambda": "lam",
     "alpha": "alpha",
@@ -53,156 +50,155 @@ SETTINGS = {
     "general": "general",
     "negative": "negative",
 }
-"""What can be varied -> the setting of IAVA."""
+"""Name of an ablation -> the setting of IAVA that it varies."""
 _VALUES: dict[str, Sequence[Any]] = {
     "i": (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0),
     "lambda": (-2.0, -1.0, -0.5, -0.1, 0.0, 0.25, 0.5, 1.0, 2.0),
     "alpha": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
     "beta": (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
-    "general": GENERALS,
+    "general": GENERAL_INSTRUCTIONS,
     "negative": tuple(NEGATIVES),
 }
 
 
-def values_of(what: str, model: PreTrainedModel) -> list[Any]:
-    """The values that are tried unless others are given; layers: all, both halves, and each alone."""
-    if what != "layers":
-        return list(_VALUES[what])
+def default_values(ablation: str, model: PreTrainedModel) -> list[Any]:
+    """The values that an ablation tries by default. For layers: all, both halves, and each layer alone."""
+    if ablation != "layers":
+        return list(_VALUES[ablation])
     depth = model.config.get_text_config().num_hidden_layers
     halves = [list(range(depth // 2)), list(range(depth // 2, depth))] if depth > 3 else []
     return ["all", *halves, *([n] for n in range(depth))]
 
 
-def ablate(
+def run_ablation(
     lvlm: LVLM,
-    what: str,
+    ablation: str,
     plan: Plan,
     folder: Path,
     values: Sequence[Any] = (),
     advance: Advance = lambda *_: None,
 ) -> dict[str, Any]:
-    """Measures IAVA at each value of one setting, and writes results.json, table.md and plot.png to the folder.
+    """Measures IAVA at each value of one setting, and writes results.json, table.md and plot.png.
 
     Args:
-        what: of `SETTINGS`.
-        plan: of one method, IAVA with the settings that stay.
-        values: to be tried; none: those of `values_of`.
+        ablation: a key of `ABLATIONS`.
+        plan: its only method is IAVA, with the settings that stay fixed.
+        values: the values to try; by default those of `default_values`.
 
     Returns:
-        What is in the JSON: "setting", "plan", "greedy" (a row, see `iava.metrics.results.rows_of`), "tried": for each
-        its value, settings, folder, metrics, intervals, comparison with greedy, and "selected", share and interval;
-        and the first run's manifest.
+        The content of results.json: "setting"; "greedy", a row (see `iava.metrics.results.rows_of`); "tried", for each
+        value its settings, folder, metrics, intervals, comparison with greedy, and share of selected tokens; and the
+        manifest of the first run.
 
     Raises:
         IavaError: if a value is out of range, or the folder cannot be used.
     """
-    setting, (method,) = SETTINGS[what], plan.methods
-    values = values or values_of(what, lvlm.model)
+    setting, (method,) = ABLATIONS[ablation], plan.methods
+    values = values or default_values(ablation, lvlm.model)
     candidates = [METHODS[method](**{**plan.methods[method], setting: value}).settings() for value in values]
     (greedy,) = sweep(lvlm, plan, "greedy", [{}], folder, advance)
-    tried = sweep(lvlm, plan, method, candidates, folder, advance)
+    trials = sweep(lvlm, plan, method, candidates, folder, advance)
+    outcomes = [_outcome(trial, greedy, plan) for trial in trials]
     manifest = greedy.results["manifest"]
-    found = {
+    results = {
         "setting": setting,
         "method": method,
         **{key: manifest["settings"][key] for key in ("benchmark", "model", "split", "limit", "seed")},
         "greedy": greedy.overall,
-        "tried": [{"value": value} | _outcome(one, greedy, plan) for value, one in zip(values, tried, strict=True)],
+        "tried": [{"value": value} | outcome for value, outcome in zip(values, outcomes, strict=True)],
         "manifest": manifest,
     }
-    write_json(folder / "results.json", found)
-    write_text(folder / "table.md", _told(found))
-    _draw(found, folder / "plot.png")
-    return found
+    write_json(folder / "results.json", results)
+    write_text(folder / "table.md", f"{_ablation_table(results)}\n`{manifest['command']}`\n")
+    _plot_ablation(results, folder / "plot.png")
+    return results
 
 
-def _outcome(one: Trial, greedy: Trial, plan: Plan) -> dict[str, Any]:
-    records = one.records
-    settings: dict[str, Mapping[str, Any]] = {"greedy": {}, records[0]["method"]: one.settings}
+def _outcome(trial: Trial, greedy: Trial, plan: Plan) -> dict[str, Any]:
+    records = trial.records
+    settings: dict[str, Mapping[str, Any]] = {"greedy": {}, records[0]["method"]: trial.settings}
     rows = rows_of([*greedy.records, *records], benchmark=plan.asked, settings=settings, seed=plan.seed)
     row = next(row for row in rows if row["category"] == "overall" and row["method"] != "greedy")
-    kept = {key: row[key] for key in ("metrics", "intervals", "main", "comparison", "n")}
-    share, limits = selected_share(records, seed=plan.seed)
-    return {"settings": one.settings, "folder": one.folder.name, **kept, "selected": [share, limits]}
+    return {
+        "settings": trial.settings,
+        "folder": trial.folder.name,
+        **{key: row[key] for key in ("metrics", "intervals", "main", "comparison", "n")},
+        "selected": list(selected_share(records, seed=plan.seed)),
+    }
 
 
-def selected_share(records: Sequence[Record], *, seed: int) -> tuple[float | None, Interval | None]:
-    """The mean share of image tokens that were selected, and its 95 % interval over images; None if none said so."""
-    said = [record for record in records if "selected" in record]
-    if not said:
-        return None, None
-    values = np.array([(record["selected"], 1.0) for record in said])
-    limits = bootstrap(values, [group_of(record) for record in said], lambda s: s[:, 0] / s[:, 1], seed=seed)
-    return float(values[:, 0].mean()), limits
-
-
-def outcome_cells(row: Mapping[str, Any], metrics: Sequence[str]) -> list[Cell]:
-    """A row's metrics, its difference from greedy decoding, and the share of tokens selected."""
-    comparison, (share, limits) = row["comparison"], row["selected"]
-    main = row["main"]
-    against = Cell()
-    if comparison is not None:
-        against = Cell(number(main, comparison["difference"], sign=True), pair(main, comparison["interval"], sign=True))
-    chosen = Cell(number("", share), pair("", limits) if limits else "")
-    return [estimate(dict(row), metrics[0]), against, *(estimate(dict(row), name) for name in metrics[1:]), chosen]
-
-
-def metrics_of(row: Mapping[str, Any]) -> list[str]:
-    """The metrics that are shown: the main one first, then those of `f1`, `auc` and `yes_ratio` that there are."""
+def _metrics_shown(row: Mapping[str, Any]) -> list[str]:
+    """The main metric, then F1, AUC and yes-ratio as far as the row has them."""
     main = main_metric(dict(row))
     return [main, *(name for name in ("f1", "auc", "yes_ratio") if name in row["metrics"] and name != main)]
 
 
-def _told(found: Mapping[str, Any]) -> str:
-    metrics = metrics_of(found["greedy"])
-    headings = [heading(metrics[0]), "vs greedy", *(heading(name) for name in metrics[1:]), "Tokens selected"]
-    greedy = found["greedy"] | {"comparison": None, "selected": (None, None)}
-    lines = [Line("greedy", outcome_cells(greedy, metrics), "control")]
-    lines += [Line(text_of(one["value"]), outcome_cells(one, metrics)) for one in found["tried"]]
-    where = f"{found['benchmark']}, {found['split']}"
-    title = f"{METHODS[found['method']].__name__}, {found['setting']} varied ({where}, model {found['model']})"
-    note = f"Percent, 95 % intervals over images; {found['greedy']['n']:,} questions; seed {found['seed']}."
-    told = markdown(Table(title, headings, lines, note, head=found["setting"]))
-    return f"{told}\n`{found['manifest']['command']}`\n"
+def _ablation_table(results: Mapping[str, Any]) -> str:
+    metrics = _metrics_shown(results["greedy"])
+    headings = [metric_heading(metrics[0]), "vs greedy", *map(metric_heading, metrics[1:]), SELECTED]
+    greedy = results["greedy"] | {"comparison": None, "selected": (None, None)}
+    rows = [TableRow("greedy", _trial_cells(greedy, metrics), "control")]
+    rows += [TableRow(value_text(trial["value"]), _trial_cells(trial, metrics)) for trial in results["tried"]]
+    data = f"{results['benchmark']}, {results['split']}"
+    title = f"{METHODS[results['method']].__name__}, {results['setting']} varied ({data}, model {results['model']})"
+    note = f"Percent, 95 % intervals over images; {results['greedy']['n']:,} questions; seed {results['seed']}."
+    return markdown(Table(title, headings, rows, note, name_heading=results["setting"]))
 
 
-def text_of(value: Any) -> str:
-    """A setting's value in few letters."""
+def _trial_cells(trial: Mapping[str, Any], metrics: Sequence[str]) -> list[Cell]:
+    """The main metric, its difference from greedy decoding, the other metrics, and the share of selected tokens."""
+    row, comparison = dict(trial), trial["comparison"]
+    difference = (
+        Cell()
+        if comparison is None
+        else difference_cell(trial["main"], comparison["difference"], comparison["interval"])
+    )
+    others = [metric_cell(row, name) for name in metrics[1:]]
+    return [metric_cell(row, metrics[0]), difference, *others, value_cell("selected", *trial["selected"])]
+
+
+def value_text(value: Any) -> str:
+    """The value of a setting as a short text."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _draw(found: Mapping[str, Any], path: Path) -> None:
-    tried, greedy = found["tried"], found["greedy"]
-    labels = [text_of(one["value"]) for one in tried]
-    shares, share_limits = [one["selected"][0] for one in tried], [one["selected"][1] for one in tried]
-    # A score on a scale of its own is drawn as it is.
-    metrics = [name for name in metrics_of(greedy) if name != "f1" and scale(name) == 100]
-    told = all(share is not None for share in shares) and found["setting"] in ("top_i", "lam", "layers", "general")
-    against_share = [name for name in metrics if name != "yes_ratio"] if told else []
-    joined = not isinstance(tried[0]["value"], str | list)
-    used = len(metrics)
-    columns = min(3, used + told)
-    figure, axes = panels(-(-(used + told + len(against_share)) // columns), columns, width=3.4, height=2.8)
-    for panel, name in zip(axes, metrics, strict=False):
-        values, limits = _drawn(tried, name)
-        reference = ("greedy", greedy["metrics"][name], greedy["intervals"].get(name))
-        estimates(panel, values, limits, labels=labels, reference=reference, joined=joined)
-        panel.set(title=heading(name) + ", %", xlabel=found["setting"])
-    if told:
-        estimates(axes[used], shares, share_limits, labels=labels, joined=joined)
-        axes[used].set(title="Image tokens selected, %", xlabel=found["setting"])
-        used += 1
-    for name in against_share:
-        values, limits = _drawn(tried, name)
-        reference = ("greedy", greedy["metrics"][name], greedy["intervals"].get(name))
-        places = [100 * share for share in shares]
-        estimates(axes[used], values, limits, places=places, reference=reference, joined=joined)
-        axes[used].set(title=heading(name) + ", %", xlabel="image tokens selected, %")
-        used += 1
-    for panel in axes[used:]:
+def _plot_ablation(results: Mapping[str, Any], path: Path) -> None:
+    """Metrics against the setting and, where tokens are selected, against the share of selected tokens."""
+    trials, greedy, setting = results["tried"], results["greedy"], results["setting"]
+    labels = [value_text(trial["value"]) for trial in trials]
+    shares, share_limits = [trial["selected"][0] for trial in trials], [trial["selected"][1] for trial in trials]
+    # The panels are in percent, so scores in points are left out.
+    metrics = [name for name in _metrics_shown(greedy) if name != "f1" and display_scale(name) == 100]
+    with_shares = all(share is not None for share in shares) and setting in ("top_i", "lam", "layers", "general")
+    against_shares = [name for name in metrics if name != "yes_ratio"] if with_shares else []
+    joined = not isinstance(trials[0]["value"], str | list)
+    count = len(metrics) + with_shares + len(against_shares)
+    columns = min(3, len(metrics) + with_shares)
+    figure, axes = panels(-(-count // columns), columns, width=3.4, height=2.8)
+    free = iter(axes)
+    for name in metrics:
+        panel = next(free)
+        reference = _greedy_reference(greedy, name)
+        plot_estimates(panel, *_estimates_of(trials, name), labels=labels, reference=reference, joined=joined)
+        panel.set(title=metric_heading(name) + ", %", xlabel=setting)
+    if with_shares:
+        panel = next(free)
+        plot_estimates(panel, shares, share_limits, labels=labels, joined=joined)
+        panel.set(title=f"{SELECTED}, %", xlabel=setting)
+    for name in against_shares:
+        panel = next(free)
+        positions = [100 * share for share in shares]
+        reference = _greedy_reference(greedy, name)
+        plot_estimates(panel, *_estimates_of(trials, name), positions=positions, reference=reference, joined=joined)
+        panel.set(title=metric_heading(name) + ", %", xlabel=f"{SELECTED}, %")
+    for panel in free:
         panel.set_axis_off()
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def _drawn(tried: Sequence[Mapping[str, Any]], name: str) -> tuple[list[float | None], list[Any]]:
-    return [one["metrics"][name] for one in tried], [one["intervals"].get(name) for one in tried]
+def _estimates_of(trials: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float | None], list[Limits]]:
+    return [trial["metrics"][metric] for trial in trials], [trial["intervals"].get(metric) for trial in trials]
+
+
+def _greedy_reference(greedy: Mapping[str, Any], metric: str) -> tuple[str, float | None, Limits]:
+    return "greedy", greedy["metrics"][metric], greedy["intervals"].get(metric)

@@ -1,4 +1,4 @@
-"""Can i and lambda be set from the data? Four ways to find them in each prompt, against settings that are fixed."""
+"""Can i and lambda be chosen from the data? Four adaptive rules against fixed settings."""
 
 from pathlib import Path
 from typing import Any
@@ -8,37 +8,35 @@ from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
 from iava.studies.ablate import PARAPHRASES
-from iava.studies.compare import compare, drawing, leave
-from iava.studies.variants import RULES, Ruled, Steady
+from iava.studies.compare import compare_methods, difference_figure, write_study
+from iava.studies.variants import RULES, RuleSelection, StableDrop
 
 
-def variants(settings: dict[str, Any]) -> list[Method]:
-    """The adaptive ones: a rule that finds both i and lambda; and tokens whose attention falls by more than it varies
-    over six wordings of the general instruction.
+def adaptive_variants(settings: dict[str, Any]) -> list[Method]:
+    """IAVA with each rule that sets i and lambda, and with `StableDrop` over six wordings of the general instruction.
 
     Args:
-        settings: of IAVA; top_i and lam are replaced.
+        settings: of IAVA. `top_i` and `lam` are replaced.
     """
-    auto = {**settings, "top_i": "auto", "lam": "auto"}
-    return [*(Ruled(rule, **auto) for rule in RULES), Steady(PARAPHRASES, **auto)]
+    adaptive = {**settings, "top_i": "auto", "lam": "auto"}
+    return [*(RuleSelection(rule, **adaptive) for rule in RULES), StableDrop(PARAPHRASES, **adaptive)]
 
 
-def auto(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
-    """Measures all of them, and leaves results.json, table.md and plot.png in the folder.
+def run_auto_study(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
+    """Measures all variants, and writes results.json, table.md and plot.png.
 
     Args:
-        plan: of "greedy" and "iava", the latter with the fixed settings that the others are compared with.
+        plan: of "greedy" and "iava". The fixed settings of the latter are the reference.
 
     Returns:
-        See `compare`.
+        See `compare_methods`.
 
     Raises:
-        IavaError: as `iava.evaluation.runner.evaluate`.
+        IavaError: see `iava.evaluation.runner.evaluate`.
     """
     settings = dict(plan.methods["iava"])
-    others = [method.bind(lvlm.model, lvlm.processor) for method in variants(settings)]
-    heading = "i and lambda from the data (IAVA: fixed at top_i={top_i}, lam={lam})".format(
-        **lvlm.method("iava", **settings).settings()
-    )
-    found, told = compare(lvlm, plan, folder, advance, reference="iava", heading=heading, others=others)
-    return leave(folder, found, told, drawing(found["outcomes"]))
+    variants = [variant.bind(lvlm.model, lvlm.processor) for variant in adaptive_variants(settings)]
+    fixed = lvlm.method("iava", **settings).settings()
+    heading = f"Adaptive i and lambda (IAVA: fixed, top_i={fixed['top_i']}, lam={fixed['lam']})"
+    results, table = compare_methods(lvlm, plan, folder, advance, reference="iava", heading=heading, variants=variants)
+    return write_study(folder, results, table, difference_figure(results["outcomes"]))

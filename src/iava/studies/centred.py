@@ -1,4 +1,4 @@
-"""Where does IAVA+'s gain come from: from which tokens are V*, or from leaving the text's own leaning out?"""
+"""Where does the gain of IAVA+ come from: the choice of tokens for V*, or the centring on the text-only logits?"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,40 +18,40 @@ from iava.methods.iava import IAVA
 from iava.methods.iava_plus import IAVAPlus, centred
 from iava.methods.oracle import Oracle
 from iava.methods.sid import least_attended
-from iava.studies.compare import compare, drawing, leave
+from iava.studies.compare import compare_methods, difference_figure, write_study
 
-LEAST = 0.4
-"""Which share of the image's tokens is V* where V* is what the question attends to least."""
+LEAST_ATTENDED_SHARE = 0.4
+"""The share of image tokens that V* keeps if it keeps those with the lowest attention under the question."""
 
 
-class Least(IAVA):
-    """V* is what the question attends to least; what the general instruction attends to does not matter."""
+class LeastAttended(IAVA):
+    """V* keeps the tokens with the lowest attention under the question, whatever their general attention."""
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        return least_attended(query, valid, LEAST)
+        return least_attended(query, valid, LEAST_ATTENDED_SHARE)
 
 
-class Everything(IAVAPlus):
-    """V* is the whole image: (1 - alpha) * l + alpha * l(text), no selection at all."""
+class CentredWholeImage(IAVAPlus):
+    """V* is the whole image, so the result is (1 - alpha) * l + alpha * l(text) without any selection."""
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         return valid
 
 
-class CentredLeast(IAVAPlus, Least):
-    """V* is what the question attends to least."""
+class CentredLeastAttended(IAVAPlus, LeastAttended):
+    """IAVA+ with the V* of `LeastAttended`."""
 
 
 class CentredRandom(IAVAPlus, RandomTokens):
-    """V* is as many random tokens as IAVA selects."""
+    """IAVA+ with a V* of random tokens, as many as IAVA selects."""
 
 
 class CentredRelevant(IAVAPlus, RelevantTokens):
-    """V* is as many tokens as IAVA selects, those whose attention rises most."""
+    """IAVA+ with a V* of the tokens whose attention rises most, as many as IAVA selects."""
 
 
 class CentredOracle(Oracle):
-    """V* is everything but the region that answers."""
+    """IAVA+ with a V* of everything outside the region that answers the question."""
 
     def branches(self, prompt: Prompt) -> list[Branch]:
         _, valid = pack(prompt.is_image)
@@ -64,52 +64,57 @@ class CentredOracle(Oracle):
 
 VARIANTS: dict[str, type[Method]] = {
     "irrelevant": IAVA,
-    "least attended": Least,
+    "least attended": LeastAttended,
     "relevant": RelevantTokens,
     "random": RandomTokens,
     "oracle": Oracle,
     "irrelevant, centred": IAVAPlus,
-    "least attended, centred": CentredLeast,
+    "least attended, centred": CentredLeastAttended,
     "relevant, centred": CentredRelevant,
     "random, centred": CentredRandom,
     "oracle, centred": CentredOracle,
-    "the whole image, centred": Everything,
+    "the whole image, centred": CentredWholeImage,
 }
+"""Name of a variant in the tables -> its class."""
 
 
-def variants(settings: dict[str, Any], *, oracle: bool) -> list[Method]:
-    """Each V* contrasted as IAVA does and as IAVA+ does, all with the same settings.
+def contrast_variants(settings: dict[str, Any], *, oracle: bool) -> list[Method]:
+    """Each choice of V* with IAVA's contrast and with the centred contrast of IAVA+, all with the same settings.
 
     Args:
-        settings: of IAVA.
-        oracle: whether the region that answers is known.
+        settings: of IAVA. Each variant uses those that it has.
+        oracle: whether to include the variants that need the region that answers the question.
     """
-    found = []
+    variants = []
     for name, kind in VARIANTS.items():
         if oracle or not issubclass(kind, Oracle):
-            has = kind().settings()
-            method = kind(**{key: value for key, value in settings.items() if key in has})
-            method.name = name
-            found.append(method)
-    return found
+            own = kind().settings()
+            variant = kind(**{key: value for key, value in settings.items() if key in own})
+            variant.name = name
+            variants.append(variant)
+    return variants
 
 
-def centred_study(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
-    """Measures all of them, and leaves results.json, table.md and plot.png in the folder.
+def run_centred_study(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
+    """Measures all variants, and writes results.json, table.md and plot.png.
 
     Args:
-        plan: of "greedy" and "iava", whose settings all take but for those of IAVA+'s own defaults.
+        plan: of "greedy" and "iava". Its settings replace the defaults of IAVA+ for all variants.
 
     Returns:
-        See `compare`.
+        See `compare_methods`.
 
     Raises:
-        IavaError: as `iava.evaluation.runner.evaluate`.
+        IavaError: see `iava.evaluation.runner.evaluate`.
     """
     settings = IAVAPlus(**plan.methods["iava"]).settings()
-    known = all(question.region is not None for question in plan.task.questions)
-    others = [method.bind(lvlm.model, lvlm.processor) for method in variants(settings, oracle=known)]
-    heading = "V* and the contrast (alpha={alpha}, top_i={top_i})".format(**settings)
+    regions_known = all(question.region is not None for question in plan.task.questions)
+    variants = [
+        variant.bind(lvlm.model, lvlm.processor) for variant in contrast_variants(settings, oracle=regions_known)
+    ]
+    heading = f"V* and the contrast (alpha={settings['alpha']}, top_i={settings['top_i']})"
     plan = replace(plan, methods={"greedy": {}})
-    found, told = compare(lvlm, plan, folder, advance, reference="random, centred", heading=heading, others=others)
-    return leave(folder, found, told, drawing(found["outcomes"]))
+    results, table = compare_methods(
+        lvlm, plan, folder, advance, reference="random, centred", heading=heading, variants=variants
+    )
+    return write_study(folder, results, table, difference_figure(results["outcomes"]))

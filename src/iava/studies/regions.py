@@ -1,8 +1,8 @@
-"""Does the selection miss the answer's region? Where the selected tokens and the attention lie, by layer and head.
+"""Does the selection miss the region that answers? Selected tokens and attention inside it, by layer and head.
 
-About things that a picture shows it is asked whether they are there; their boxes are known. A token is inside if the
-middle of what it looks at is. A selection that knew nothing would have as much of itself inside as the boxes have of
-the picture: that is the chance with which its share inside is compared.
+The questions ask whether an object is in the image, for objects that are and whose boxes are known. A token lies inside
+if the centre of its rectangle does. By chance, the share of selected tokens inside equals the share of all tokens
+inside.
 """
 
 import random
@@ -12,10 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from iava.benchmarks.pope import wording
@@ -29,21 +25,23 @@ from iava.evaluation.runner import Advance
 from iava.lvlm.answers import Explanation
 from iava.lvlm.images import read_image
 from iava.lvlm.model import LVLM
+from iava.methods.base import Method
 from iava.methods.select import select_irrelevant
 from iava.metrics.parts import Record
 from iava.metrics.stats import by_cluster, interval, resampled
-from iava.reporting.formatting import number, pair
-from iava.reporting.plots import OURS, REFERENCE, panels, save
+from iava.reporting.formatting import format_value
+from iava.reporting.plots import save_figure
 from iava.reporting.renderers import markdown
-from iava.reporting.tables import Cell, Line, Table
-from iava.studies.compare import leave
+from iava.reporting.tables import Cell, Table, TableRow, value_cell
+from iava.studies.compare import write_study
+from iava.studies.region_plots import RegionSample, heads_figure, samples_figure
 
-PER_IMAGE = 3
-"""Kinds of things that are asked about, an image at most."""
+QUESTIONS_PER_IMAGE = 3
+"""The largest number of object classes that are asked about for an image of COCO."""
 SAMPLES = 10
-_SHOWN = 8
-"""So many heads are in the table."""
-_COLUMNS = {
+_HEADS_SHOWN = 8
+"""The number of heads in the table."""
+_REGION_HEADINGS = {
     "inside": "Selected inside",
     "chance": "By chance",
     "times_chance": "Times chance",
@@ -51,21 +49,21 @@ _COLUMNS = {
     "query": "Query attention inside",
     "query_over_general": "Query / general",
 }
-_QUOTIENTS = ("times_chance", "query_over_general")
+_RATIOS = ("times_chance", "query_over_general")
 
 
 def coco_task(instances: Path, images: Path, *, limit: int | None = None, seed: int = 42) -> Task:
-    """Questions about what is in images, with boxes from annotations as COCO has them (see `read_instances`).
+    """Questions about objects in images, with boxes from annotations in COCO's format (see `read_instances`).
 
     Raises:
-        IavaError: if the file is broken or has no boxes, or one of the images is missing from the folder.
+        IavaError: if the file is broken or has no boxes, or an image is missing from the folder.
     """
     annotated = read_instances(instances)
     questions = []
-    for image, kinds in annotated.boxes.items():
-        drawn = random.Random(f"{seed} {image}").sample(sorted(kinds), min(PER_IMAGE, len(kinds)))
+    for image, boxes in annotated.boxes.items():
+        names = random.Random(f"{seed} {image}").sample(sorted(boxes), min(QUESTIONS_PER_IMAGE, len(boxes)))
         questions += [
-            Question(f"{image}-{kind}", (image,), "there", wording(kind), "yes", kinds[kind]) for kind in drawn
+            Question(f"{image}-{name}", (image,), "there", wording(name), "yes", boxes[name]) for name in names
         ]
     if not questions:
         raise IavaError(f"{instances} has no boxes: its annotations must have 'bbox'")
@@ -76,22 +74,22 @@ def coco_task(instances: Path, images: Path, *, limit: int | None = None, seed: 
     return task
 
 
-def asked(task: Task) -> dict[str, list[Question]]:
-    """Image -> its questions about what is there, each once, whose boxes are known.
+def region_questions(task: Task) -> dict[str, list[Question]]:
+    """For each image the distinct questions whose truth is yes and whose region is known.
 
     Raises:
         IavaError: if there are none.
     """
-    found: dict[str, dict[str, Question]] = {}
+    by_image: dict[str, dict[str, Question]] = {}
     for question in task.questions:
         if question.truth == "yes" and question.region:
-            found.setdefault(question.image, {}).setdefault(question.question, question)
-    if not found:
-        raise IavaError(f"{task.benchmark} does not say where things are: give --instances and --images")
-    return {image: list(questions.values()) for image, questions in found.items()}
+            by_image.setdefault(question.image, {}).setdefault(question.question, question)
+    if not by_image:
+        raise IavaError(f"{task.benchmark} does not say where objects are: give --instances and --images")
+    return {image: list(questions.values()) for image, questions in by_image.items()}
 
 
-def regions(
+def run_regions_study(
     lvlm: LVLM,
     task: Task,
     settings: Mapping[str, Any],
@@ -101,218 +99,185 @@ def regions(
     model: str,
     seed: int = 42,
 ) -> dict[str, Any]:
-    """Measures, or goes on, and leaves results.json, table.md, plot.png and samples.png in the folder.
+    """Measures the selections, and writes results.json, table.md, plot.png and samples.png. Continues a stopped study.
 
     Args:
-        task: see `asked`.
-        settings: of IAVA; alpha and the like do not matter, because it is the first token before which it looks.
-        model: its name.
-        seed: of the intervals and the samples.
+        task: see `region_questions`.
+        settings: of IAVA. Settings of the contrast have no effect, because only the selection is measured.
+        model: the model's name.
+        seed: of the intervals and the choice of samples.
 
     Returns:
-        What is in the JSON: "questions" and "images" (how many), "area" of the boxes (mean share of the tokens),
-        "shape" (layers, heads), "attention": what `summary` says, and "manifest".
+        The content of results.json: "questions" and "images" (counts); "area", the mean share of tokens inside;
+        "shape" (layers, heads); "attention", see `summarize`; and "manifest".
 
     Raises:
-        IavaError: if it is not known where things are or where the model's image tokens look, or the folder cannot
-            be used.
+        IavaError: if the regions or the positions of the model's image tokens are unknown, or the folder cannot be
+            used.
     """
-    by_image = asked(task)
+    by_image = region_questions(task)
     method = lvlm.method("iava", **settings)
-    told = {"study": "regions", "split": task.split, "questions": task.digest, "images": len(by_image), "seed": seed}
-    told |= {"model": model, "weights": fingerprint(lvlm.model), "method": method.settings()}
-    manifest = open_run(folder, told, environment(lvlm.model))
+    run = {"study": "regions", "split": task.split, "questions": task.digest, "images": len(by_image), "seed": seed}
+    run |= {"model": model, "weights": fingerprint(lvlm.model), "method": method.settings()}
+    manifest = open_run(folder, run, environment(lvlm.model))
     records = Records(folder / "records.jsonl")
     done = {record["image"] for record in records.rows}
     advance("regions", len(done), len(by_image))
     for image, questions in by_image.items():
         if image not in done:
-            seen = _explained(lvlm, method, task.open_image(image), questions)
-            records.append([_record(*both, method.settings()) for both in zip(questions, seen, strict=True)])
+            explanations = _explanations(lvlm, method, task.open_image(image), questions)
+            pairs = zip(questions, explanations, strict=True)
+            records.append([_region_record(*pair, method.settings()) for pair in pairs])
             done.add(image)
             advance("regions", len(done), len(by_image))
-    drawn = sorted(random.Random(seed).sample(sorted(by_image), min(SAMPLES, len(by_image))))
-    _show_samples(lvlm, method, [(task.open_image(image), by_image[image][0]) for image in drawn], folder)
+    _save_samples(lvlm, method, task, by_image, folder, seed)
     config = lvlm.model.config.get_text_config()
     shape = config.num_hidden_layers, config.num_attention_heads
-    found = {
+    results = {
         "questions": len(records.rows),
         "images": len(by_image),
         "area": float(np.mean([record["area"] for record in records.rows])),
         "shape": list(shape),
-        "attention": summary(records.rows, names(*shape), seed=seed),
+        "attention": summarize(records.rows, map_names(*shape), seed=seed),
         "manifest": manifest,
     }
-    return leave(folder, found, _told(found), _drawn(found))
+    return write_study(folder, results, _regions_table(results), heads_figure(results, map_names(*shape)))
 
 
-def _explained(lvlm: LVLM, method: Any, picture: Image.Image, questions: Sequence[Question]) -> list[Explanation]:
-    wordings = [question.question for question in questions]
-    answers = lvlm.ask_many(picture, wordings, method=method, max_new_tokens=1, explain=True)
+def _explanations(lvlm: LVLM, method: Method, image: Image.Image, questions: Sequence[Question]) -> list[Explanation]:
+    texts = [question.question for question in questions]
+    answers = lvlm.ask_many(image, texts, method=method, max_new_tokens=1, explain=True)
     explanations = [answer.explanation for answer in answers if answer.explanation is not None]
     if any(explanation.boxes is None for explanation in explanations):
-        kind = lvlm.model.config.model_type
-        raise IavaError(f"it is not known where {kind}'s image tokens look: use a model whose are patches")
+        family = lvlm.model.config.model_type
+        raise IavaError(
+            f"the positions of {family}'s image tokens are unknown: use a model whose image tokens are patches"
+        )
     return explanations
 
 
-def names(layers: int, heads: int) -> list[str]:
-    """Whose attention is measured: the mean that IAVA takes, each layer's mean, each head's."""
+def _save_samples(
+    lvlm: LVLM, method: Method, task: Task, by_image: Mapping[str, Sequence[Question]], folder: Path, seed: int
+) -> None:
+    samples = []
+    for name in sorted(random.Random(seed).sample(sorted(by_image), min(SAMPLES, len(by_image)))):
+        image, question = task.open_image(name), by_image[name][0]
+        (explanation,) = _explanations(lvlm, method, image, [question])
+        samples.append(RegionSample(image, question, explanation))
+    save_figure(samples_figure(samples), folder / "samples.png")
+
+
+def map_names(layers: int, heads: int) -> list[str]:
+    """Names of the attention maps: the mean over the chosen layers, each layer's mean, and each head."""
     each = [f"layer {n}, head {h}" for n in range(layers) for h in range(heads)]
     return ["chosen layers", *(f"layer {n}" for n in range(layers)), *each]
 
 
-def inside(boxes: np.ndarray, region: Region) -> np.ndarray:
-    """Which tokens look at a region: (N, 4) rectangles -> (N,) bool, True if the middle lies in one of its boxes."""
+def tokens_inside(boxes: np.ndarray, region: Region) -> np.ndarray:
+    """The tokens inside a region: (N, 4) rectangles -> (N,) bool, True if the centre lies in a box of the region."""
     x, y = (boxes[:, :2] + boxes[:, 2:]).T / 2
     within = [(x0 <= x) & (x < x1) & (y0 <= y) & (y < y1) for x0, y0, x1, y1 in region]
     return np.logical_or.reduce([np.zeros(len(boxes), dtype=bool), *within])
 
 
-def _record(question: Question, seen: Explanation, settings: Mapping[str, Any]) -> Record:
-    """For each of `names` how many tokens are selected, how many of them inside, and both attentions' share inside."""
-    maps = [
+def _region_record(question: Question, explanation: Explanation, settings: Mapping[str, Any]) -> Record:
+    """For each attention map the number of selected tokens, of those inside, and the shares of attention inside."""
+    general, query = (
         torch.cat([mean[None], layers, heads.flatten(0, 1)])
         for mean, layers, heads in (
-            (seen.att_general, seen.layers_general, seen.heads_general),
-            (seen.att_query, seen.layers_query, seen.heads_query),
+            (explanation.att_general, explanation.layers_general, explanation.heads_general),
+            (explanation.att_query, explanation.layers_query, explanation.heads_query),
         )
         if mean is not None and layers is not None and heads is not None
-    ]
-    assert seen.boxes is not None
-    here = torch.from_numpy(inside(seen.boxes, question.region or ()))
-    chosen = select_irrelevant(*maps, top_i=settings["top_i"], lam=settings["lam"])
-    general, query = ((part * here).sum(dim=1) / part.sum(dim=1).clamp(min=1e-12) for part in maps)
+    )
+    assert explanation.boxes is not None
+    inside = torch.from_numpy(tokens_inside(explanation.boxes, question.region or ()))
+    selected = select_irrelevant(general, query, top_i=settings["top_i"], lam=settings["lam"])
+    shares = {
+        name: (attention * inside).sum(dim=1) / attention.sum(dim=1).clamp(min=1e-12)
+        for name, attention in (("general", general), ("query", query))
+    }
     return {
         "id": question.id,
         "image": question.image,
-        "area": float(here.double().mean()),
-        "selected": chosen.sum(dim=1).tolist(),
-        "inside": (chosen & here).sum(dim=1).tolist(),
-        "general": [round(value, 6) for value in general.tolist()],
-        "query": [round(value, 6) for value in query.tolist()],
+        "area": float(inside.double().mean()),
+        "selected": selected.sum(dim=1).tolist(),
+        "inside": (selected & inside).sum(dim=1).tolist(),
+        **{name: [round(value, 6) for value in share.tolist()] for name, share in shares.items()},
     }
 
 
-def summary(records: Sequence[Record], of: Sequence[str], *, seed: int) -> dict[str, dict[str, Any]]:
-    """All questions together.
+def summarize(records: Sequence[Record], names: Sequence[str], *, seed: int) -> dict[str, dict[str, Any]]:
+    """Totals over all questions, for each attention map.
 
     Args:
-        records: of a question each: image, area, and for each of `of` selected, inside, general, query.
-        of: names of whose attention it is.
+        records: one for each question, with "image", "area", and lists "selected", "inside", "general" and "query" with
+            a value for each map.
+        names: names of the maps.
+        seed: bootstrap seed.
 
     Returns:
-        For each name values with their 95 % intervals over images, [value, [low, high]]: "inside", the share of all
-        selected tokens that lie inside; "chance", the share that would if they lay anywhere; "times_chance", their
-        quotient (all three None where nothing was selected); "general" and "query", the mean share of attention
-        inside; "query_over_general", the quotient of these.
+        For each map values with their 95 % intervals over images, [value, [low, high]]: "inside", the share of selected
+        tokens that lie inside; "chance", that share if the tokens were random; "times_chance", the ratio of both (all
+        three None if nothing was selected); "general" and "query", the mean share of attention inside; and
+        "query_over_general", the ratio of these.
     """
-    selected, within, general, query = (
+    selected, inside, general, query = (
         np.array([record[key] for record in records], dtype=float) for key in ("selected", "inside", "general", "query")
     )
     area = np.array([[record["area"]] for record in records])
-    columns = np.stack([selected, within, selected * area, general, query, np.ones_like(selected)], axis=-1)
+    columns = np.stack([selected, inside, selected * area, general, query, np.ones_like(selected)], axis=-1)
     sums = by_cluster(columns.reshape(len(records), -1), [record["image"] for record in records])
-    draws = _shares(resampled(sums, seed=seed).reshape(-1, *columns.shape[1:]))
-    total = _shares(columns.sum(axis=0)[None])
+    draws = _region_shares(resampled(sums, seed=seed).reshape(-1, *columns.shape[1:]))
+    total = _region_shares(columns.sum(axis=0)[None])
     return {
         name: {
             key: [float(total[key][0, n]), list(interval(draws[key][:, n]))] if np.isfinite(total[key][0, n]) else None
-            for key in _COLUMNS
+            for key in _REGION_HEADINGS
         }
-        for n, name in enumerate(of)
+        for n, name in enumerate(names)
     }
 
 
-def _shares(sums: np.ndarray) -> dict[str, np.ndarray]:
-    selected, within, chance, general, query, one = np.moveaxis(sums, -1, 0)
+def _region_shares(sums: np.ndarray) -> dict[str, np.ndarray]:
+    selected, inside, chance, general, query, count = np.moveaxis(sums, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
-            "inside": within / selected,
+            "inside": inside / selected,
             "chance": chance / selected,
-            "times_chance": within / chance,
-            "general": general / one,
-            "query": query / one,
+            "times_chance": inside / chance,
+            "general": general / count,
+            "query": query / count,
             "query_over_general": query / general,
         }
 
 
-def _told(found: Mapping[str, Any]) -> str:
-    layers, heads = found["shape"]
-    every = names(layers, heads)
-    by_query = sorted(every[1 + layers :], key=lambda name: -found["attention"][name]["query"][0])
-    lines = [Line(name, _cells(found["attention"][name])) for name in every[: 1 + layers] + by_query[:_SHOWN]]
-    told = found["manifest"]["settings"]
-    settings = ", ".join(f"{key}={told['method'][key]}" for key in ("top_i", "lam", "layers"))
+def _regions_table(results: Mapping[str, Any]) -> str:
+    layers, heads = results["shape"]
+    names = map_names(layers, heads)
+    by_query = sorted(names[1 + layers :], key=lambda name: -results["attention"][name]["query"][0])
+    shown = names[: 1 + layers] + by_query[:_HEADS_SHOWN]
+    rows = [TableRow(name, _region_cells(results["attention"][name])) for name in shown]
+    run = results["manifest"]["settings"]
+    settings = ", ".join(f"{key}={run['method'][key]}" for key in ("top_i", "lam", "layers"))
     note = (
-        f"{told['split']}, {found['images']:,} images, {found['questions']:,} questions, model {told['model']}, "
-        f"{settings}, seed {told['seed']}; the boxes have {number('', found['area'])} % of the tokens. Of "
-        f"{layers * heads} heads the {min(_SHOWN, layers * heads)} with most query attention inside. Percent, "
-        "quotients as they are; 95 % intervals over images."
+        f"{run['split']}, {results['images']:,} images, {results['questions']:,} questions, model {run['model']}, "
+        f"{settings}, seed {run['seed']}. The boxes contain {format_value('area', results['area'])} % of the tokens. "
+        f"The table lists {min(_HEADS_SHOWN, layers * heads)} of {layers * heads} heads, those with the most query "
+        "attention inside. Percent, or ratios; 95 % intervals over images."
     )
-    heading = "Where the selected tokens and the attention lie"
-    return markdown(Table(heading, list(_COLUMNS.values()), lines, note, head="Attention of"))
+    heading = "Selected tokens and attention inside the region"
+    return markdown(Table(heading, list(_REGION_HEADINGS.values()), rows, note, name_heading="Attention of"))
 
 
-def _cells(values: Mapping[str, Any]) -> list[Cell]:
-    def cell(name: str) -> Cell:
+def _region_cells(values: Mapping[str, Any]) -> list[Cell]:
+    cells = []
+    for name in _REGION_HEADINGS:
         if values[name] is None:
-            return Cell("–")
-        value, (low, high) = values[name]
-        quotient = name in _QUOTIENTS
-        return (
-            Cell(f"{value:.2f}", f"[{low:.2f}, {high:.2f}]")
-            if quotient
-            else Cell(number("", value), pair("", (low, high)))
-        )
-
-    return [cell(name) for name in _COLUMNS]
-
-
-def _drawn(found: Mapping[str, Any]) -> Figure:
-    """For each head how many times chance is inside; chance is white."""
-    layers, heads = found["shape"]
-    figure, axes = panels(1, 3, width=3.4)
-    shown = {"times_chance": "Selected tokens", "general": "General attention", "query": "Query attention"}
-    for panel, (key, title) in zip(axes, shown.items(), strict=True):
-        values = [found["attention"][name][key] for name in names(layers, heads)[1 + layers :]]
-        times = np.array([np.nan if value is None else value[0] for value in values]).reshape(layers, heads)
-        times = times if key == "times_chance" else times / found["area"]
-        image = panel.imshow(np.log2(times.clip(0.125, 8)), cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto")
-        panel.set(title=f"{title} inside,\ntimes chance", xlabel="head", ylabel="layer")
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
-    bar = figure.colorbar(image, ax=axes, ticks=range(-3, 4))
-    bar.ax.set_yticklabels(["1/8", "1/4", "1/2", "1", "2", "4", "8"])
-    return figure
-
-
-def _show_samples(lvlm: LVLM, method: Any, samples: Sequence[tuple[Image.Image, Question]], folder: Path) -> None:
-    """Of each picture what is asked about, both attentions and the selected tokens, side by side."""
-    figure, axes = panels(-(-len(samples) // 2), 8, width=1.3, height=1.5)
-    for panel in axes:
-        panel.set_axis_off()
-    for n, (picture, question) in enumerate(samples):
-        (seen,) = _explained(lvlm, method, picture, [question])
-        assert seen.boxes is not None
-        assert seen.att_general is not None
-        assert seen.att_query is not None
-        assert seen.selected is not None
-        most = torch.stack([seen.att_general, seen.att_query]).max()
-        maps = {"general": seen.att_general / most, "query": seen.att_query / most, "selected": seen.selected.float()}
-        row = axes[4 * n : 4 * n + 4]
-        for panel, (title, weights) in zip(
-            row, {question.question.removesuffix(" in the image?"): None, **maps}.items(), strict=True
-        ):
-            panel.imshow(picture)
-            panel.set_title(title, fontsize=7, pad=2)
-            if weights is not None:
-                _shade(panel, seen.boxes, weights.tolist())
-            for x0, y0, x1, y1 in question.region or ():
-                panel.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=REFERENCE, linewidth=1.2))
-    save(figure, folder / "samples.png")
-
-
-def _shade(axes: Axes, boxes: np.ndarray, weights: Sequence[float]) -> None:
-    for (x0, y0, x1, y1), weight in zip(boxes, weights, strict=True):
-        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, color=OURS, alpha=0.85 * weight**0.5, linewidth=0))
+            cells.append(Cell("–"))
+        elif name in _RATIOS:
+            value, (low, high) = values[name]
+            cells.append(Cell(f"{value:.2f}", f"[{low:.2f}, {high:.2f}]", value))
+        else:
+            cells.append(value_cell(name, *values[name]))
+    return cells

@@ -1,4 +1,4 @@
-"""IAVA with another selection, for studies; what wins becomes a setting, the rest stays here."""
+"""IAVA with other selection rules, for studies. A rule that wins becomes a setting of IAVA."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -13,13 +13,14 @@ from iava.methods.iava import IAVA
 from iava.methods.select import above_mean, criteria, within
 
 RULES = {"otsu": otsu, "gap": gap, "half": half}
+"""Rules that find a threshold in each row of attention."""
 
 
-class Ruled(IAVA):
-    """`top_i="auto"` and `lam="auto"` by another rule, under whose name it is recorded.
+class RuleSelection(IAVA):
+    """IAVA whose `top_i="auto"` and `lam="auto"` use another rule. The rule is also the recorded name.
 
     Args:
-        rule: of `RULES`.
+        rule: a key of `RULES`.
         settings: of IAVA.
     """
 
@@ -31,17 +32,17 @@ class Ruled(IAVA):
         return super().settings() | {"rule": self.rule}
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        most, least = criteria(general, query, top_i=self.top_i, lam=self._lam, valid=valid, rule=RULES[self.rule])
-        return within(general, query, most, least, valid)
+        top_i, lam_row = criteria(general, query, top_i=self.top_i, lam=self._lam, valid=valid, rule=RULES[self.rule])
+        return within(general, query, top_i, lam_row, valid)
 
 
-class Averaged(IAVA):
-    """The general attention is the mean under several instructions.
+class MeanGeneral(IAVA):
+    """IAVA whose general attention is the mean over several general instructions.
 
     Args:
-        name: under which its answers are recorded.
-        generals: the instructions.
-        settings: of IAVA; `general` does not matter.
+        name: the recorded name.
+        generals: the general instructions.
+        settings: of IAVA. `general` has no effect.
     """
 
     def __init__(self, name: str, generals: Sequence[str], **settings: Any) -> None:
@@ -63,16 +64,16 @@ class Averaged(IAVA):
         return self._under_each(prompt).mean(dim=0)
 
     def _under_each(self, prompt: Prompt) -> torch.Tensor:
-        """(K, B, L, heads, N)."""
+        """(K, B, L, heads, N) attention under each of the K general instructions."""
         return torch.stack([one._under_general(prompt) for one in self._each])
 
 
-class Steady(Averaged):
-    """Tokens whose mean fall exceeds its standard deviation over several instructions, in place of the largest falls.
+class StableDrop(MeanGeneral):
+    """Selects tokens whose mean drop exceeds its standard deviation over general instructions. Replaces `top_i`.
 
     Args:
-        generals: the instructions, at least 2.
-        settings: of IAVA; `general` and `top_i` do not matter.
+        generals: at least 2 general instructions.
+        settings: of IAVA. `general` and `top_i` have no effect.
     """
 
     def __init__(self, generals: Sequence[str], **settings: Any) -> None:

@@ -1,12 +1,12 @@
-// Attention laid over pictures, and the selection that follows from it: what every page shares.
+// Paints attention over images and computes the selection that follows from it. Shared by all pages.
 const iava = (() => {
   "use strict";
-  // matplotlib's inferno; and one that is dark where nothing changes, blue and orange for every kind of eye.
+  // matplotlib's inferno, and a diverging map with a dark middle that colour-blind readers can tell apart.
   const HEAT = ["#000004", "#160b39", "#420a68", "#6a176e", "#932667", "#bc3754", "#dd513a", "#f37819", "#fca50a", "#f6d746", "#fcffa4"];
   const CHANGE = ["#8cc8ff", "#4a94e6", "#24539a", "#101218", "#8a4a0c", "#e08a1e", "#ffcb6b"];
-  const EDGE = "#ffb53c", DARK = "rgba(16, 18, 24, ";
-  // Attention has a few sinks that would darken everything else: scales end at this quantile.
-  const CLIP = 0.98;
+  const OUTLINE = "#ffb53c", SHADE = "rgba(16, 18, 24, ";
+  // Attention sinks would darken everything else, so colour scales end at this quantile.
+  const QUANTILE = 0.98;
 
   const floats = text => new Float32Array(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer);
   const rectangles = text => {
@@ -14,151 +14,153 @@ const iava = (() => {
     return Array.from({ length: edges.length / 4 }, (_, n) => edges.subarray(4 * n, 4 * n + 4));
   };
 
-  /** A reading as Python packed it, with its arrays unpacked. */
-  function unpacked(reading) {
-    const looks = reading.looks;
+  /** The attention data of iava.reporting.overlay with its arrays decoded. */
+  function decoded(attention) {
+    const cross = attention.cross_attention;
     return {
-      ...reading,
-      maps: reading.maps.map(map => ({ ...map, general: floats(map.general), query: floats(map.query) })),
-      boxes: reading.boxes && rectangles(reading.boxes),
-      looks: looks && { general: floats(looks.general), query: floats(looks.query), boxes: rectangles(looks.boxes) },
+      ...attention,
+      maps: attention.maps.map(map => ({ ...map, general: floats(map.general), query: floats(map.query) })),
+      boxes: attention.boxes && rectangles(attention.boxes),
+      cross_attention: cross && { general: floats(cross.general), query: floats(cross.query), boxes: rectangles(cross.boxes) },
     };
   }
 
-  /** Each number's place when the largest comes first; of equal ones, the earlier. */
+  /** The rank of each number, 0 for the largest. Of equal numbers the earlier one ranks first. */
   function ranks(numbers) {
     const rank = new Uint32Array(numbers.length);
     [...numbers.keys()].sort((a, b) => numbers[b] - numbers[a] || a - b).forEach((n, place) => { rank[n] = place; });
     return rank;
   }
 
-  /** The three criteria of iava.select_irrelevant, in its own single precision. */
-  function select(map, most, lam, rounding) {
+  /** The three criteria of iava.select_irrelevant, in single precision like the original. */
+  function select(map, topI, lam, rounding) {
     const single = Math.fround;
-    const fall = map.general.map((attention, n) => attention - map.query[n]);
-    const rank = ranks(fall);
+    const drop = map.general.map((attention, n) => attention - map.query[n]);
+    const rank = ranks(drop);
     const threshold = single(single(map.mean) + single(single(lam) * single(map.std)));
-    const falls = Array.from(fall, (by, n) => by > single(single(rounding) * map.general[n]));
-    const among = Array.from(rank, place => place < most);
-    const high = Array.from(map.general, attention => attention > threshold);
-    const selected = falls.map((yes, n) => yes && among[n] && high[n]);
-    return { fall, rank, threshold, falls, among, high, selected };
+    const drops = Array.from(drop, (by, n) => by > single(single(rounding) * map.general[n]));
+    const inTopI = Array.from(rank, place => place < topI);
+    const aboveThreshold = Array.from(map.general, attention => attention > threshold);
+    const selected = drops.map((yes, n) => yes && inTopI[n] && aboveThreshold[n]);
+    return { drop, rank, threshold, drops, inTopI, aboveThreshold, selected };
   }
 
-  /** Which tokens the method selected: (N) bool. */
-  function answered(reading) {
-    const kept = new Array(reading.tokens).fill(false);
-    reading.selected.forEach(n => { kept[n] = true; });
-    return kept;
+  /** The tokens that the method selected, as N booleans. */
+  function selectedByMethod(attention) {
+    const selected = new Array(attention.tokens).fill(false);
+    attention.selected.forEach(n => { selected[n] = true; });
+    return selected;
   }
 
-  /** What a Q-Former's queries look at together, each with a weight: (P). */
-  function projected(weights, looks, patches) {
+  /** Weights of Q-Former queries as weights of the P patches that the queries attend to. */
+  function patchWeights(weights, crossAttention, patches) {
     const total = new Float32Array(patches);
     weights.forEach((weight, n) => {
-      for (let p = 0; weight && p < patches; p++) total[p] += weight * looks[n * patches + p];
+      for (let p = 0; weight && p < patches; p++) total[p] += weight * crossAttention[n * patches + p];
     });
     return total;
   }
 
-  /** What is to be painted, in which rectangles, and the value at which the scale ends. */
-  function layer(reading, map, what, selected) {
-    const { boxes, looks } = reading;
-    const rects = looks ? looks.boxes : boxes;
-    const on = (weights, at) => (looks ? projected(weights, at, rects.length) : weights);
-    const general = on(map.general, looks?.general), query = on(map.query, looks?.query);
-    const fall = general.map((attention, n) => attention - query[n]);
-    if (what === "drop") return { rects, values: fall, top: quantile(fall.map(Math.abs), quantile(general) / 100), stops: CHANGE, both: true };
-    if (looks && (what === "selected" || what === "negative")) {
-      const values = projected(selected.map(Number), looks.query, rects.length);
-      return { rects, values, top: quantile(values), stops: HEAT };
+  /** The values to paint, their rectangles, and the value at which the colour scale ends. */
+  function heatMap(attention, map, overlay, selected) {
+    const { boxes, cross_attention: cross } = attention;
+    const rects = cross ? cross.boxes : boxes;
+    const onPatches = (weights, crossAttention) => (cross ? patchWeights(weights, crossAttention, rects.length) : weights);
+    const general = onPatches(map.general, cross?.general), query = onPatches(map.query, cross?.query);
+    const drop = general.map((value, n) => value - query[n]);
+    if (overlay === "drop") return { rects, values: drop, top: scaleEnd(drop.map(Math.abs), scaleEnd(general) / 100), stops: CHANGE, diverging: true };
+    if (cross && (overlay === "selected" || overlay === "negative")) {
+      const values = patchWeights(selected.map(Number), cross.query, rects.length);
+      return { rects, values, top: scaleEnd(values), stops: HEAT };
     }
-    return { rects, values: what === "query" ? query : general, top: quantile([...general, ...query]), stops: HEAT };
+    return { rects, values: overlay === "query" ? query : general, top: scaleEnd([...general, ...query]), stops: HEAT };
   }
 
-  /** Where a scale ends; of changes not below a hundredth of what changes, or rounding would look like attention. */
-  function quantile(values, least = 1e-9) {
+  /** The end of a colour scale. `least` keeps rounding errors from looking like attention. */
+  function scaleEnd(values, least = 1e-9) {
     const sorted = Float64Array.from(values).sort();
-    const place = CLIP * (sorted.length - 1), below = Math.floor(place);
+    const place = QUANTILE * (sorted.length - 1), below = Math.floor(place);
     const above = Math.min(below + 1, sorted.length - 1);
     return Math.max(sorted[below] + (place - below) * (sorted[above] - sorted[below]), least);
   }
 
-  function colour(stops, share) {
-    const place = Math.min(Math.max(share, 0), 1) * (stops.length - 1), below = Math.min(Math.floor(place), stops.length - 2);
-    const part = (hex, k) => parseInt(hex.slice(1 + 2 * k, 3 + 2 * k), 16);
-    return [0, 1, 2].map(k => Math.round(part(stops[below], k) + (place - below) * (part(stops[below + 1], k) - part(stops[below], k))));
+  /** The red, green and blue of a position from 0 to 1 on a colour map. */
+  function colour(stops, position) {
+    const place = Math.min(Math.max(position, 0), 1) * (stops.length - 1), below = Math.min(Math.floor(place), stops.length - 2);
+    const channel = (hex, k) => parseInt(hex.slice(1 + 2 * k, 3 + 2 * k), 16);
+    return [0, 1, 2].map(k => Math.round(channel(stops[below], k) + (place - below) * (channel(stops[below + 1], k) - channel(stops[below], k))));
   }
 
   /**
-   * Paints over a picture, on a canvas that lies on it.
-   * what: picture, general, query, drop, selected or negative; map: which attention; sheet: which of the reading's
-   * sheets; selected: which tokens, by default as answered; token: one to be outlined, or a query whose look is shown.
+   * Paints a canvas that lies over an image.
+   * overlay: picture, general, query, drop, selected or negative. map: index of the attention map. view: index of the
+   * view whose tokens are painted. selected: N booleans, by default those of the method. token: the token to outline,
+   * or the Q-Former query whose cross-attention is painted.
    */
-  function paint(canvas, reading, { what, map = 0, sheet = 0, opacity = 1, selected = null, token = null }) {
+  function paint(canvas, attention, { overlay, map = 0, view = 0, opacity = 1, selected = null, token = null }) {
     const density = window.devicePixelRatio || 1;
     const width = Math.round(canvas.clientWidth * density), height = Math.round(canvas.clientHeight * density);
     if (!width || !height) return;
     [canvas.width, canvas.height] = [width, height];
-    const pen = canvas.getContext("2d");
-    if (!reading || !(reading.boxes || reading.looks)) return;
-    const kept = selected || answered(reading);
-    const shown = reading.looks ? reading.looks.boxes.map((_, p) => p) : reading.sheets[sheet];
-    const rects = reading.looks ? reading.looks.boxes : reading.boxes;
+    const context = canvas.getContext("2d");
+    if (!attention || !(attention.boxes || attention.cross_attention)) return;
+    const kept = selected || selectedByMethod(attention), cross = attention.cross_attention;
+    const shown = cross ? cross.boxes.map((_, p) => p) : attention.views[view];
+    const rects = cross ? cross.boxes : attention.boxes;
     const pixels = n => {
       const [x0, y0, x1, y1] = rects[n];
       const [left, top] = [Math.round(x0 * width), Math.round(y0 * height)];
       return [left, top, Math.round(x1 * width) - left, Math.round(y1 * height) - top];
     };
-    const fill = (n, style) => { pen.fillStyle = style; pen.fillRect(...pixels(n)); };
-    const edge = (n, style, line, inset) => {
+    const fill = (n, style) => { context.fillStyle = style; context.fillRect(...pixels(n)); };
+    const outline = (n, style, line, inset) => {
       const [x, y, w, h] = pixels(n);
-      pen.strokeStyle = style;
-      pen.lineWidth = line * density;
-      if (w && h) pen.strokeRect(x + inset * density, y + inset * density, w - 2 * inset * density, h - 2 * inset * density);
+      context.strokeStyle = style;
+      context.lineWidth = line * density;
+      if (w && h) context.strokeRect(x + inset * density, y + inset * density, w - 2 * inset * density, h - 2 * inset * density);
     };
-    const look = reading.looks && token !== null;
-    if (look) {
-      const size = rects.length, values = reading.looks.query.subarray(token * size, (token + 1) * size);
-      heat(shown, n => values[n] / quantile(values), HEAT, fill, opacity);
-    } else if (what === "selected" && !reading.looks) {
-      shown.filter(n => !kept[n]).forEach(n => fill(n, `${DARK}${0.66 * opacity})`));
-      shown.filter(n => kept[n]).forEach(n => edge(n, EDGE, 2, 1));
-    } else if (what === "negative" && !reading.looks) {
-      const masked = { zeros: "#000", pixels: "#808080" }[reading.negative] || hatched(pen, density, reading.negative === "hide" ? 0.86 : 1);
-      pen.globalAlpha = opacity;
-      shown.filter(n => !kept[n]).forEach(n => fill(n, masked));
-      pen.globalAlpha = 1;
-    } else if (what !== "picture") {
-      const { values, top, stops, both } = layer(reading, reading.maps[map], what, kept);
-      heat(shown, n => (both ? 0.5 + values[n] / top / 2 : values[n] / top), stops, fill, opacity, both);
+    if (cross && token !== null) {
+      const patches = rects.length, values = cross.query.subarray(token * patches, (token + 1) * patches);
+      const top = scaleEnd(values);
+      paintHeat(shown, n => values[n] / top, HEAT, fill, opacity);
+    } else if (overlay === "selected" && !cross) {
+      shown.filter(n => !kept[n]).forEach(n => fill(n, `${SHADE}${0.66 * opacity})`));
+      shown.filter(n => kept[n]).forEach(n => outline(n, OUTLINE, 2, 1));
+    } else if (overlay === "negative" && !cross) {
+      const mask = { zeros: "#000", pixels: "#808080" }[attention.negative] || hatching(context, density, attention.negative === "hide" ? 0.86 : 1);
+      context.globalAlpha = opacity;
+      shown.filter(n => !kept[n]).forEach(n => fill(n, mask));
+      context.globalAlpha = 1;
+    } else if (overlay !== "picture") {
+      const { values, top, stops, diverging } = heatMap(attention, attention.maps[map], overlay, kept);
+      paintHeat(shown, n => (diverging ? 0.5 + values[n] / top / 2 : values[n] / top), stops, fill, opacity, diverging);
     }
-    if (what !== "picture") unseen(pen, rects, width, height, density);
-    if (token !== null && !reading.looks && reading.sheets[sheet].includes(token)) {
-      edge(token, "#000", 4, 0);
-      edge(token, "#fff", 2, 0);
+    if (overlay !== "picture") hatchMargins(context, rects, width, height, density);
+    if (token !== null && !cross && attention.views[view].includes(token)) {
+      outline(token, "#000", 4, 0);
+      outline(token, "#fff", 2, 0);
     }
   }
 
-  function heat(shown, level, stops, fill, opacity, both) {
+  function paintHeat(shown, level, stops, fill, opacity, diverging) {
     for (const n of shown) {
-      const share = Math.min(Math.max(level(n), 0), 1), strength = both ? Math.abs(2 * share - 1) : share;
-      fill(n, `rgba(${colour(stops, share).join()}, ${opacity * (0.3 + 0.58 * strength)})`);
+      const position = Math.min(Math.max(level(n), 0), 1), strength = diverging ? Math.abs(2 * position - 1) : position;
+      fill(n, `rgba(${colour(stops, position).join()}, ${opacity * (0.3 + 0.58 * strength)})`);
     }
   }
 
-  /** Covers what no token looks at: cut off before the model saw it. */
-  function unseen(pen, rects, width, height, density) {
+  /** Hatches the margins of the image that no token covers because the processor cropped them. */
+  function hatchMargins(context, rects, width, height, density) {
     const ends = [0, 1, 2, 3].map(k => rects.map(rect => rect[k]).reduce((a, b) => (k < 2 ? Math.min(a, b) : Math.max(a, b))));
     const [x0, y0, x1, y1] = ends.map((end, k) => Math.round(end * (k % 2 ? height : width)));
-    pen.fillStyle = hatched(pen, density, 0.8);
-    pen.fillRect(0, 0, width, y0);
-    pen.fillRect(0, y1, width, height - y1);
-    pen.fillRect(0, y0, x0, y1 - y0);
-    pen.fillRect(x1, y0, width - x1, y1 - y0);
+    context.fillStyle = hatching(context, density, 0.8);
+    context.fillRect(0, 0, width, y0);
+    context.fillRect(0, y1, width, height - y1);
+    context.fillRect(0, y0, x0, y1 - y0);
+    context.fillRect(x1, y0, width - x1, y1 - y0);
   }
 
-  function hatched(pen, density, alpha) {
+  function hatching(context, density, alpha) {
     const tile = document.createElement("canvas"), side = Math.round(8 * density);
     tile.width = tile.height = side;
     const brush = tile.getContext("2d");
@@ -172,8 +174,8 @@ const iava = (() => {
       brush.lineTo(shift + side, 0);
       brush.stroke();
     }
-    return pen.createPattern(tile, "repeat");
+    return context.createPattern(tile, "repeat");
   }
 
-  return { unpacked, ranks, select, layer, colour, paint };
+  return { decoded, ranks, select, heatMap, colour, paint };
 })();
