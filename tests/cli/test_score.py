@@ -89,6 +89,7 @@ def test_amber(lines):
         {"id": 2, "type": "relation", "truth": "no"},
     ]
     path = lines([json.dumps(annotations)], "annotations.json")
+    lines(['{"dog": [], "cat": []}'], "relation.json")
     rows = [{"id": 1, "response": "Dogs and a cat"}, {"id": 2, "response": "No."}]
     result = scored("amber", lines(rows), "--annotations", path)
     assert result["generative"] == {"n": 1, "chair": 0.5, "cover": 1, "hal": 1, "cog": 1}

@@ -7,15 +7,26 @@ import typer
 
 from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.cli.options import (
+    Category,
     Data,
+    Ids,
+    Lemmatizer,
     Limit,
     Model,
+    Ocr,
     Parser,
+    Pipeline,
+    PromptStyle,
     RunFolder,
+    Sample,
     Seed,
+    SpacyModel,
     Split,
+    Suffix,
+    Synonyms,
     Tuned,
     data_folder,
+    given_options,
     load_model,
     method_list,
     tuned_files,
@@ -52,10 +63,20 @@ def evaluate(
         int | None,
         typer.Option(
             help="Maximum number of new tokens per answer. Default: 16; chair: 64; amber: 512. CHAIR depends on "
-            "caption length: always report this value."
+            "caption length: always report this value; the papers use 512."
         ),
     ] = None,
     parser: Parser = None,
+    prompt_style: PromptStyle = None,
+    suffix: Suffix = None,
+    category: Category = None,
+    sample: Sample = None,
+    ids: Ids = None,
+    ocr: Ocr = False,
+    synonyms: Synonyms = None,
+    lemmatizer: Lemmatizer = None,
+    pipeline: Pipeline = None,
+    spacy_model: SpacyModel = None,
     tune_images: Annotated[
         int,
         typer.Option(
@@ -103,6 +124,12 @@ def evaluate(
         bench,
         data,
         None if shard is None else _shard(shard),
+        prompt_style,
+        suffix,
+        category,
+        sample,
+        ids,
+        given_options(ocr=ocr, synonyms=synonyms, lemmatizer=lemmatizer, pipeline=pipeline, spacy_model=spacy_model),
     )
     plan.task  # noqa: B018 - missing or broken data is reported before a model is loaded
     check_folder(out)

@@ -16,7 +16,7 @@ def methods(as_json: Json = False) -> None:
             "title": method.title or method.__name__,
             "control": method.control,
             "paper": method.paper,
-            "cost": method.cost or ("2 in one batch" if method.has_second() else "1"),
+            "cost": method.cost or ("2 in one batch" if method.has_branches() else "1"),
             "settings": method().settings(),
         }
         for name, method in classes.items()

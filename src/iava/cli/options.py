@@ -79,6 +79,46 @@ LOADING: dict[str, Any] = {
     ],
 }
 """The options that replace a command's parameter `loading`: keyword arguments of `iava.load`."""
+PromptStyle = Annotated[
+    str | None,
+    typer.Option(
+        help="Prompt style: plain, llava, vcd or lmms-eval, with the ending that these projects put behind a question. "
+        "Default: plain; for textvqa llava."
+    ),
+]
+Suffix = Annotated[str | None, typer.Option(help="Text to put behind every question.")]
+Category = Annotated[
+    str | None,
+    typer.Option(help="Ask only one part of the benchmark, such as random (pope) or generative (amber)."),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(help="Draw N images at random with --seed. The run's folder gets their ids as ids.txt."),
+]
+Ids = Annotated[
+    Path | None,
+    typer.Option(help="File with the ids to ask, one a line: images or questions. COCO file names are ids, too."),
+]
+Ocr = Annotated[bool, typer.Option("--ocr", help="For textvqa: give the reference OCR tokens in the question.")]
+Synonyms = Annotated[
+    Path | None,
+    typer.Option(help="For chair: list of synonyms, one class a line, or OPERA's chair.py, which holds one."),
+]
+Lemmatizer = Annotated[
+    str | None, typer.Option(help=r"For chair: nltk takes the lemmas of the papers' script (requires iava\[chair]).")
+]
+Pipeline = Annotated[
+    str | None,
+    typer.Option(help=r"For amber: own, or official for the benchmark's pipeline (requires iava\[amber])."),
+]
+SpacyModel = Annotated[
+    str | None, typer.Option(help="For amber: spaCy model of the official pipeline. Default: en_core_web_lg.")
+]
+
+
+def given_options(**options: Any) -> dict[str, Any]:
+    """Returns the options that were given: those that are neither None nor False."""
+    return {name: value for name, value in options.items() if value is not None and value is not False}
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -93,6 +93,8 @@ def format_of(processor: Any, image_token_id: int) -> ChatFormat:
     if known is not None and known[0] == key:
         return known[1]
     specials = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # A word that the tokenizer does not know is a part of a text.
+    specials.pop(tokenizer.unk_token_id, None)
     specials[image_token_id] = str(tokenizer.convert_ids_to_tokens(image_token_id))
     if processor.chat_template:
         learnt = _learnt(processor, specials)

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.prefix_cache import Memory
-from iava.engine.probe import unchanged
-from iava.engine.qformer import looks
+from iava.engine.hf import private_view
+from iava.engine.prefix_cache import PrefixCache
+from iava.engine.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation, prompt_text
@@ -27,6 +27,7 @@ from iava.lvlm.generation import (
     generation_config,
 )
 from iava.lvlm.inputs import Inputs
+from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
 from iava.methods.checks import MAX_SEED, check_whole
 from iava.methods.registry import check_settings, resolve
@@ -76,7 +77,7 @@ class BatchDecoder:
     def answers(
         self,
         inputs: Inputs,
-        cache: Memory | None,
+        cache: PrefixCache | None,
         conversations: Sequence[Conversation],
         request: Request,
         start: float,
@@ -138,7 +139,7 @@ class BatchDecoder:
     def _batch(
         self,
         inputs: Inputs,
-        cache: Memory | None,
+        cache: PrefixCache | None,
         conversations: list[Conversation],
         method: Method,
         request: Request,
@@ -147,9 +148,13 @@ class BatchDecoder:
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        watch: AbstractContextManager[list[torch.Tensor]] = looks(self.model) if request.explain else nullcontext([])
-        with watch as cross_attention:
-            new = self._generated(batch, partial(method, trace=trace, memory=cache), request)
+        asked = rendered_prompts(self.model, self.processor, inputs, conversations, batch)
+        decoded = partial(method, trace=trace, prefix_cache=cache, conversations=asked)
+        watch: AbstractContextManager[list[torch.Tensor]] = (
+            cross_attention(self.model) if request.explain else nullcontext([])
+        )
+        with watch as looks:
+            new = self._generated(batch, decoded, request)
         selected = selected_shares(trace, len(conversations))
         answers = self._made(new, method, trace, request, start)
         answers = [replace(answer, selected=share) for answer, share in zip(answers, selected, strict=True)]
@@ -159,7 +164,7 @@ class BatchDecoder:
         for row, (answer, one) in enumerate(zip(answers, conversations, strict=True)):
             steps = min(len(answer.tokens) + 1, new.shape[1])
             picture = one.images[0] if len(one.images) == 1 else None
-            found = explanation(self.model, self.processor, picture, trace, cross_attention, row, steps)
+            found = explanation(self.model, self.processor, picture, trace, looks, row, steps)
             explained.append(replace(answer, explanation=found))
         return explained
 
@@ -171,18 +176,17 @@ class BatchDecoder:
         batch = Inputs(self.model, self.processor).of(texts, pixels=True)
         plain = resolve("sample" if method.sampling else "greedy")().bind(self.model, self.processor)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        new = self._generated(batch, partial(plain, trace=trace), request)
+        new = self._generated(batch, partial(plain, trace=trace, seed=request.seed), request)
         return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]
 
     def _generated(self, batch: dict[str, Any], method: Any, request: Request) -> torch.Tensor:
         """(B, T) the new tokens."""
         limit = request.max_new_tokens
         config = generation_config(self.model, self.processor.tokenizer, limit, request.generation)
-        seeded = request.seed is not None
-        with evaluation_mode(self.model), unchanged(self.model), torch.random.fork_rng(enabled=seeded):
-            if request.seed is not None:
-                torch.manual_seed(request.seed)
-            sequences = self.model.generate(**batch, custom_generate=method, generation_config=config)
+        with evaluation_mode(self.model):
+            sequences = private_view(self.model).generate(
+                **batch, custom_generate=partial(method, seed=request.seed), generation_config=config
+            )
         return sequences[:, batch["input_ids"].shape[1] :].cpu()
 
     def _made(self, new: torch.Tensor, method: Method, trace: Trace, request: Request, start: float) -> list[Answer]:

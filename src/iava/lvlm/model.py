@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.prefix_cache import Memory
+from iava.engine.prefix_cache import PrefixCache
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Message, prompt_text, read_conversation
 from iava.lvlm.decoding import BatchDecoder, Request
@@ -208,7 +208,7 @@ class LVLM:
             >>> session.ask("Is there a dog in the image?").text
             'No.'
         """
-        return ImageSession(self._decoder, self._read(image), Memory())
+        return ImageSession(self._decoder, self._read(image), PrefixCache())
 
     def _ask(self, image: ImageSource, questions: Sequence[str | Sequence[Message]], request: Request) -> list[Answer]:
         start = time.perf_counter()
