@@ -117,7 +117,6 @@ class IAVA(Method):
         """(B, L, heads, N)."""
         if self.processor is None:
             raise IavaError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
-        asked = editable(prompt, self.processor)
-        own = self.qformer == "own"
-        features = features_under(prompt, self.processor, [self.general] * len(asked)) if own else None
-        return attention_under(prompt, [one.replaced(self.general) for one in asked], features)
+        edits = [one.replaced(self.general) for one in editable(prompt, self.processor)]
+        features = features_under(prompt, edits, self.processor) if self.qformer == "own" else None
+        return attention_under(prompt, edits, features)

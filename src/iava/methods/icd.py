@@ -56,6 +56,5 @@ class ICD(Method):
     def branches(self, prompt: Prompt) -> list[Branch]:
         if self.processor is None:
             raise IavaError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
-        role, asked = self.prefix.strip(), editable(prompt, self.processor)
-        features = features_under(prompt, self.processor, [f"{role} {one.question}" for one in asked])
-        return [rewritten(prompt, [one.prefixed(role) for one in asked], features)]
+        edits = [one.prefixed(self.prefix.strip()) for one in editable(prompt, self.processor)]
+        return [rewritten(prompt, edits, features_under(prompt, edits, self.processor))]
