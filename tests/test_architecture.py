@@ -85,3 +85,7 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
         TopologicalSorter(IMPORTS).prepare()
     except CycleError as error:
         raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_no_command_imports_the_application() -> None:
+    assert {module for module, others in IMPORTS.items() if "cli.app" in others} == {"__main__"}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from iava.lvlm.boxes import token_boxes
 from iava.methods import METHODS
 from iava.methods.base import Method
 from iava.methods.oracle import Oracle
@@ -40,7 +41,8 @@ def run(name: str, family: str, rows: tuple[int, ...], **options: Any) -> tuple[
     if isinstance(method, Oracle):
         # It knows of one picture at a time.
         pictures = (PICTURES[0], PICTURES[0])
-        method = method.told(PICTURES[0], {question: [(5, 5, 20, 20)] for question in QUESTIONS})
+        boxes = partial(token_boxes, model, processor, PICTURES[0])
+        method = method.with_regions(boxes, {question: [(5, 5, 20, 20)] for question in QUESTIONS})
     inputs = families.inputs(family, *((method.reword(QUESTIONS[row]), [pictures[row]]) for row in rows))
     trace = Trace()
     torch.manual_seed(0)

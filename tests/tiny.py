@@ -14,6 +14,7 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | upper }} : "
@@ -109,6 +110,7 @@ def model(
 
 def save(folder: Path) -> str:
     """Saves a model and its processor, for `--model` and `iava.load`; returns the folder."""
+    disable_progress_bar()
     model().save_pretrained(folder)
     processor().save_pretrained(folder)
     return str(folder)

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from iava.lvlm.loading import load
     from iava.lvlm.model import LVLM
     from iava.methods.avisc import AvisC
-    from iava.methods.base import contrast
     from iava.methods.controls import APC, ConstantBias, Greedy, Sample
     from iava.methods.controls_prompt import PromptBias
     from iava.methods.iava import IAVA
     from iava.methods.iava_plus import IAVAPlus
     from iava.methods.icd import ICD
     from iava.methods.m3id import M3ID
+    from iava.methods.mixing import contrast
     from iava.methods.only import ONLY
     from iava.methods.pai import PAI
     from iava.methods.select import select_irrelevant
@@ -42,7 +42,7 @@ _HOMES = {
     "Greedy": "iava.methods.controls",
     "PromptBias": "iava.methods.controls_prompt",
     "Sample": "iava.methods.controls",
-    "contrast": "iava.methods.base",
+    "contrast": "iava.methods.mixing",
     "load": "iava.lvlm.loading",
     "probe": "iava.engine.probe",
     "select_irrelevant": "iava.methods.select",

@@ -8,3 +8,9 @@ class IavaError(ValueError):
     The command line prints it as one line and exits with code 2.
     Any other exception is a bug and keeps its traceback.
     """
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an exception's message, or its class, short and in characters that any terminal prints."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (line if len(line) <= 300 else f"{line[:297]}...").encode("utf-8", "backslashreplace").decode("utf-8")

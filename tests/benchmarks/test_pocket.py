@@ -7,7 +7,7 @@ import pytest
 
 from iava.benchmarks.registry import benchmark
 from iava.benchmarks.sources.pocket import pocket
-from iava.pocket.scenes import THINGS, load_scene
+from iava.pocket.scenes import OBJECT_CLASSES, load_scene
 from iava.pocket.text import NUMBERS, caption, plural
 
 SPLIT, LIMIT = "tune", 40
@@ -19,7 +19,8 @@ def answered(subtask, question, scene):
         return re.fullmatch(r"Is there an? (.+) in the image\?", question)[1] in scene.names
     if subtask == "count":
         number, name = re.fullmatch(r"(?:Is|Are) there (\w+) (.+) in the image\?", question).groups()
-        return any(scene.counts[thing] == NUMBERS.index(number) for thing in THINGS if name in (thing, plural(thing)))
+        kinds = [kind for kind in OBJECT_CLASSES if name in (kind, plural(kind))]
+        return any(scene.counts[kind] == NUMBERS.index(number) for kind in kinds)
     if subtask == "position":
         a, side, b = re.fullmatch(r"Is the (.+) to the (left|right) of the (.+)\?", question).groups()
         (left_a, _, right_a, _), (left_b, _, right_b, _) = scene.boxes(a)[0], scene.boxes(b)[0]
@@ -48,8 +49,8 @@ def test_chair_reads_the_things_of_its_own_captions():
         scene = load_scene(SPLIT, int(question.image.rsplit("-", 1)[1]))
         assert question.truth == sorted(scene.names)
         assert sorted(task.read(question, caption(scene, scene.names))) == sorted(scene.names)
-    every = ", ".join(word for thing in THINGS for word in (thing, plural(thing)))
-    assert Counter(benchmark("chair").read_pocket(every)) == dict.fromkeys(THINGS, 2)
+    every = ", ".join(word for thing in OBJECT_CLASSES for word in (thing, plural(thing)))
+    assert Counter(benchmark("chair").read_pocket(every)) == dict.fromkeys(OBJECT_CLASSES, 2)
     assert benchmark("chair").read_pocket("A kitchen with nothing, a unicorn.") == []
 
 

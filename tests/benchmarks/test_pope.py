@@ -9,7 +9,7 @@ import pytest
 from iava.benchmarks.pope import CATEGORIES, build, fair_region, wording
 from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.yes_no import COUNTS, rates, tally
-from iava.pocket.scenes import THINGS, load_scene
+from iava.pocket.scenes import OBJECT_CLASSES, load_scene
 
 FARM = {"cow", "tractor", "dog"}
 OBJECTS = {
@@ -83,7 +83,7 @@ def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
     assert few.questions[0].id == "tune-00000-random-1"
     ids = [q.id for q in pocket("pope", "tune").questions]
     assert len(set(ids)) == len(ids)
-    kind_of = {wording(kind): kind for kind in THINGS}
+    kind_of = {wording(kind): kind for kind in OBJECT_CLASSES}
     for question in more.questions:
         present = kind_of[question.question] in load_scene("tune", int(question.image[-5:])).names
         assert question.truth == ("yes" if present else "no")
@@ -91,7 +91,7 @@ def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
 
 
 def test_the_region_of_what_is_absent_is_that_of_a_random_present_thing():
-    kind_of = {wording(kind): kind for kind in THINGS}
+    kind_of = {wording(kind): kind for kind in OBJECT_CLASSES}
     shown = set()
     for question in pocket("pope", "tune", 40).questions:
         scene, kind = load_scene("tune", int(question.image[-5:])), kind_of[question.question]

@@ -15,7 +15,7 @@ def test_explain_writes_the_page(picture, tmp_path, tiny_folder):
     assert [one["question"] for one in data["questions"]] == [QUESTION, "Where ?"]
     for one in data["questions"]:
         assert [answer["method"] for answer in one["answers"]] == ["greedy", "apc", "iava"]
-        assert (one["reading"]["top_i"], one["reading"]["layers"]) == (3, [0, -1])
+        assert (one["attention"]["top_i"], one["attention"]["layers"]) == (3, [0, -1])
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(picture, tmp_path):

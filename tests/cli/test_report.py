@@ -10,7 +10,7 @@ def test_it_writes_the_page_and_its_tables(tmp_path):
     assert result.exit_code == 0, result.output
     files = [tmp_path / f"found.{ending}" for ending in ("html", "md", "tex")]
     assert result.stdout.split() == [str(file) for file in files]
-    assert "48 questions about 4 pictures" in files[0].read_text()
+    assert "48 questions about 4 images" in files[0].read_text()
     assert files[1].read_text().startswith("# iava: report")
     assert r"\begin{tabular}" in files[2].read_text()
 

@@ -1,55 +1,64 @@
 import pytest
 import torch
-from transformers import DynamicCache
 
-from iava.engine.boundary import Prompt, capture, image_mask, pack, run
+from iava.engine import hf
+from iava.engine.boundary import capture, run
+from iava.engine.branch import Branch
 from iava.engine.negatives import zeros
+from iava.engine.prompt import Prompt, image_mask, pack
 from tests import tiny
+from tests.engine.test_edit import read
 
 
 def test_what_was_captured_gives_the_same_logits_again():
     model, proc = tiny.model(), tiny.processor()
     inputs = tiny.inputs(proc, tiny.image(), "Is there a dog ?", "What ?")
-    position_ids = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
-    with torch.no_grad(), capture(model) as captured:
-        first = model(**inputs, position_ids=position_ids, logits_to_keep=1).logits[:, -1]
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     with torch.no_grad():
-        again = run(model, captured, DynamicCache(config=model.get_decoder().config)).logits[:, -1]
+        first = model(**inputs, position_ids=positions, logits_to_keep=1).logits[:, -1]
+        again = run(model, read(model, inputs).main, hf.new_cache(model)).logits[:, -1]
     assert torch.equal(first, again)
 
 
-def test_everything_captured_reaches_the_decoder_again(monkeypatch):
+def test_the_decoder_can_be_left_out():
+    model, proc = tiny.model(), tiny.processor()
+    ran = []
+    handle = model.get_decoder().layers[0].register_forward_hook(lambda *_: ran.append(1))
+    with torch.no_grad(), capture(model, stop=True) as captured:
+        model(**tiny.inputs(proc, tiny.image(), "What ?"))
+    handle.remove()
+    assert not ran
+    assert captured["inputs_embeds"].shape == (1, 15, 32)
+
+
+def test_everything_captured_reaches_the_decoder_again():
     """Also what the outer model would not pass on by itself, such as visual features for single layers."""
     model, proc = tiny.model(), tiny.processor()
-    with torch.no_grad(), capture(model) as captured:
-        model(**tiny.inputs(proc, tiny.image(), "What ?"), position_ids=torch.arange(15)[None])
-    decoder, reached = model.get_decoder(), {}
-    forward = decoder.forward
+    main = read(model, tiny.inputs(proc, tiny.image(), "What ?")).main
+    fed = {}
 
-    def spy(*, extra, **kwargs):
-        reached.update(kwargs, extra=extra)
-        return forward(**kwargs)
+    def spy(_module, args, kwargs):
+        fed.update(kwargs)
+        kwargs.pop("extra", None)
+        return args, kwargs
 
-    monkeypatch.setattr(decoder, "forward", spy)
-    cache = DynamicCache()
+    branch = Branch(main.embeddings, main.positions, main.mask, main.is_image, others={"extra": "kept"})
+    cache = hf.new_cache(model)
     with torch.no_grad():
-        run(model, {**captured, "extra": "kept"}, cache)
-    assert reached["extra"] == "kept"
-    assert reached["past_key_values"] is cache
-    assert torch.equal(reached["inputs_embeds"], captured["inputs_embeds"])
+        handle = model.get_decoder().layers[0].register_forward_pre_hook(spy, with_kwargs=True)
+        run(model, branch, cache)
+        handle.remove()
+    assert fed["extra"] == "kept"
+    assert cache.get_seq_length() == main.embeddings.shape[1]
 
 
 def test_no_hook_stays_behind_an_error():
     model, proc = tiny.model(), tiny.processor()
-    inputs = tiny.inputs(proc, tiny.image(), "What ?")
-    with torch.no_grad(), capture(model) as captured:
-        model(**inputs)
+    main = read(model, tiny.inputs(proc, tiny.image(), "What ?")).main
     with pytest.raises(ZeroDivisionError), capture(model):
         raise ZeroDivisionError
-    captured["inputs_embeds"] = captured["inputs_embeds"][..., :3]
-    captured["position_ids"] = torch.arange(captured["inputs_embeds"].shape[1])[None]
     with pytest.raises(RuntimeError):
-        run(model, captured, DynamicCache())
+        run(model, Branch(main.embeddings[..., :3], main.positions, main.mask, main.is_image))
     assert not model.get_decoder()._forward_pre_hooks
 
 
@@ -67,12 +76,10 @@ def test_image_mask_names_the_prompt_without_an_image():
 
 
 def test_zeros_blanks_exactly_the_other_image_tokens():
-    embeddings = torch.ones(2, 4, 3)
-    ids = torch.tensor([[4, 4, 5, 5], [5, 4, 4, 4]])
-    inputs = {"inputs_embeds": embeddings, "x": 1}
-    prompt = Prompt(tiny.model(), ids, torch.ones_like(ids), inputs, [], DynamicCache())
-    keep = torch.tensor([[True, False, False], [False, False, True]])
-    branch = zeros(prompt, keep)
-    assert branch["inputs_embeds"][..., 0].tolist() == [[1, 0, 1, 1], [1, 0, 0, 1]]
-    assert branch["x"] == 1
-    assert embeddings.min() == 1
+    model, ids = tiny.model(), torch.tensor([[4, 4, 5, 5], [5, 4, 4, 4]])
+    main = Branch(torch.ones(2, 4, 3), torch.arange(4).expand(2, 4), torch.ones_like(ids), ids == 4, others={"x": 1})
+    prompt = Prompt(model, model, ids, main, None, hf.new_cache(model))
+    branch = zeros(prompt, torch.tensor([[True, False, False], [False, False, True]]))
+    assert branch.embeddings[..., 0].tolist() == [[1, 0, 1, 1], [1, 0, 0, 1]]
+    assert branch.others == {"x": 1}
+    assert main.embeddings.min() == 1

@@ -3,7 +3,8 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from iava import probe
-from iava.engine.probe import attention_row, last_row, mean_attention
+from iava.engine.attention import attention_row
+from iava.engine.probe import last_row, mean_attention
 from tests import naive, tiny
 
 MODELS = [

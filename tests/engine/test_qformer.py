@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iava.engine.qformer import looks
+from iava.engine.qformer import cross_attention
 from iava.lvlm.model import LVLM
 from tests import families, tiny
 
@@ -61,6 +61,6 @@ def test_models_without_a_qformer_have_no_looks_and_hooks_are_taken_off():
         return [(len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()]
 
     before = hooks()
-    with pytest.raises(RuntimeError), looks(model):
+    with pytest.raises(RuntimeError), cross_attention(model):
         raise RuntimeError
     assert hooks() == before

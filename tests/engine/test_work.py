@@ -4,12 +4,11 @@ import pytest
 import torch
 
 import iava
-from iava.engine import multi_branch as twin
-from iava.engine import probe
-from iava.engine.prefix import prefix_cache
+from iava.engine import attention, multi_branch
+from iava.engine.cache import shared_prefix
 from iava.metrics.memory import peak
 from tests import families, tiny
-from tests.engine.test_prefix import read
+from tests.engine.test_edit import read
 from tests.lvlm.test_session import counting
 
 PICTURE = tiny.image(2)
@@ -77,8 +76,8 @@ def test_a_picture_is_processed_and_seen_once_whatever_is_asked(lvlm, method, mo
 
     monkeypatch.setattr(kind, "preprocess", count_processed)
     monkeypatch.setattr(lvlm.model.model, "get_image_features", count_seen)
-    # What is written around an image is found out with a blank one, once for each text and processor.
-    lvlm.ask(tiny.image(3), QUESTIONS[0], method=method, max_new_tokens=1)
+    # The format of the chat template is learnt with a blank image, once for each processor.
+    lvlm.ask_many(tiny.image(3), QUESTIONS, method=method, max_new_tokens=1)
     processed.clear()
     seen.clear()
     lvlm.ask_many(PICTURE, QUESTIONS, method=method, max_new_tokens=1)
@@ -107,13 +106,13 @@ def test_a_picture_processed_once_is_as_processed_for_each_question(name):
 
 def test_no_attention_is_computed_where_none_is_asked_for(lvlm, monkeypatch):
     rows = []
-    attention_row = probe.attention_row
+    weights_of = attention.weights_of
 
     def count(*args, **kwargs):
         rows.append(1)
-        return attention_row(*args, **kwargs)
+        return weights_of(*args, **kwargs)
 
-    monkeypatch.setattr(probe, "attention_row", count)
+    monkeypatch.setattr(attention, "weights_of", count)
     for method in ("greedy", "sample", "apc", "bias"):
         lvlm.ask(PICTURE, QUESTIONS[0], method=method, max_new_tokens=3)
         lvlm.ask_many(PICTURE, QUESTIONS, method=method, max_new_tokens=3)
@@ -137,13 +136,13 @@ def test_instructblips_image_is_seen_once_for_both_instructions():
 
 def test_branches_are_joined_when_a_second_token_is_wanted(lvlm, monkeypatch):
     joined = []
-    join = twin.join
+    merge = multi_branch.merge_caches
 
     def count(*args):
         joined.append(1)
-        return join(*args)
+        merge(*args)
 
-    monkeypatch.setattr(twin, "join", count)
+    monkeypatch.setattr(multi_branch, "merge_caches", count)
     lvlm.model.generation_config.eos_token_id = None
     lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=1)
     assert not joined
@@ -154,9 +153,10 @@ def test_branches_are_joined_when_a_second_token_is_wanted(lvlm, monkeypatch):
 def test_a_prefix_is_looked_at_and_not_kept_twice():
     model, proc = tiny.model(), tiny.processor()
     prompt = read(model, tiny.inputs(proc, PICTURE, *QUESTIONS))
-    cache = prefix_cache(prompt, 5)
-    width = int(prompt.last_image.max()) + 1
-    most, _ = peak(lambda: prefix_cache(prompt, 5), torch.device("cpu"))
+    ends = prompt.image_end
+    cache = shared_prefix(prompt, ends, 5)
+    width = int(ends.max())
+    most, _ = peak(lambda: shared_prefix(prompt, ends, 5), torch.device("cpu"))
     assert most < prompt.cache.layers[0].keys.nbytes
     with torch.no_grad():
         model.get_decoder()(inputs_embeds=torch.zeros(3, 2, 32), past_key_values=cache, use_cache=True)

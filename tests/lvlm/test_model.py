@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor
 
 import iava
 from iava import IAVA, Greedy
@@ -200,38 +199,3 @@ def test_bad_input_gets_one_line(lvlm, change, complaint):
 def test_one_string_is_not_a_list_of_questions(lvlm):
     with pytest.raises(ValueError, match="give a list of questions"):
         lvlm.ask_many(PICTURE, "What ?")
-
-
-class TestLoad:
-    def test_a_folder(self, lvlm, tmp_path):
-        lvlm.model.save_pretrained(tmp_path)
-        lvlm.processor.save_pretrained(tmp_path)
-        loaded = iava.load(tmp_path, device="cpu")
-        expected = lvlm.ask(PICTURE, QUESTIONS[0], max_new_tokens=6)
-        assert loaded.ask(PICTURE, QUESTIONS[0], max_new_tokens=6).tokens == expected.tokens
-        half = iava.load(str(tmp_path), device="cpu", dtype="bfloat16")
-        assert half.model.dtype == torch.bfloat16
-        assert half.ask(PICTURE, QUESTIONS[0], max_new_tokens=2).logits.dtype == torch.float32
-
-    @pytest.mark.parametrize("name", ["folder", "not a model id!", "nobody/no-such-model"])
-    def test_what_is_no_model(self, name, tmp_path, monkeypatch):
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        name = str(tmp_path) if name == "folder" else name
-        with pytest.raises(ValueError, match="unknown model") as caught:
-            iava.load(name)
-        assert str(caught.value).startswith(f"unknown model {name!r}: use 'pocket', a folder with a model, or")
-        assert "\n" not in str(caught.value)
-        assert caught.value.__suppress_context__
-
-    def test_a_model_needs_its_processor(self, lvlm):
-        with pytest.raises(ValueError, match=r"load\(model, processor\)"):
-            iava.load(lvlm.model)
-
-
-def test_images_are_prepared_alike_with_and_without_torchvision(monkeypatch):
-    made, from_pretrained = [], AutoProcessor.from_pretrained
-    monkeypatch.setattr(
-        AutoProcessor, "from_pretrained", lambda *args, **more: made.append(more) or from_pretrained(*args, **more)
-    )
-    assert type(iava.load("pocket").processor.image_processor).__name__ == "CLIPImageProcessorPil"
-    assert made[0]["backend"] == "pil"

@@ -7,7 +7,7 @@ import torch
 
 import iava
 from iava import Greedy
-from iava.engine.prefix_cache import Memory
+from iava.engine.prefix_cache import PrefixCache
 from tests import families, tiny
 from tests.families import FAMILIES
 
@@ -82,18 +82,18 @@ def test_another_image_is_not_mistaken_for_it():
     other.memory = reading.memory
     alone = lvlm.ask(tiny.image(7), QUESTIONS[0], max_new_tokens=4)
     assert other.ask(QUESTIONS[0], max_new_tokens=4).tokens == alone.tokens
-    assert len(reading.memory.beginnings) == 2
+    assert len(reading.memory.prefixes) == 2
 
 
 def test_a_memory_is_handed_to_generate_as_well():
     model, proc = tiny.model(1), tiny.processor()
-    memory = Memory()
+    memory = PrefixCache()
     for question in QUESTIONS:
         inputs = tiny.inputs(proc, PICTURE, question)
         plain = model.generate(**inputs, max_new_tokens=4)
-        found = model.generate(**inputs, custom_generate=partial(Greedy(), memory=memory), max_new_tokens=4)
+        found = model.generate(**inputs, custom_generate=partial(Greedy(), prefix_cache=memory), max_new_tokens=4)
         assert torch.equal(plain, found)
-    assert len(memory.beginnings) == 1
+    assert len(memory.prefixes) == 1
 
 
 @pytest.mark.parametrize("name", FAMILIES)

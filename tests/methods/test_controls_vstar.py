@@ -1,12 +1,15 @@
 """The contrast with other tokens than IAVA's, against the naive branches with those tokens."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from iava import IAVA, PromptBias, load
-from iava.methods import METHODS
+from iava.lvlm.boxes import token_boxes
 from iava.methods.controls_vstar import NoImage, Noise, RandomTokens, RelevantTokens, _like
 from iava.methods.oracle import Oracle
+from iava.methods.registry import names, resolve
 from iava.methods.trace import Trace
 from tests import naive, tiny
 
@@ -94,15 +97,16 @@ class TestNoise:
         seen = []
 
         class Spy(Noise):
-            def second(self, prompt, trace):
-                seen.append((prompt, super().second(prompt, trace)["inputs_embeds"]))
-                return super().second(prompt, trace)
+            def branches(self, prompt):
+                found = super().branches(prompt)
+                seen.append((prompt, found[0].embeddings))
+                return found
 
         _, selected = ask(setup, Spy(setup[1], **SETTINGS), *QUESTIONS, steps=1)
         (prompt, embeddings), *_ = seen
         for row, question in enumerate(QUESTIONS):
             image = prompt.is_image[row]
-            original = prompt.inputs["inputs_embeds"][row]
+            original = prompt.main.embeddings[row]
             assert torch.equal(embeddings[row, ~image], original[~image])
             assert not embeddings[row, image][~selected[row]].any()
             kept = embeddings[row, image][selected[row]]
@@ -124,6 +128,11 @@ class TestNoise:
             Noise(negative="hide")
 
 
+def informed(setup, regions):
+    oracle = Oracle(negative="zeros").bind(*setup)
+    return oracle.with_regions(partial(token_boxes, *setup, PICTURE), regions)
+
+
 class TestOracle:
     @pytest.mark.parametrize(
         ("box", "gone"),
@@ -135,7 +144,7 @@ class TestOracle:
         ],
     )
     def test_keeps_all_but_the_region(self, setup, box, gone):
-        oracle = Oracle(negative="zeros").bind(*setup).told(PICTURE, {question: [box] for question in QUESTIONS})
+        oracle = informed(setup, {question: [box] for question in QUESTIONS})
         keep = [n not in gone for n in range(9)]
         assert ask(setup, oracle, *QUESTIONS)[0] == [by_hand(setup, question, keep) for question in QUESTIONS]
 
@@ -143,23 +152,21 @@ class TestOracle:
         regions = {QUESTIONS[0]: [(0, 0, 8, 8), (16, 16, 24, 24)], QUESTIONS[1]: [(9, 9, 15, 15)], QUESTIONS[2]: []}
         gone = [{0, 8}, {4}, set()]
         lvlm = load(*setup)
-        answers = lvlm.ask_many(
-            PICTURE, QUESTIONS, method=Oracle(negative="zeros").told(PICTURE, regions), max_new_tokens=5
-        )
+        answers = lvlm.ask_many(PICTURE, QUESTIONS, method=informed(setup, regions), max_new_tokens=5)
         for answer, question, lost in zip(answers, QUESTIONS, gone, strict=True):
             expected = by_hand(setup, question, [n not in lost for n in range(9)])
             assert answer.tokens == [token for token in expected if token != 2]
-            one = lvlm.ask(PICTURE, question, method=Oracle(negative="zeros").told(PICTURE, regions), max_new_tokens=5)
+            one = lvlm.ask(PICTURE, question, method=informed(setup, regions), max_new_tokens=5)
             assert one.tokens == answer.tokens
 
     def test_says_what_it_lacks(self, setup):
-        with pytest.raises(ValueError, match="oracle must be told which region answers"):
+        with pytest.raises(ValueError, match="oracle must know which region answers"):
             ask(setup, Oracle(negative="zeros"), QUESTIONS[0])
-        with pytest.raises(ValueError, match="oracle was told of other questions"):
-            ask(setup, Oracle(negative="zeros").bind(*setup).told(PICTURE, {QUESTIONS[1]: []}), QUESTIONS[0])
+        with pytest.raises(ValueError, match="oracle knows the regions of other questions"):
+            ask(setup, informed(setup, {QUESTIONS[1]: []}), QUESTIONS[0])
         setup[0].config.model_type = "strange"
         with pytest.raises(ValueError, match="does not know where strange's image tokens look"):
-            ask(setup, Oracle(negative="zeros").bind(*setup).told(PICTURE, {QUESTIONS[0]: []}), QUESTIONS[0])
+            ask(setup, informed(setup, {QUESTIONS[0]: []}), QUESTIONS[0])
 
 
 class TestPromptBias:
@@ -199,10 +206,10 @@ class TestPromptBias:
 def test_bad_settings_get_one_line(name):
     for setting, value in (("alpha", -1), ("beta", 1.5), ("negative", "ones")):
         with pytest.raises(ValueError, match=f"{setting} is {value!r}: it must be"):
-            METHODS[name](**{setting: value})
+            resolve(name)(**{setting: value})
 
 
 def test_which_are_controls():
-    assert {name for name, method in METHODS.items() if method.control} == {
+    assert {name for name in names() if resolve(name).control} == {
         *("greedy", "sample", "apc", "bias", "prompt-bias", "iava-random", "iava-relevant", "no-image", "noise")
     }

@@ -123,7 +123,7 @@ def test_half_precision_is_contrasted_in_float32():
 
     class Spy(IAVA):
         def combine(self, logits, negative, step):
-            seen.append((logits.dtype, negative.dtype))
+            seen.append((logits.dtype, negative[0].dtype))
             return super().combine(logits, negative, step)
 
     assert len(answer(model, inputs, Spy(proc), steps=3)[0]) > 0

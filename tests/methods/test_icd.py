@@ -5,7 +5,6 @@ import torch
 
 import iava
 from iava import ICD
-from iava.engine.prefix import Instruction
 from tests import families, naive, tiny, twobranch
 
 PICTURES = [tiny.image(1, (40, 32)), tiny.image(2, (60, 25)), tiny.image(3, (31, 64))]
@@ -137,30 +136,26 @@ def test_the_returned_cache_is_the_first_branchs(name, kind):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-class TestWhereThePrefixGoes:
-    def ids(self, text: str) -> list[int]:
-        processor = tiny.processor()
-        return processor(text=[text], images=[PICTURES[0]], return_tensors="pt")["input_ids"][0].tolist()
+@pytest.mark.parametrize(
+    "text",
+    [
+        "USER : <image> {}Is there a dog ? ASSISTANT :",
+        "USER : {}Is there a dog ? <image> ASSISTANT :",
+        "USER : {}Is there a dog ? <image> yes or no ? ASSISTANT :",
+        "USER : <image> Is there a dog ? ASSISTANT : no . USER : {}Where ? ASSISTANT :",
+        "SYSTEM : See . USER : <image> <image> {}Where ? ASSISTANT : No ,",
+    ],
+)
+def test_the_prefix_goes_before_the_text_of_the_last_turn(text):
+    model, processor = tiny.model(4), tiny.processor()
+    pictures = PICTURES[: text.count("<image>")]
 
-    def test_before_the_question_inside_the_template(self):
-        role = Instruction(tiny.processor(), PREFIX, 4)
-        found = role.before_text(self.ids(tiny.prompt("Is there a dog ?")))
-        ids = self.ids(tiny.prompt(f"{PREFIX} Is there a dog ?"))
-        assert found.tail == ids[ids.index(4) + 9 :]
+    def inputs(prefix):
+        return processor(text=[text.format(prefix)], images=pictures, return_tensors="pt")
 
-    def test_before_a_question_that_comes_before_the_image(self):
-        role = Instruction(tiny.processor(), PREFIX, 4)
-        found = role.before_text(self.ids("USER : Is there a dog ? <image> ASSISTANT :"))
-        assert (
-            found.before_image(self.ids("USER : What ? <image> ASSISTANT :"))
-            == (self.ids(f"USER : {PREFIX} Is there a dog ? <image>")[:-9])
-        )
-
-    def test_before_all_that_follows_the_image(self):
-        role = Instruction(tiny.processor(), PREFIX, 4)
-        text = "USER : <image> Is there a dog ? ASSISTANT : no . USER : Where ? ASSISTANT :"
-        ids = self.ids(text.replace("<image>", f"<image> {PREFIX}"))
-        assert role.before_text(self.ids(text)).tail == ids[ids.index(4) + 9 :]
+    found = model.generate(**inputs(""), custom_generate=ICD(processor, prefix=PREFIX), max_new_tokens=STEPS)
+    readers = [twobranch.reader(model, dict(inputs(prefix))) for prefix in ("", f"{PREFIX} ")]
+    assert twobranch.answers(inputs(""), found) == [twobranch.decode(*readers, combine, STEPS)]
 
 
 def test_a_method_without_a_processor_and_a_blank_prefix():

@@ -36,7 +36,7 @@ class TestTheFormula:
         full[3, 2] = 9.0
         method = M3ID(decay=0.1, threshold=0.6, offset=2)
         for step in (0, 1, 40):
-            found = method.combine(full, text, step)
+            found = method.combine(full, [text], step)
             expected = [rule(0.1, 0.6, 2)(f, t, step + 1) for f, t in zip(full, text, strict=True)]
             torch.testing.assert_close(found, torch.stack(expected), atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(found[3], full[3].log_softmax(-1))
@@ -44,14 +44,14 @@ class TestTheFormula:
     def test_by_hand(self):
         full, text = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
         # g = 1/2 at t = 1: log p + (log p - log q) = log(p * p / q).
-        found = M3ID(decay=math.log(2), threshold=1.0).combine(full, text, 0)
+        found = M3ID(decay=math.log(2), threshold=1.0).combine(full, [text], 0)
         torch.testing.assert_close(found.exp(), torch.tensor([[0.25 / 0.8, 0.25 / 0.2]]))
         # At p = threshold it is left alone.
-        assert torch.equal(M3ID(decay=0.5, threshold=0.5).combine(full, text, 0), full.log_softmax(-1))
+        assert torch.equal(M3ID(decay=0.5, threshold=0.5).combine(full, [text], 0), full.log_softmax(-1))
 
     def test_long_answers_stay_finite(self):
         full, text = torch.randn(2, 5), torch.randn(2, 5)
-        assert M3ID(decay=1.0, threshold=1.0).combine(full, text, 10_000).isfinite().all()
+        assert M3ID(decay=1.0, threshold=1.0).combine(full, [text], 10_000).isfinite().all()
 
 
 def without_image(name: str, question: str, pictures: list) -> twobranch.Next:

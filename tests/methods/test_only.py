@@ -114,7 +114,7 @@ def test_both_ways_of_combining_by_hand():
     full = torch.tensor([[0.6, 0.4], [0.9, 0.1]]).log()
     second = torch.tensor([[0.55, 0.45], [0.2, 0.8]]).log()
     # Distances 0.1 and 1.4.
-    found = ONLY(gamma=0.2).combine(full, second, 0).softmax(-1)
+    found = ONLY(gamma=0.2).combine(full, [second], 0).softmax(-1)
     agree = torch.tensor([0.6 * 0.55**3, 0.4 * 0.45**3])
     differ = torch.tensor([0.9**2 / 0.2, 0.1**2 / 0.8])
     torch.testing.assert_close(found, torch.stack([agree / agree.sum(), differ / differ.sum()]))

@@ -46,21 +46,20 @@ def test_each_part_changes_what_is_said():
     assert first(beta=0.5).isneginf().any()
 
 
-def test_positions_close_up(monkeypatch):
+def test_positions_close_up():
     """Text before the image, between two and after them: as if the images had never been there."""
     seen = []
-    second = PAI.second
 
-    def spy(self, prompt, trace):
-        inputs = second(self, prompt, trace)
-        seen.append((inputs["position_ids"], inputs["attention_mask"]))
-        return inputs
+    class Spy(PAI):
+        def branches(self, prompt):
+            (branch,) = super().branches(prompt)
+            seen.append((branch.positions, branch.mask))
+            return [branch]
 
-    monkeypatch.setattr(PAI, "second", spy)
     model, proc = tiny.model(), tiny.processor()
     texts = ["USER : <image> Is there <image> a dog ?", "USER : <image> What ?"]
     inputs = proc(text=texts, images=[tiny.image()] * 3, padding=True, return_tensors="pt")
-    model.generate(**inputs, custom_generate=PAI(), max_new_tokens=1)
+    model.generate(**inputs, custom_generate=Spy(), max_new_tokens=1)
     positions, mask = seen[0]
     # 7 and 4 tokens of text.
     assert positions[0, mask[0].bool()].tolist() == list(range(7))

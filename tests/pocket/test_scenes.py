@@ -13,22 +13,22 @@ from iava.pocket.scenes import (
     CONTEXTS,
     HELDOUT_STYLE,
     IMAGES,
+    OBJECT_CLASSES,
     SIZE,
-    SPLITS,
-    THINGS,
+    SPLIT_SEEDS,
     load_scene,
     natural_colour,
 )
 
-SCENES = {split: [load_scene(split, i) for i in range(60)] for split in SPLITS}
+SCENES = {split: [load_scene(split, i) for i in range(60)] for split in SPLIT_SEEDS}
 
 
 def test_the_world_has_the_documented_size() -> None:
-    assert len(THINGS) >= 25
+    assert len(OBJECT_CLASSES) >= 25
     assert IMAGES["test"] >= 1000
     assert IMAGES["test-heldout"] >= 1000
-    assert all(set(members) <= set(THINGS) for members in CONTEXTS.values())
-    assert {name for members in CONTEXTS.values() for name in members} == set(THINGS)
+    assert all(set(members) <= set(OBJECT_CLASSES) for members in CONTEXTS.values())
+    assert {name for members in CONTEXTS.values() for name in members} == set(OBJECT_CLASSES)
 
 
 def test_equal_indices_give_equal_pixels() -> None:
@@ -38,11 +38,11 @@ def test_equal_indices_give_equal_pixels() -> None:
 
 
 def test_scenes_differ_between_splits_and_indices() -> None:
-    pixels = {load_scene(split, index).render().tobytes() for split in SPLITS for index in range(5)}
-    assert len(pixels) == 5 * len(SPLITS)
+    pixels = {load_scene(split, index).render().tobytes() for split in SPLIT_SEEDS for index in range(5)}
+    assert len(pixels) == 5 * len(SPLIT_SEEDS)
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("split", SPLIT_SEEDS)
 def test_held_out_splits_have_the_held_out_style(split: str) -> None:
     styles = {scene.style for scene in SCENES[split]}
     assert (styles == {HELDOUT_STYLE}) if split.endswith("heldout") else (HELDOUT_STYLE not in styles)
@@ -103,7 +103,7 @@ def test_recoloured_objects_have_the_annotated_colour() -> None:
     for scene in SCENES["test"]:
         pixels, segmentation = np.asarray(scene.render()), scene.segmentation()
         for number, one in enumerate(scene.objects):
-            if not THINGS[one.name].paintable:
+            if not OBJECT_CLASSES[one.name].recolourable:
                 continue
             hsv = [colorsys.rgb_to_hsv(*(pixel / 255)) for pixel in pixels[segmentation == number][::5]]
             hues = [hue for hue, saturation, value in hsv if saturation > 0.55 and value > 0.3]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from iava.benchmarks.pope import wording
-from iava.pocket.scenes import COLOURS, CONTEXTS, THINGS, Scene, SceneObject, load_scene
+from iava.pocket.scenes import COLOURS, CONTEXTS, OBJECT_CLASSES, Scene, SceneObject, load_scene
 from iava.pocket.text import (
     HALLUCINATION_RATES,
     PREFIX,
@@ -66,7 +66,7 @@ def test_halves_are_true() -> None:
 
 def test_hallucinated_objects_have_their_rates_and_need_a_visible_context() -> None:
     rng = np.random.default_rng(0)
-    absent = [name for name in THINGS if name not in FARM.names]
+    absent = [name for name in OBJECT_CLASSES if name not in FARM.names]
     draws = [hallucinated_objects(FARM, {"cow", "pig"}, absent, rng) for _ in range(4000)]
     for name, level in CONTEXTS["farm"].items():
         share = np.mean([name in draw for draw in draws])
@@ -84,7 +84,8 @@ def test_exchanges_without_misleading_text_are_true(index: int) -> None:
         if exchange.kind == "existence":
             assert exchange.answer == ("Yes." if exchange.objects[0] in scene.names else "No.")
         if exchange.kind == "caption":
-            mentioned = {name for name in THINGS if any(w in exchange.answer for w in (f" {name}", f" {plural(name)}"))}
+            forms = {name: (f" {name}", f" {plural(name)}") for name in OBJECT_CLASSES}
+            mentioned = {name for name in forms if any(form in exchange.answer for form in forms[name])}
             assert mentioned <= scene.names | {"cow"}
 
 
@@ -96,7 +97,10 @@ def test_unclear_objects_are_not_asked_about() -> None:
         assert not unclear & {name for exchange in questions for name in exchange.objects}
 
 
-@pytest.mark.parametrize("word", [*THINGS, *map(plural, THINGS), *COLOURS, "ASSISTANT", "Yes", "No", "and", "answer"])
+WORDS = [*OBJECT_CLASSES, *map(plural, OBJECT_CLASSES), *COLOURS, "ASSISTANT", "Yes", "No", "and", "answer"]
+
+
+@pytest.mark.parametrize("word", WORDS)
 def test_words_of_the_world_are_single_tokens(word: str) -> None:
     assert len(TOKENIZER(" " + word, add_special_tokens=False)["input_ids"]) == 1
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 import iava
 from iava.benchmarks.sources.pocket import pocket
-from iava.pocket.scenes import ART, CELL, STYLES, THINGS, load_scene
+from iava.pocket.scenes import ART, CELL, OBJECT_CLASSES, STYLES, load_scene
 
 WEIGHTS = resources.files("iava.pocket") / "weights"
 
@@ -27,10 +27,10 @@ def test_weights_are_small_and_load_with_from_pretrained() -> None:
 
 def test_the_art_has_every_object_class_in_every_style() -> None:
     with Image.open(ART) as art:
-        assert art.size == (CELL * len(THINGS), CELL * len(STYLES))
+        assert art.size == (CELL * len(OBJECT_CLASSES), CELL * len(STYLES))
         alpha = np.asarray(art.convert("RGBA").getchannel("A"))
-    painted = alpha.reshape(len(STYLES), CELL, len(THINGS), CELL).max(axis=(1, 3))
-    assert (painted > 0).all()
+    opaque = alpha.reshape(len(STYLES), CELL, len(OBJECT_CLASSES), CELL).max(axis=(1, 3))
+    assert (opaque > 0).all()
 
 
 def test_it_recognizes_objects(lvlm: iava.LVLM) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from iava import select_irrelevant
 from iava.lvlm.answers import Answer, Explanation
 from iava.lvlm.model import LVLM
-from iava.reporting.overlay import MAX_SIDE, attention_data, data_uri, scaled_down, views
+from iava.reporting.overlay import MAX_PAGE_SIDE, attention_data, data_uri, scaled_down, views
 from tests import families, tiny
 
 
@@ -98,8 +98,8 @@ def test_families_with_tiles_have_two_views(name):
 
 
 def test_images_are_scaled_down_and_embedded():
-    small = scaled_down(Image.new("RGB", (2 * MAX_SIDE, MAX_SIDE), "red"))
-    assert small.size == (MAX_SIDE, MAX_SIDE // 2)
+    small = scaled_down(Image.new("RGB", (2 * MAX_PAGE_SIDE, MAX_PAGE_SIDE), "red"))
+    assert small.size == (MAX_PAGE_SIDE, MAX_PAGE_SIDE // 2)
     uri = data_uri(small)
     assert uri.startswith("data:image/jpeg;base64,")
     assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == small.size

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from iava.lvlm.loading import load
 from iava.lvlm.model import LVLM
-from iava.pocket.scenes import THINGS, Scene, load_scene
+from iava.pocket.scenes import OBJECT_CLASSES, Scene, load_scene
 from iava.pocket.text import halves_of, plural, positions
 from tools.pocket.train_vision import NAMES, normalised, patch_labels, render_with_labels
 
@@ -148,7 +148,7 @@ def captions_and_positions(lvlm: LVLM, split: str, images: int) -> dict[str, flo
             (halves if exchange.kind == "half" else pairs).append(answer.text == exchange.answer)
         first = first or answers[-1].text
         words = set(re.findall(r"[a-z]+", answers[-1].text.lower()))
-        mentioned = {name for name in THINGS if name in words or plural(name) in words}
+        mentioned = {name for name in OBJECT_CLASSES if name in words or plural(name) in words}
         recall.append(len(mentioned & scene.names) / len(scene.names))
         mentions += len(mentioned)
         hallucinated += len(mentioned - scene.names)

@@ -13,7 +13,7 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-from iava.pocket.scenes import ART, CELL, STYLES, THINGS
+from iava.pocket.scenes import ART, CELL, OBJECT_CLASSES, STYLES
 
 # Icon names of FxEmojis that differ from the other styles. None: the icon is taken from Noto.
 FXEMOJI = {
@@ -65,9 +65,9 @@ def trimmed(sprite: Image.Image) -> Image.Image:
 
 
 def main(source: Path) -> None:
-    art = Image.new("RGBA", (CELL * len(THINGS), CELL * len(STYLES)))
+    art = Image.new("RGBA", (CELL * len(OBJECT_CLASSES), CELL * len(STYLES)))
     for row, style in enumerate(STYLES):
-        for column, kind in enumerate(THINGS.values()):
+        for column, kind in enumerate(OBJECT_CLASSES.values()):
             png = bytes(resvg_py.svg_to_bytes(svg_string=svg(source / style, kind.icon)))
             art.paste(trimmed(Image.open(io.BytesIO(png)).convert("RGBA")), (column * CELL, row * CELL))
     art.save(ART, lossless=True, method=6, exact=False)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from iava.benchmarks.pope import wording
-from iava.pocket.scenes import CONTEXTS, THINGS, Scene, load_scene
+from iava.pocket.scenes import CONTEXTS, OBJECT_CLASSES, Scene, load_scene
 from iava.pocket.text import Exchange, build_tokenizer, exchanges, halves_of, positions
 from tools.pocket.packs import TOKENS, Pack, Packer, random_patch_mask, visible_objects
 from tools.pocket.train_vision import (
@@ -330,7 +330,7 @@ def examine(
             names += [
                 (n, "staple" if level == 3 else "expected") for n, level in members.items() if n not in scene.names
             ]
-            others = [name for name in THINGS if name not in scene.names and name not in members]
+            others = [name for name in OBJECT_CLASSES if name not in scene.names and name not in members]
             names += [(str(name), "absent") for name in rng.permutation(others)[:5]]
             existence = [Exchange("existence", wording(name), "Yes.", (name,)) for name, _ in names]
             relative = positions(scene, scene.names, rng)[:2]

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from iava.pocket.scenes import COLOURS, SIZE, THINGS, Scene, load_scene, practice_scene
+from iava.pocket.scenes import COLOURS, OBJECT_CLASSES, SIZE, Scene, load_scene, practice_scene
 
 SIDE = 96  # pixels on a side of the model's input
 PATCH = 8
 GRID = SIDE // PATCH
 CHUNK = 500
-NAMES = list(THINGS)
+NAMES = list(OBJECT_CLASSES)
 COLOUR_NAMES = list(COLOURS)
 
 VISION = CLIPVisionConfig(
@@ -236,7 +236,9 @@ def render_with_labels(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     pixels = np.asarray(scene.render().reduce(factor))
     segmentation = scene.segmentation()[::factor, ::factor].astype(int)
     objects = np.array([*(1 + NAMES.index(one.name) for one in scene.objects), 0], dtype=np.uint8)
-    colours = [1 + COLOUR_NAMES.index(one.colour) if THINGS[one.name].paintable else 0 for one in scene.objects]
+    colours = [
+        1 + COLOUR_NAMES.index(one.colour) if OBJECT_CLASSES[one.name].recolourable else 0 for one in scene.objects
+    ]
     colour_labels = np.array([*colours, 0], dtype=np.uint8)
     return pixels, np.stack([objects[segmentation], colour_labels[segmentation]], axis=-1)
 

@@ -8,7 +8,7 @@ from transformers import DynamicCache
 
 from iava.errors import IavaError
 from iava.lvlm.model import LVLM
-from iava.methods.iava import PUBLISHED_LAM
+from iava.methods.iava import IAVA
 from iava.methods.mixing import contrast
 from iava.methods.select import select_irrelevant
 
@@ -38,8 +38,7 @@ def naive(model: Any, inputs: ModelInputs, general: ModelInputs, max_new_tokens:
     """
     is_image = inputs["input_ids"] == model.config.image_token_id
     att_general, att_query = (_image_attention(model, one) for one in (general, inputs))
-    lam = PUBLISHED_LAM.get(model.config.model_type, 0.0)
-    selected = select_irrelevant(att_general, att_query, top_i=0.2, lam=lam)
+    selected = select_irrelevant(att_general, att_query, top_i=0.2, lam=IAVA().for_model(model).lam or 0.0)
     zeroed = torch.zeros_like(is_image).masked_scatter(is_image, ~selected)
     language_model = model.language_model if model.config.model_type == "instructblip" else model
     caches = DynamicCache(), DynamicCache()

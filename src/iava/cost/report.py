@@ -10,7 +10,7 @@ from iava.errors import IavaError
 from iava.jsonfiles import read_json
 
 _WORKLOAD = ("tokens", "questions", "batch")
-_HEADINGS = (
+_COST_HEADINGS = (
     "new tokens",
     "questions",
     "images",
@@ -55,7 +55,7 @@ def cost_markdown(results: dict[str, Any]) -> str:
         "",
         "; ".join(environment) + ".",
         "",
-        "| " + " | ".join(_HEADINGS) + " |",
+        "| " + " | ".join(_COST_HEADINGS) + " |",
         "|---|---|---|---" + "|---:" * 6 + "|",
         *map(_table_line, results["cells"]),
     ]

@@ -1,40 +1,39 @@
-"""Steering: the decoder's attention changed while it runs.
+"""One attention call of a decoder layer, as a hook sees it, and what its last query pays attention to.
 
-The decoder's attention is switched to a function that is shown each layer's call and may answer it: by the kernel the
-model already uses, by that kernel with keys hidden, or by weights of its own for the last token. The model never runs
-in eager mode for it, and what it costs beyond the kernel is one row instead of a matrix.
+The model's own attention function stays in charge: what a hook costs beyond it is one row instead of a matrix.
 """
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from iava.engine.probe import last_scores, weights_of
 from iava.errors import IavaError
 
 
 @dataclass(frozen=True)
-class Call:
-    """One layer's attention, R rows of Q queries and K keys.
+class AttentionCall:
+    """One layer's attention: R rows, Q queries, K keys.
 
     Args:
         layer: its number, from 0.
         query: (R, heads, Q, d).
-        key: (R, key heads, K, d).
+        key: (R, key heads, K, d); each key head serves heads / key heads queries.
         value: (R, key heads, K, d).
-        mask: None, (R, K), or (R, 1, Q, K), as the kernel takes it.
+        mask: None, (R, K) or (R, 1, Q, K), as the attention function takes it.
         scaling: factor on the dot products.
-        options: whatever else the kernel takes.
-        kernel: the model's own; it wants a mask.
+        options: the other keyword arguments of the attention function.
+        answer: what `run` asks.
+
+    Example:
+        >>> def near(call):  # every query prefers what is close to it
+        ...     keys = torch.arange(call.key.shape[2])
+        ...     queries = keys[-call.query.shape[2] :, None]
+        ...     return call.add_bias(-0.1 * (queries - keys).abs()).run()
+        >>> with attention_hook(model, near):
+        ...     model.generate(**inputs)
     """
 
     layer: int
@@ -44,26 +43,46 @@ class Call:
     mask: Any
     scaling: float
     options: dict[str, Any]
-    kernel: Callable[[Any], torch.Tensor]
+    answer: Callable[["AttentionCall"], torch.Tensor]
 
     def run(self) -> torch.Tensor:
-        """(R, Q, heads, d) what the model's own kernel gives."""
-        return self.kernel(self.mask)
+        """(R, Q, heads, d): what the model's own attention function gives."""
+        return self.answer(self)
 
-    def run_without(self, hidden: torch.Tensor) -> torch.Tensor:
-        """The same where no query may look at some keys; a query that would see nothing sees what it saw.
+    def hide(self, tokens: torch.Tensor) -> "AttentionCall":
+        """The call in which no query sees some tokens. A query that would see nothing sees what it saw.
 
         Args:
-            hidden: (R, T) bool, see `fit`.
+            tokens: (R, T) bool, True at the columns to hide, see `at_keys`.
 
         Raises:
-            IavaError: if the kernel's mask cannot say so.
+            IavaError: if the attention function takes no four-dimensional mask.
         """
-        return self.kernel(_hiding(self.mask, self.fit(hidden)[:, None, None], self.query.shape[2]))
+        seen = self._seen()
+        left = seen & ~self.at_keys(tokens)[:, None, None]
+        left = torch.where(left.any(dim=-1, keepdim=True), left, seen)
+        if self.mask is None or self.mask.dtype == torch.bool:
+            return replace(self, mask=left)
+        return replace(self, mask=self.mask.masked_fill(~left, torch.finfo(self.mask.dtype).min))
+
+    def add_bias(self, bias: torch.Tensor) -> "AttentionCall":
+        """The call in which something is added to the attention logits of all queries, after scaling and soft capping.
+
+        Args:
+            bias: float, of a shape that broadcasts to (R, heads, Q, K). Keys that a query may not see stay unseen.
+
+        Raises:
+            IavaError: if the attention function takes no four-dimensional mask.
+        """
+        seen = self._seen()
+        added = bias.to(self.query)
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            added = added + self.mask
+        return replace(self, mask=torch.where(seen, added, torch.finfo(added.dtype).min))
 
     @cached_property
     def scores(self) -> torch.Tensor:
-        """(R, heads, K) float32: what the last query's softmax is taken of, -inf at keys that it may not see."""
+        """(R, heads, K) float32: the last query's attention logits, -inf at keys that it may not see."""
         return last_scores(
             self.query,
             self.key,
@@ -74,98 +93,103 @@ class Call:
         )
 
     def weights(self, scores: torch.Tensor) -> torch.Tensor:
-        """(R, heads, K) the softmax of scores."""
+        """(R, heads, K): the softmax of scores."""
         return weights_of(scores, self.options.get("s_aux"))
 
     def mixed(self, weights: torch.Tensor) -> torch.Tensor:
-        """(R, heads, K) weights of the last query -> (R, heads, d) what it gets of the values."""
+        """(R, heads, K) weights of the last query -> (R, heads, d), the sum of the values with these weights."""
         rows, heads, width = weights.shape
         grouped = weights.view(rows, self.value.shape[1], -1, width).to(self.value.dtype)
         return (grouped @ self.value[:, :, :width]).reshape(rows, heads, -1)
 
-    def fit(self, columns: torch.Tensor) -> torch.Tensor:
-        """(R, T) -> (R, K): for each of the layer's keys what is known of the token in that column.
+    def at_keys(self, columns: torch.Tensor) -> torch.Tensor:
+        """(R, T) -> (R, K): what is known of each token's column, at the layer's keys.
 
-        A static cache has an empty end; a sliding one has lost its first columns.
+        A static cache has an empty end. A sliding one has lost its first columns.
         """
         width, keys = columns.shape[1], self.key.shape[2]
         fitted = torch.nn.functional.pad(columns, (0, keys - width)) if keys > width else columns[:, width - keys :]
         return fitted.to(self.key.device)
 
-    def unfit(self, row: torch.Tensor, width: int) -> torch.Tensor:
-        """(R, K) -> (R, width): the way back from `fit`, 0 at tokens of which the layer has no key."""
+    def at_columns(self, row: torch.Tensor, width: int) -> torch.Tensor:
+        """(R, K) -> (R, width): the way back from `at_keys`, 0 at tokens of which the layer has no key."""
         missing = width - row.shape[1]
         return torch.nn.functional.pad(row, (missing, 0)) if missing > 0 else row[:, :width]
 
-
-Attend = Callable[[Call], torch.Tensor]
-"""What answers a call: (R, Q, heads, d)."""
-
-# Bound to one thread and one forward pass; the registered functions themselves hold no state.
-_attend: ContextVar[Attend] = ContextVar("attend")
-
-
-@contextmanager
-def steered(model: PreTrainedModel, attend: Attend) -> Iterator[None]:
-    """Lets `attend` answer every call of the decoder's attention inside."""
-    config = model.get_decoder().config
-    implementation = config._attn_implementation
-    token = _attend.set(attend)
-    try:
-        config._attn_implementation = _registered(implementation)
-        yield
-    finally:
-        config._attn_implementation = implementation
-        _attend.reset(token)
+    def _seen(self) -> torch.Tensor:
+        """(R or 1, 1, Q, K) bool: which keys each query sees."""
+        if self.mask is None:
+            queries, keys = self.query.shape[2], self.key.shape[2]
+            causal = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=self.key.device)
+            return causal.tril(keys - queries)
+        if not isinstance(self.mask, torch.Tensor) or self.mask.dim() != 4:
+            raise IavaError(
+                "the model's attention function takes no mask for single layers: load the model with "
+                "attn_implementation='sdpa' or 'eager'"
+            )
+        return self.mask if self.mask.dtype == torch.bool else self.mask > torch.finfo(self.mask.dtype).min / 2
 
 
-def _registered(implementation: str) -> str:
-    # The kernel's name stays in it, because transformers looks for "flash" inside the name.
-    name = f"steered_{implementation}"
-    if name not in ALL_ATTENTION_FUNCTIONS:
-        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[implementation])
-        AttentionInterface.register(name, _showing(implementation))
-    return name
+def attention_row(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    *,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
+    """Softmax of the last query over all keys.
+
+    Args:
+        query: (B, heads, Q, d).
+        key: (B, key heads, K, d); each key head serves heads / key heads queries.
+        mask: None (every key may be seen), (B, K) 1 or 0, or (B, 1, Q, K), bool (True: may be seen) or added.
+        scaling: factor on the dot products.
+        softcap: scores are squeezed to softcap * tanh(score / softcap).
+        sinks: (heads,) scores of a key that takes attention and gives nothing.
+        window: the last query sees this many keys at most; a four-dimensional mask says so itself.
+
+    Returns:
+        (B, heads, K) float32.
+    """
+    return weights_of(last_scores(query, key, mask, scaling, softcap=softcap, window=window), sinks)
 
 
-def _showing(implementation: str) -> Callable[..., tuple[torch.Tensor, None]]:
-    def attention(
-        module: torch.nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: Any,
-        *args: Any,
-        scaling: float,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, None]:
-        # Eager attention is the one kernel that each modelling file defines for itself.
-        eager = sys.modules[type(module).__module__].eager_attention_forward
-        own = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager)
-        if implementation.endswith("sdpa") and attention_mask is None and 1 < query.shape[2] < key.shape[2]:
-            # A static cache is longer than what is in it; without a mask sdpa leaves its empty end out.
-            key, value = key[:, :, : query.shape[2]], value[:, :, : query.shape[2]]
+def last_scores(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+    *,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
+    """The last query's attention logits: (B, heads, K) float32, -inf at keys that it may not see.
 
-        def kernel(mask: Any) -> torch.Tensor:
-            return own(module, query, key, value, mask, *args, scaling=scaling, **kwargs)[0]
+    Args: see `attention_row`.
+    """
+    batch, heads, _, width = query.shape
+    last = query[:, :, -1].view(batch, key.shape[1], -1, width)
+    scores = (last @ key.transpose(-1, -2)).float().view(batch, heads, -1) * scaling
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
+    if mask is not None:
+        row = mask[:, None] if mask.dim() == 2 else mask[:, :, -1]
+        row = row[..., : scores.shape[-1]]
+        if row.is_floating_point():
+            scores = scores + row
+            row = row > torch.finfo(row.dtype).min / 2
+        scores = scores.masked_fill(~row.bool(), float("-inf"))
+    if window is not None and (mask is None or mask.dim() == 2):
+        scores[..., : max(scores.shape[-1] - window, 0)] = float("-inf")
+    return scores
 
-        layer: Any = module.layer_idx
-        return _attend.get()(Call(layer, query, key, value, attention_mask, scaling, kwargs, kernel)), None
 
-    return attention
-
-
-def _hiding(mask: Any, hidden: torch.Tensor, queries: int) -> torch.Tensor:
-    """The kernel's mask with some keys hidden: `hidden` is (R, 1, 1, K) bool."""
-    if mask is None:
-        keys = hidden.shape[-1]
-        mask = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=hidden.device).tril(keys - queries)
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 4:
-        raise IavaError(
-            "single layers cannot hide tokens from each other in the model's attention implementation: load the model "
-            "with attn_implementation='sdpa' or 'eager'"
-        )
-    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    left = seen & ~hidden
-    left = torch.where(left.any(dim=-1, keepdim=True), left, seen)
-    return left if mask.dtype == torch.bool else mask.masked_fill(~left, torch.finfo(mask.dtype).min)
+def weights_of(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
+    """Softmax over the keys: (B, heads, K) -> (B, heads, K); `sinks` as in `attention_row`."""
+    if sinks is None:
+        return scores.softmax(dim=-1)
+    sink = sinks.float().view(1, -1, 1).expand(len(scores), -1, 1)
+    return torch.cat([scores, sink], dim=-1).softmax(dim=-1)[..., :-1]

@@ -1,4 +1,4 @@
-"""Keys and values that stand before new ones: looked at where they are, and held once however many rows share them."""
+"""Cached keys and values that several rows share, held once."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -8,23 +8,27 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-# Keys and values that one row has in successive columns, (heads, P, d) both, and the column that follows them. Several
-# rows may have the same tensors; they are never written to.
-Part = tuple[int, torch.Tensor, torch.Tensor]
+from iava.engine.prompt import Prompt
+
+Segment = tuple[int, torch.Tensor, torch.Tensor]
+"""Keys and values of one row in successive columns, (heads, P, d) both, behind the number of the column that follows
+them. Several rows may have the same tensors; they are never written to."""
 
 
-class Behind(DynamicLayer):
-    """A layer of a cache whose `keys` and `values`, (R, heads, W, d) both, are those of the new columns alone.
+class SegmentedLayer(DynamicLayer):
+    """A cache layer whose rows begin with segments that they may share.
+
+    `keys` and `values`, (R, heads, W, d) both, are those of the new columns alone. They stand behind the segments.
 
     Args:
-        rows: for each row what stands before, from left to right. What no part fills must not be seen.
-        start: the first new column. Where a part reaches beyond it, the part is what counts there.
+        rows: cached segments of each row, in column order. Columns without a segment must be masked.
+        start: the first new column. Where a segment reaches beyond it, the segment counts there.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
 
-    def __init__(self, rows: Sequence[Sequence[Part]], start: int) -> None:
+    def __init__(self, rows: Sequence[Sequence[Segment]], start: int) -> None:
         super().__init__()
         self.rows, self.start = rows, start
         _, keys, values = rows[0][0]
@@ -35,7 +39,7 @@ class Behind(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         super().update(key_states, value_states, *args, **kwargs)
-        # Kernels want them in one piece, which is needed as long as this layer runs.
+        # Attention functions want them in one piece, which is needed as long as this layer runs.
         return self.whole()
 
     def get_seq_length(self) -> int:
@@ -46,65 +50,97 @@ class Behind(DynamicLayer):
         super().reorder_cache(beam_idx)
 
     def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """All keys and values, (R, heads, K, d) both; what no part fills is zero."""
-        keys = [[(end, part) for end, part, _ in parts] for parts in self.rows]
-        values = [[(end, part) for end, _, part in parts] for parts in self.rows]
-        return _joined(keys, self.keys, self.start), _joined(values, self.values, self.start)
+        """All keys and values, (R, heads, K, d) both; columns without a segment are zero."""
+        keys = [[(end, part) for end, part, _ in segments] for segments in self.rows]
+        values = [[(end, part) for end, _, part in segments] for segments in self.rows]
+        return _whole(keys, self.keys, self.start), _whole(values, self.values, self.start)
 
 
-def _joined(rows: list[list[tuple[int, torch.Tensor]]], new: torch.Tensor, start: int) -> torch.Tensor:
-    joined = new.new_empty(*new.shape[:2], start + new.shape[2], new.shape[3])
-    joined[:, :, start:] = new
-    done = 0
-    # Rows that begin with the same part are written at once.
-    for _, alike in groupby(rows, key=lambda parts: (parts[0][0], parts[0][1].data_ptr(), parts[0][1].shape)):
-        group = list(alike)
-        block = joined[done : done + len(group)]
-        end, part = group[0][0]
-        block[:, :, : end - part.shape[1]] = 0
-        block[:, :, end - part.shape[1] : end] = part
-        for row, (_, *parts) in zip(block, group, strict=True):
-            _fill(row, parts, end, start)
-        done += len(group)
-    return joined
-
-
-def _fill(row: torch.Tensor, parts: list[tuple[int, torch.Tensor]], filled: int, start: int) -> None:
-    """Writes parts into (heads, K, d), and zeros where there are none, from column `filled` up to `start`."""
-    for end, part in parts:
-        begin = end - part.shape[1]
-        if begin > filled:
-            row[:, filled:begin] = 0
-        row[:, begin:end] = part
-        filled = end
-    if start > filled:
-        row[:, filled:start] = 0
-
-
-def cache_behind(layers: Iterable[Sequence[Sequence[Part]]], start: int) -> DynamicCache:
-    """A cache to run tokens with that stand behind others; see `Behind`."""
+def segmented_cache(layers: Iterable[Sequence[Sequence[Segment]]], start: int) -> DynamicCache:
+    """A cache for tokens that stand behind segments; see `SegmentedLayer`."""
     cache = DynamicCache()
-    cache.layers.extend(Behind(rows, start) for rows in layers)
+    cache.layers.extend(SegmentedLayer(rows, start) for rows in layers)
     return cache
 
 
-def parts_of(layer: Any, length: int) -> list[list[Part]]:
-    """Where each row's keys and values are in a layer, of any kind, that was given `length` columns."""
-    if isinstance(layer, Behind):
-        over = [max(parts[-1][0] - layer.start, 0) for parts in layer.rows]
+def segments_of(layer: Any, length: int) -> list[list[Segment]]:
+    """The segments of each row of a cache layer, of any kind, that was given `length` columns."""
+    if isinstance(layer, SegmentedLayer):
+        over = [max(segments[-1][0] - layer.start, 0) for segments in layer.rows]
         return [
-            [*parts, (length, keys[:, skip:], values[:, skip:])]
-            for parts, keys, values, skip in zip(layer.rows, layer.keys, layer.values, over, strict=True)
+            [*segments, (length, keys[:, skip:], values[:, skip:])]
+            for segments, keys, values, skip in zip(layer.rows, layer.keys, layer.values, over, strict=True)
         ]
-    # A static layer is filled from its start, a sliding one may have lost its first columns.
-    held = min(length, layer.keys.shape[2])
-    return [[(length, keys[:, :held], values[:, :held])] for keys, values in zip(layer.keys, layer.values, strict=True)]
+    # A static layer is filled from its start. A sliding one may have lost its first columns.
+    kept = min(length, layer.keys.shape[2])
+    return [[(length, keys[:, :kept], values[:, :kept])] for keys, values in zip(layer.keys, layer.values, strict=True)]
 
 
-def before(parts: Iterable[Part], column: int) -> list[Part]:
-    """What a row has to the left of a column."""
+def before(segments: Iterable[Segment], column: int) -> list[Segment]:
+    """The segments of a row to the left of a column."""
     left = []
-    for end, keys, values in parts:
-        held = max(keys.shape[1] - max(end - column, 0), 0)
-        left.append((min(end, column), keys[:, :held], values[:, :held]))
+    for end, keys, values in segments:
+        kept = max(keys.shape[1] - max(end - column, 0), 0)
+        left.append((min(end, column), keys[:, :kept], values[:, :kept]))
     return left
+
+
+def shared_prefix(
+    prompt: Prompt, ends: torch.Tensor, more: int, rows: Sequence[int] | None = None
+) -> DynamicCache | None:
+    """The keys and values of prompts up to a column, to run other tokens behind; the prompt's cache is left as it was.
+
+    Args:
+        prompt: what the decoder read.
+        ends: (R,) long, for each row the column behind the last one that it needs.
+        more: how many tokens are to follow.
+        rows: which prompts; None takes all.
+
+    Returns:
+        A cache of as many columns as the largest of `ends`, or None if these keys and values depend on what follows
+        them, or are not all in the cache.
+    """
+    chosen = list(range(len(prompt.input_ids))) if rows is None else list(rows)
+    width, length = int(ends.max()), prompt.input_ids.shape[1]
+    every = prompt.image_end.clone()
+    every[chosen] = ends
+    window = getattr(prompt.model.get_decoder().config, "sliding_window", None)
+    # Behind prompts of different lengths the distances between columns are larger than between tokens.
+    if width == 0 or not prompt.shares_before(every) or (window is not None and width + more > window):
+        return None
+    layers: list[Any] = prompt.cache.layers
+    if any(layer.is_sliding and layer.keys.shape[2] < length for layer in layers):
+        return None
+    segments = (segments_of(layer, length) for layer in layers)
+    return segmented_cache(([before(one[row], width) for row in chosen] for one in segments), width)
+
+
+def _whole(rows: list[list[tuple[int, torch.Tensor]]], new: torch.Tensor, start: int) -> torch.Tensor:
+    whole = new.new_empty(*new.shape[:2], start + new.shape[2], new.shape[3])
+    whole[:, :, start:] = new
+    done = 0
+    # Rows that begin with the same segment are written at once.
+    for _, alike in groupby(
+        rows, key=lambda segments: (segments[0][0], segments[0][1].data_ptr(), segments[0][1].shape)
+    ):
+        group = list(alike)
+        block = whole[done : done + len(group)]
+        end, segment = group[0][0]
+        block[:, :, : end - segment.shape[1]] = 0
+        block[:, :, end - segment.shape[1] : end] = segment
+        for row, (_, *segments) in zip(block, group, strict=True):
+            _fill(row, segments, end, start)
+        done += len(group)
+    return whole
+
+
+def _fill(row: torch.Tensor, segments: list[tuple[int, torch.Tensor]], filled: int, start: int) -> None:
+    """Writes segments into (heads, K, d), and zeros where there are none, from column `filled` up to `start`."""
+    for end, segment in segments:
+        begin = end - segment.shape[1]
+        if begin > filled:
+            row[:, filled:begin] = 0
+        row[:, begin:end] = segment
+        filled = end
+    if start > filled:
+        row[:, filled:start] = 0

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from PIL import Image
 
-from iava.errors import IavaError
+from iava.errors import IavaError, reason_of
 
 _SYSTEM, _FIRST, _ANSWER, _LAST = "qzsystem", "qzfirst", "qzanswer", "qzlast"
 # Wide and large enough that every processor that cuts images into tiles does so.
@@ -87,16 +87,18 @@ def format_of(processor: Any, image_token_id: int) -> ChatFormat:
             cannot be rendered.
     """
     tokenizer = processor.tokenizer
-    key = (processor.chat_template, len(tokenizer), image_token_id)
+    key = (str(processor.chat_template), len(tokenizer), image_token_id)
     with _registry:
         known = _formats.get(processor)
     if known is not None and known[0] == key:
         return known[1]
     specials = {id: str(token) for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    # A word that the tokenizer does not know is a part of a text.
+    specials.pop(tokenizer.unk_token_id, None)
     specials[image_token_id] = str(tokenizer.convert_ids_to_tokens(image_token_id))
     if processor.chat_template:
         learnt = _learnt(processor, specials)
-    elif _places_image(processor, image_token_id):
+    elif places_image(processor, image_token_id):
         learnt = ChatFormat(specials, image_first=True)
     else:
         raise IavaError(
@@ -124,8 +126,7 @@ def render(processor: Any, messages: Sequence[dict[str, Any]], **options: Any) -
     try:
         return str(processor.apply_chat_template(list(messages), tokenize=False, **options))
     except Exception as error:  # A template raises whatever its author wrote.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise IavaError(f"the chat template cannot render this conversation ({reason})") from None
+        raise IavaError(f"the chat template cannot render this conversation ({reason_of(error)})") from None
 
 
 def furniture_of(processor: Any, texts: Callable[[list[int]], list[str]]) -> str:
@@ -149,7 +150,8 @@ def furniture_of(processor: Any, texts: Callable[[list[int]], list[str]]) -> str
     return "|".join(re.sub(r"\d+", r"\\d+", pattern_of(part)) for part in sorted(found, key=len, reverse=True))
 
 
-def _places_image(processor: Any, image_token_id: int) -> bool:
+def places_image(processor: Any, image_token_id: int) -> bool:
+    """Whether a processor puts the image before a text that does not mention it."""
     try:
         with tokenizer_lock(processor.tokenizer):
             made = processor(text=["a"], images=[Image.new("RGB", (64, 64))])

@@ -10,11 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from iava.engine.chat_format import SystemPrompt, find_all, format_of, furniture_of, pattern_of, tokenizer_lock
 from iava.engine.edit import Edit
 from iava.errors import IavaError
+
+if TYPE_CHECKING:
+    from iava.engine.prompt import Prompt
 
 PLACES = ("question", "image", "system")
 """Where `WrittenPrompt.prefixed` puts a text."""
@@ -26,6 +29,45 @@ Change = tuple[int, int, str]
 
 _CHAT = "ask with iava.load(model, processor).chat"
 _ADVICE = f"build it with processor.apply_chat_template, or {_CHAT}"
+
+
+class EditablePrompt(Protocol):
+    """A prompt whose question can be replaced; see `WrittenPrompt` for what the methods do."""
+
+    @property
+    def question(self) -> str: ...
+    def replaced(self, text: str) -> list[Edit]: ...
+    def prefixed(self, text: str, place: str = "question") -> list[Edit]: ...
+
+
+def editable(prompt: "Prompt", processor: Any) -> list[EditablePrompt]:
+    """The prompts of a batch, one for each row: as the caller knows them, or as their tokens say."""
+    rows = len(prompt.input_ids)
+    if prompt.conversations is not None:
+        # Beams and several answers repeat each prompt.
+        times = rows // len(prompt.conversations)
+        return [one for one in prompt.conversations for _ in range(times)]
+    token = prompt.vlm.config.image_token_id
+    return [WrittenPrompt(processor, prompt.ids(row), token) for row in range(rows)]
+
+
+def edits_between(ids: Sequence[int], others: Sequence[int], image_token_id: int) -> list[Edit] | None:
+    """The smallest edits that turn one prompt's tokens into another's.
+
+    Returns:
+        One edit for each text between image tokens that differs; None if the image tokens themselves differ.
+    """
+    mine, theirs = ([(n, id) for n, id in enumerate(some) if id == image_token_id] for some in (ids, others))
+    if len(mine) != len(theirs):
+        return None
+    edits, start, other = [], 0, 0
+    for (stop, _), (end, _) in zip([*mine, (len(ids), 0)], [*theirs, (len(others), 0)], strict=True):
+        old, new = list(ids[start:stop]), list(others[other:end])
+        if old != new:
+            head, tail = _same(old, new)
+            edits.append(Edit(start + head, stop - tail, new[head : len(new) - tail]))
+        start, other = stop + 1, end + 1
+    return edits
 
 
 @dataclass(frozen=True)

@@ -1,118 +1,123 @@
-"""Putting the rows of several branches into one cache, and taking them out of it again."""
+"""One batch of all branches: their rows in one cache, with one layout of columns, masks and positions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from iava.engine.cache import Behind, before, parts_of
-from iava.errors import IavaError
+from iava.engine import hf
+from iava.engine.branch import Branch
+from iava.engine.cache import SegmentedLayer, before, segments_of
 
 
-@dataclass
-class Branch:
-    """What another branch than the first has read.
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of n contrast branches stand in the batch of all branches, behind the B rows of the main branch.
 
     Args:
-        cache: its keys and values.
-        mask: (B, K) 1 where a column of the cache may be seen.
-        shared: how many of the cache's first columns stay where they are; what follows them goes to the last columns
-            of the cache that holds all branches.
+        mask: (n B, left_pad + S) long, 1 at columns that these rows may see.
+        is_image: (n B, left_pad + S) bool.
+        left_pad: how many columns more than the prompts (S) the batch has; they are empty in the main branch.
+        position_offset: (..., n B, 1), how far the positions of these rows are ahead of the main branch's.
     """
 
-    cache: DynamicCache
     mask: torch.Tensor
-    shared: int
-
-    @property
-    def spans(self) -> torch.Tensor:
-        """(B, 1) how many columns each row has that go to the last ones: from its first token there on."""
-        fresh = self.mask[:, self.shared :]
-        return fresh.shape[1] - fresh.argmax(dim=1, keepdim=True)
-
-    def needed(self) -> int:
-        """How many columns there must be at least."""
-        columns = torch.arange(1, self.shared + 1, device=self.mask.device)
-        staying = (self.mask[:, : self.shared] * columns).amax(dim=1) if self.shared else 0
-        return int((self.spans[:, 0] + staying).max())
-
-    def seen(self, total: int) -> torch.Tensor:
-        """(B, total) 1 where its rows may be seen once they are among so many columns."""
-        fresh = self.mask[:, self.shared :]
-        width = fresh.shape[1]
-        seen = torch.nn.functional.pad(self.mask[:, : self.shared], (0, total - self.shared))
-        begun = torch.arange(width, device=fresh.device) >= width - self.spans
-        seen[:, total - width :] = torch.where(begun, fresh, seen[:, total - width :])
-        return seen
+    is_image: torch.Tensor
+    left_pad: int
+    position_offset: torch.Tensor
 
 
-def join(cache: Any, branches: Sequence[Branch], length: int) -> tuple[torch.Tensor, int]:
-    """Puts other branches' rows behind the first's, without a copy where the first's share what they begin with.
+def lay_side_by_side(main: Branch, branches: Sequence[Branch]) -> Layout:
+    """Finds the columns of all branches in one batch.
+
+    The columns of a prefix stay where they are. A row's other columns go to the end of the batch, so that what is
+    answered follows them. They may cover columns of the prefix that the row does not see.
+    """
+    length = main.mask.shape[1]
+    total = max(length, *(_columns_needed(branch) for branch in branches))
+    last = main.positions[..., -1:]
+    return Layout(
+        mask=torch.cat([_spread(branch, branch.mask, total) for branch in branches]),
+        is_image=torch.cat([_spread(branch, branch.is_image, total) for branch in branches]),
+        left_pad=total - length,
+        position_offset=torch.cat([branch.positions[..., -1:] - last for branch in branches], dim=-2),
+    )
+
+
+def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Sequence[Any], left_pad: int) -> None:
+    """Puts the rows of contrast branches into the main branch's cache, behind its own rows.
+
+    Segments that several rows share stay shared if they are so in the main branch; otherwise whole rows are cheaper.
 
     Args:
-        cache: the first branch's, of any kind of layers.
-        branches: the others, of B rows each; their caches are emptied.
-        length: of the prompts.
-
-    Returns:
-        (n B, length + extra) 1 where the rows of the n others may be seen; and `extra`, how many columns more than the
-        prompts these need: the first branch's rows have as many empty ones before them.
+        main: the main branch's cache, of any kind of layers.
+        length: S, of the prompts.
+        branches: what the others read.
+        caches: what they were read into; emptied.
+        left_pad: see `Layout`.
     """
-    extra = max(max(branch.needed() for branch in branches) - length, 0)
-    total = length + extra
-    spans = [branch.spans[:, 0].tolist() for branch in branches]
-    for number, layer in enumerate(cache.layers):
-        rows = [[(end + extra, k, v) for end, k, v in parts] for parts in parts_of(layer, length)]
-        for branch, its in zip(branches, spans, strict=True):
-            read = parts_of(branch.cache.layers[number], branch.mask.shape[1])
-            for span, parts in zip(its, read, strict=True):
-                _, keys, values = parts[-1]
-                rows.append([*before(parts[:-1], total - span), (total, keys[:, -span:], values[:, -span:])])
-        every = Behind(rows, total)
-        if isinstance(layer, Behind):
-            cache.layers[number] = every
+    total = length + left_pad
+    counts = [_fresh_columns(branch)[:, 0].tolist() for branch in branches]
+    for number, layer in enumerate(main.layers):
+        rows = [[(end + left_pad, k, v) for end, k, v in segments] for segments in segments_of(layer, length)]
+        for branch, cache, fresh in zip(branches, caches, counts, strict=True):
+            read = segments_of(cache.layers[number], branch.mask.shape[1])
+            for count, segments in zip(fresh, read, strict=True):
+                _, keys, values = segments[-1]
+                new = (total, keys[:, -count:], values[:, -count:])
+                rows.append([*before(segments[:-1], total - count), new])
+        every = SegmentedLayer(rows, total)
+        if isinstance(layer, SegmentedLayer):
+            main.layers[number] = every
         else:
-            size = _lengthen(layer, extra)
-            layer.keys, layer.values = (_fitted(part, size) for part in every.whole())
+            size = hf.resize_layer(layer, left_pad)
+            layer.keys, layer.values = (_resized(part, size) for part in every.whole())
         # What no other layer holds now is needed no longer.
-        for branch in branches:
-            branch.cache.layers[number] = DynamicLayer()
-    return torch.cat([branch.seen(total) for branch in branches]), extra
-
-
-def first_rows(cache: Any, count: int, extra: int) -> None:
-    """Leaves in a cache its first rows only, without their first `extra` columns, in layers of the usual kinds."""
-    for number, layer in enumerate(cache.layers):
-        if isinstance(layer, Behind):
-            whole = Behind(layer.rows[:count], layer.start)
-            keys, values = whole.update(layer.keys[:count], layer.values[:count])
+        for cache in caches:
             cache.layers[number] = DynamicLayer()
-            cache.layers[number].update(keys[:, :, extra:], values[:, :, extra:])
-        elif len(layer.keys) > count:
-            size = _lengthen(layer, -extra)
-            layer.keys, layer.values = layer.keys[:count, :, -size:], layer.values[:count, :, -size:]
 
 
-def _lengthen(layer: Any, columns: int) -> Any:
-    """Tells a layer that it was given more columns, or fewer; returns how many it holds then."""
-    if hasattr(layer, "cumulative_length"):
-        layer.cumulative_length += columns
-    if not layer.is_compileable:
-        held = layer.keys.shape[2] + columns
-        return min(layer.cumulative_length, layer.sliding_window - 1) if layer.is_sliding else held
-    if layer.is_sliding and columns:
-        raise IavaError(
-            "another branch is longer than the prompt, and a static cache with a sliding window has no room for it: "
-            "leave out cache_implementation"
-        )
-    layer.max_cache_len += columns
-    return layer.max_cache_len
+def select_main_branch(cache: Any, rows: int, left_pad: int) -> None:
+    """Leaves in a cache the rows of the main branch only, without their left pad, in layers of the usual kinds."""
+    for number, layer in enumerate(cache.layers):
+        if isinstance(layer, SegmentedLayer):
+            whole = SegmentedLayer(layer.rows[:rows], layer.start)
+            keys, values = whole.update(layer.keys[:rows], layer.values[:rows])
+            cache.layers[number] = DynamicLayer()
+            cache.layers[number].update(keys[:, :, left_pad:], values[:, :, left_pad:])
+        elif layer.keys is not None and len(layer.keys) > rows:
+            size = hf.resize_layer(layer, -left_pad)
+            layer.keys, layer.values = layer.keys[:rows, :, -size:], layer.values[:rows, :, -size:]
 
 
-def _fitted(part: torch.Tensor, size: int) -> torch.Tensor:
+def _fresh_columns(branch: Branch) -> torch.Tensor:
+    """(B, 1): how many columns of each row stand behind the prefix, from its first token there on."""
+    fresh = branch.mask[:, branch.prefix_width :]
+    return fresh.shape[1] - fresh.argmax(dim=1, keepdim=True)
+
+
+def _columns_needed(branch: Branch) -> int:
+    """How many columns the batch must have at least: what a row sees of the prefix, and its others."""
+    width = branch.prefix_width
+    columns = torch.arange(1, width + 1, device=branch.mask.device)
+    seen = (branch.mask[:, :width] * columns).amax(dim=1) if width else 0
+    return int((_fresh_columns(branch)[:, 0] + seen).max())
+
+
+def _spread(branch: Branch, by_column: torch.Tensor, total: int) -> torch.Tensor:
+    """(B, P + W) -> (B, total): moves what goes by column to where the columns are in the batch of all branches."""
+    width = branch.prefix_width
+    fresh = by_column[:, width:]
+    spread = torch.nn.functional.pad(by_column[:, :width], (0, total - width))
+    begun = torch.arange(fresh.shape[1], device=fresh.device) >= fresh.shape[1] - _fresh_columns(branch)
+    start = total - fresh.shape[1]
+    spread[:, start:] = torch.where(begun, fresh, spread[:, start:])
+    return spread
+
+
+def _resized(part: torch.Tensor, size: int) -> torch.Tensor:
     """The last columns, or all and empty ones behind them."""
     if size > part.shape[2]:
         return torch.nn.functional.pad(part, (0, 0, 0, size - part.shape[2]))

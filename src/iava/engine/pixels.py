@@ -2,14 +2,17 @@
 
 import inspect
 import math
-from typing import Any
+from dataclasses import replace
 
 import torch
 
-from iava.engine.boundary import Prompt, capture, handed
+from iava.engine import hf
+from iava.engine.boundary import capture
+from iava.engine.branch import Branch
+from iava.engine.prompt import Prompt
 from iava.errors import IavaError
 
-_NOT_THE_IMAGE = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_key_values", "labels"}
+_NOT_THE_IMAGE = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "labels", hf.CACHE}
 
 
 def pixel_values(prompt: Prompt) -> torch.Tensor:
@@ -18,7 +21,7 @@ def pixel_values(prompt: Prompt) -> torch.Tensor:
     Raises:
         IavaError: if it was given none.
     """
-    pixels = handed(prompt.outer).get("pixel_values")
+    pixels = prompt.generate_kwargs.get("pixel_values")
     if pixels is None:
         raise IavaError("generate was given no pixel_values, so the image cannot be changed: leave out features")
     return pixels
@@ -29,49 +32,48 @@ def each_image(prompt: Prompt) -> list[torch.Tensor]:
     pixels = pixel_values(prompt)
     if pixels.dim() == 2:
         # Patches one after another: Qwen-VL, GLM-V.
-        return list(pixels.split(handed(prompt.outer)["image_grid_thw"].prod(dim=-1).tolist()))
+        return list(pixels.split(prompt.generate_kwargs["image_grid_thw"].prod(dim=-1).tolist()))
     return list(pixels.flatten(0, -4))
 
 
 def first_of_each(prompt: Prompt) -> slice:
     """The rows that were given to `generate`: beams and several answers repeat each of them."""
-    return slice(None, None, len(prompt.input_ids) // len(handed(prompt.outer)["input_ids"]))
+    return slice(None, None, len(prompt.input_ids) // len(prompt.generate_kwargs["input_ids"]))
 
 
-def with_pixels(prompt: Prompt, pixels: torch.Tensor) -> dict[str, Any]:
+def with_pixels(prompt: Prompt, pixels: torch.Tensor) -> Branch:
     """What the decoder is fed if the prompts' images have other pixels.
 
     Args:
         prompt: what the decoder read.
         pixels: of the same shape as `pixel_values(prompt)`.
-
-    Returns:
-        The inputs that `boundary.run` takes, of the same batch and length.
     """
-    given = handed(prompt.outer)
-    forward = inspect.signature(prompt.outer.forward).parameters
+    forward = inspect.signature(prompt.vlm.forward).parameters
     rest = {
         name: value
-        for name, value in given.items()
+        for name, value in prompt.generate_kwargs.items()
         if name in forward and name not in _NOT_THE_IMAGE and isinstance(value, torch.Tensor)
     }
     rows = first_of_each(prompt)
     times = rows.step
-    with capture(prompt.outer, stop=True) as captured:
-        prompt.outer(
+    with capture(prompt.vlm, stop=True) as captured:
+        prompt.vlm(
             input_ids=prompt.input_ids[rows],
-            attention_mask=prompt.attention_mask[rows],
-            position_ids=prompt.inputs["position_ids"][..., rows, :],
+            attention_mask=prompt.main.mask[rows],
+            position_ids=prompt.main.positions[..., rows, :],
             **{**rest, "pixel_values": pixels},
         )
-    inputs = {**prompt.inputs, "inputs_embeds": captured["inputs_embeds"].repeat_interleave(times, dim=0)}
-    if captured.get("deepstack_visual_embeds") is not None:
-        counts = prompt.is_image[rows].sum(dim=1).tolist()
-        inputs["deepstack_visual_embeds"] = [
+    branch = replace(prompt.main, embeddings=captured["inputs_embeds"].repeat_interleave(times, dim=0))
+    if prompt.main.deepstack is None:
+        return branch
+    counts = prompt.is_image[rows].sum(dim=1).tolist()
+    return replace(
+        branch,
+        deepstack=[
             torch.cat([part for part in layer.split(counts) for _ in range(times)])
             for layer in captured["deepstack_visual_embeds"]
-        ]
-    return inputs
+        ],
+    )
 
 
 def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
@@ -82,7 +84,7 @@ def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
         keep: (T,) bool for all image tokens of the batch, in order: which stay.
 
     Raises:
-        IavaError: if a token is no patch, or it is not known which.
+        IavaError: if a token is no patch of a square grid.
     """
     pixels = pixel_values(prompt)
     tokens = len(keep)
@@ -94,7 +96,7 @@ def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
     if side == 0 or side * side * len(pixels) != tokens or height % side or width % side:
         raise IavaError(
             f"negative 'pixels' needs image tokens that are patches of a square grid, but "
-            f"{prompt.outer.config.model_type} makes {tokens} tokens of pixels of shape {tuple(pixels.shape)}: use "
+            f"{prompt.vlm.config.model_type} makes {tokens} tokens of pixels of shape {tuple(pixels.shape)}: use "
             "'zeros', 'drop' or 'hide'"
         )
     seen = keep.view(len(pixels), 1, side, side).to(pixels)

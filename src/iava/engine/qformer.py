@@ -4,55 +4,63 @@ The family truly differs: `generate` lets the Q-Former read, then calls its lang
 loop never sees the pixels.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from iava.engine.boundary import Prompt, handed
-from iava.engine.prefix import Instruction
+from iava.engine.chat_format import tokenizer_lock
+from iava.engine.edit import Edits, apply
+from iava.engine.prompt import Prompt
+from iava.engine.tap import after_forward, before_forward
 
 
-def features_under(prompt: Prompt, *instructions: Instruction) -> torch.Tensor | None:
-    """What the decoder is fed for the image if the Q-Former reads another instruction.
+def features_under(prompt: Prompt, edits: Sequence[Edits], processor: Any) -> torch.Tensor | None:
+    """What the decoder is fed for the image if the Q-Former reads other text.
 
     Args:
         prompt: what the decoder read.
-        instructions: what the Q-Former is to read instead: one for all prompts, or one for each.
+        edits: of each prompt; the Q-Former reads the text that is left.
+        processor: the model's processor.
 
     Returns:
         (B, N, D), or None if the model's image tokens do not depend on the text.
     """
-    given = handed(prompt.outer)
+    given = prompt.generate_kwargs
     if given.get("qformer_input_ids") is None:
         return None
-    pixels, outer = given["pixel_values"], cast(Any, prompt.outer)
+    pixels, vlm = given["pixel_values"], cast(Any, prompt.vlm)
     # Beams and several answers repeat each prompt.
     times = len(prompt.input_ids) // len(pixels)
-    texts = [instruction.inputs for instruction in instructions[:: times if len(instructions) > 1 else 1]]
-    # A Q-Former counts positions from its first token, so its padding belongs on the right.
-    ids, mask = (
-        pad_sequence([text[name][0] for text in texts], batch_first=True).to(pixels.device).expand(len(pixels), -1)
-        for name in ("qformer_input_ids", "qformer_attention_mask")
-    )
+    texts = [_text(prompt, row, edits[row], processor) for row in range(0, len(edits), times)]
+    with tokenizer_lock(processor.qformer_tokenizer):
+        # A Q-Former counts positions from its first token, so its padding belongs on the right.
+        read = processor.qformer_tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
     # Bound to an object of ours, the model's own function goes on from what its vision tower saw for the question.
-    seen: Any = _Seen(outer, given["image_features"].vision_outputs)
+    seen: Any = _Seen(vlm, given["image_features"].vision_outputs)
     features = (
-        type(outer)
+        type(vlm)
         .get_image_features(
             seen,
             pixels,
-            qformer_input_ids=ids,
-            qformer_attention_mask=mask,
+            qformer_input_ids=read["input_ids"].to(pixels.device),
+            qformer_attention_mask=read["attention_mask"].to(pixels.device),
             interpolate_pos_encoding=given.get("interpolate_pos_encoding", False),
             return_dict=True,
         )
         .pooler_output
     )
     return features.repeat_interleave(times, dim=0)
+
+
+def _text(prompt: Prompt, row: int, edits: Edits, processor: Any) -> str:
+    """The text of a prompt after its edits."""
+    tokenizer = processor.tokenizer
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.unk_token_id}
+    ids = [id for id in apply(prompt.ids(row), edits) if id not in special and id != prompt.vlm.config.image_token_id]
+    return str(tokenizer.decode(ids))
 
 
 class _Seen:
@@ -70,38 +78,34 @@ class _Seen:
 
 
 @contextmanager
-def looks(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """Collects what the Q-Former's queries look at, each time it runs inside.
+def cross_attention(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """Collects the attention of the Q-Former's queries to the image, each time it runs inside.
 
     Yields:
         For each run (B, queries, P) float32: cross-attention over the vision tower's P patches, mean over heads and the
-        layers that have it; a query's sum is at most 1, for the class token takes its share. Empty for models
+        layers that have it. A query's sum is at most 1, because the class token takes its share. Empty for models
         without a Q-Former.
     """
     runs: list[torch.Tensor] = []
     layers: list[torch.Tensor] = []
 
     def layer(module: Any, _args: tuple, kwargs: dict[str, Any]) -> None:
-        layers.append(_cross_attention(module, kwargs["hidden_states"], kwargs["encoder_hidden_states"]))
+        layers.append(_weights(module, kwargs["hidden_states"], kwargs["encoder_hidden_states"]))
 
-    def run(_module: torch.nn.Module, _args: tuple, _output: Any) -> None:
+    def run(_module: torch.nn.Module, _args: tuple, _kwargs: dict[str, Any], _output: Any) -> None:
         runs.append(torch.stack(layers).mean(dim=0))
         layers.clear()
 
-    handles = []
-    for name, module in model.named_modules():
-        if name.endswith("qformer"):
-            handles.append(module.register_forward_hook(run))
-        elif name.endswith("crossattention.attention"):
-            handles.append(module.register_forward_pre_hook(layer, with_kwargs=True))
-    try:
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name.endswith("qformer"):
+                stack.enter_context(after_forward(module, run))
+            elif name.endswith("crossattention.attention"):
+                stack.enter_context(before_forward(module, layer))
         yield runs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _cross_attention(module: Any, queries: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def _weights(module: Any, queries: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """(B, queries, D), (B, 1 + P, D') -> (B, queries, P), mean over heads; the class token is first."""
     split = (*queries.shape[:2], module.num_attention_heads, -1)
     q = module.query(queries).view(split).transpose(1, 2)

@@ -68,15 +68,15 @@ def explain_page(image: Image.Image, answers: Answers, *, model: str, facts: Map
         picture=data_uri(small),
         width=small.width,
         height=small.height,
-        data={"questions": [_question_data(question, given, image.size) for question, given in answers]},
+        data={"questions": [_explorer_question(question, given, image.size) for question, given in answers]},
         compared_with=None if len(first_answers) < 2 else "the other" if len(first_answers) == 2 else "the first",
-        provenance=_provenance(image, first_answers, model, facts or {}),
+        provenance=_answer_provenance(image, first_answers, model, facts or {}),
         model=model,
         version=version("iava"),
     )
 
 
-def _provenance(
+def _answer_provenance(
     image: Image.Image, answers: Sequence[Answer], model: str, facts: Mapping[str, str]
 ) -> list[tuple[str, list[str]]]:
     versions = {name: version(name) for name in ("iava", "torch", "transformers")}
@@ -96,7 +96,7 @@ def _method_text(answer: Answer) -> str:
     return f"{answer.method}: {settings}" if settings else answer.method
 
 
-def _question_data(question: str, answers: Sequence[Answer], size: tuple[int, int]) -> dict[str, Any]:
+def _explorer_question(question: str, answers: Sequence[Answer], size: tuple[int, int]) -> dict[str, Any]:
     # Two answers are compared with each other, more than two with the first.
     references = [answers[1] if len(answers) == 2 else answers[0], *[answers[0]] * (len(answers) - 1)]
     return {

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.prefix_cache import Memory
-from iava.engine.probe import unchanged
-from iava.engine.qformer import looks
+from iava.engine.hf import private_view
+from iava.engine.prefix_cache import PrefixCache
+from iava.engine.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation, prompt_text
@@ -27,9 +27,10 @@ from iava.lvlm.generation import (
     generation_config,
 )
 from iava.lvlm.inputs import Inputs
-from iava.methods import METHODS, check_settings
+from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
 from iava.methods.checks import check_whole
+from iava.methods.registry import check_settings, resolve
 from iava.methods.trace import Trace
 
 NO_IMAGE = "no image: decoded plainly, because the method has nothing to contrast"
@@ -68,12 +69,15 @@ class BatchDecoder:
     def method(self, name: str, settings: Mapping[str, Any]) -> Method:
         """Builds a method for this model; see `LVLM.method`."""
         check_settings(name, settings)
-        return METHODS[name](**settings).bind(self.model, self.processor)
+        made = resolve(name)(**settings).bind(self.model, self.processor)
+        # A method of another package is recorded under the name that finds it again.
+        made.name = name
+        return made
 
     def answers(
         self,
         inputs: Inputs,
-        cache: Memory | None,
+        cache: PrefixCache | None,
         conversations: Sequence[Conversation],
         request: Request,
         start: float,
@@ -133,7 +137,7 @@ class BatchDecoder:
     def _batch(
         self,
         inputs: Inputs,
-        cache: Memory | None,
+        cache: PrefixCache | None,
         conversations: list[Conversation],
         method: Method,
         request: Request,
@@ -142,9 +146,13 @@ class BatchDecoder:
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        watch: AbstractContextManager[list[torch.Tensor]] = looks(self.model) if request.explain else nullcontext([])
-        with watch as cross_attention:
-            new = self._generated(batch, partial(method, trace=trace, memory=cache), request)
+        asked = rendered_prompts(self.model, self.processor, inputs, conversations, batch)
+        decoded = partial(method, trace=trace, prefix_cache=cache, conversations=asked)
+        watch: AbstractContextManager[list[torch.Tensor]] = (
+            cross_attention(self.model) if request.explain else nullcontext([])
+        )
+        with watch as looks:
+            new = self._generated(batch, decoded, request)
         selected = selected_shares(trace, len(conversations))
         answers = self._made(new, method, trace, request, start)
         answers = [replace(answer, selected=share) for answer, share in zip(answers, selected, strict=True)]
@@ -154,7 +162,7 @@ class BatchDecoder:
         for row, (answer, one) in enumerate(zip(answers, conversations, strict=True)):
             steps = min(len(answer.tokens) + 1, new.shape[1])
             picture = one.images[0] if len(one.images) == 1 else None
-            found = explanation(self.model, self.processor, picture, trace, cross_attention, row, steps)
+            found = explanation(self.model, self.processor, picture, trace, looks, row, steps)
             explained.append(replace(answer, explanation=found))
         return explained
 
@@ -164,20 +172,19 @@ class BatchDecoder:
         """Answers conversations without an image, by drawing tokens if the method does, else greedily."""
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = Inputs(self.model, self.processor).of(texts, pixels=True)
-        plain = METHODS["sample" if method.sampling else "greedy"]().bind(self.model, self.processor)
+        plain = resolve("sample" if method.sampling else "greedy")().bind(self.model, self.processor)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        new = self._generated(batch, partial(plain, trace=trace), request)
+        new = self._generated(batch, partial(plain, trace=trace, seed=request.seed), request)
         return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]
 
     def _generated(self, batch: dict[str, Any], method: Any, request: Request) -> torch.Tensor:
         """(B, T) the new tokens."""
         limit = request.max_new_tokens
         config = generation_config(self.model, self.processor.tokenizer, limit, request.generation)
-        seeded = request.seed is not None
-        with evaluation_mode(self.model), unchanged(self.model), torch.random.fork_rng(enabled=seeded):
-            if request.seed is not None:
-                torch.manual_seed(request.seed)
-            sequences = self.model.generate(**batch, custom_generate=method, generation_config=config)
+        with evaluation_mode(self.model):
+            sequences = private_view(self.model).generate(
+                **batch, custom_generate=partial(method, seed=request.seed), generation_config=config
+            )
         return sequences[:, batch["input_ids"].shape[1] :].cpu()
 
     def _made(self, new: torch.Tensor, method: Method, trace: Trace, request: Request, start: float) -> list[Answer]:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from iava.errors import IavaError
+from iava.errors import IavaError, reason_of
 from iava.lvlm.remote import Remote, fetch, short
 
 ImageSource = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray
@@ -89,7 +89,7 @@ def _from_file(source: str | os.PathLike[str], max_pixels: int) -> Image.Image:
         if isinstance(error, IavaError):
             raise
         # A name with a null character, or with half of a pair of surrogates.
-        raise IavaError(f"there is no image at {name!r}: {error}") from None
+        raise IavaError(f"there is no image at {name!r}: {reason_of(error)}") from None
 
 
 def _seekable(source: BinaryIO) -> io.BytesIO:
@@ -142,8 +142,7 @@ def _guarded(what: str, decode: Callable[[], Image.Image]) -> Image.Image:
     except MemoryError:
         raise IavaError(f"{what} does not fit into memory") from None
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise IavaError(f"{what} is broken: {reason}") from None
+        raise IavaError(f"{what} is broken: {reason_of(error)}") from None
 
 
 def _checked_size(image: Image.Image, what: str, max_pixels: int) -> Image.Image:

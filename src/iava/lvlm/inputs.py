@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.engine.chat_format import tokenizer_lock
-from iava.errors import IavaError
+from iava.engine.hf import takes_image_features
+from iava.errors import IavaError, reason_of
 from iava.lvlm.generation import evaluation_mode
 
 
@@ -27,10 +28,11 @@ class Inputs:
         self.picture = picture
         self._model: Any = model
         self._features: Any = None
+        self._same: tuple[tuple[int, ...], Inputs] | None = None
         self._processor: Any = processor
         if picture is not None:
             self._processor = copy.copy(processor)
-            self._processor.image_processor = _OneImage(self._processor.image_processor)
+            self._processor.image_processor = _Remembered(self._processor.image_processor)
 
     def of(
         self, texts: Sequence[str], images: Sequence[list[Image.Image]] | None = None, *, pixels: bool
@@ -74,23 +76,39 @@ class Inputs:
             options["add_special_tokens"] = False
         # One list for each prompt: some processors take a flat list for the images of one prompt.
         shown = [list(some) for some in images] if any(images) else None
+        pixels = inspect.signature(type(self._model).generate).parameters.get("pixel_values")
+        if shown is None and pixels is not None and pixels.default is inspect.Parameter.empty:
+            raise self._needs_image()
         try:
             with tokenizer_lock(tokenizer):
                 return self._processor(text=list(texts), images=shown, **options)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             if shown is None:
-                kind = self._model.config.model_type
-                raise IavaError(f"{kind} takes no prompt without an image: show it one") from None
+                raise self._needs_image() from None
             if isinstance(error, ValueError):
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise IavaError(f"the processor refuses this prompt ({reason})") from None
+                raise IavaError(f"the processor refuses this prompt ({reason_of(error)})") from None
             raise
+
+    def _needs_image(self) -> IavaError:
+        return IavaError(f"{self._model.config.model_type} takes no prompt without an image: show it one")
+
+    def ids(self, text: str, images: list[Image.Image]) -> list[int]:
+        """The tokens of one prompt. The images are processed once for all texts around them."""
+        if self.picture is not None:
+            made = self._processed([text], [[self.picture]])
+        else:
+            key = tuple(map(id, images))
+            if self._same is None or self._same[0] != key:
+                processor = copy.copy(self._processor)
+                processor.image_processor = _Remembered(processor.image_processor)
+                self._same = key, Inputs(self._model, processor)
+            made = self._same[1]._processed([text], [images])
+        return [int(id) for id in made["input_ids"][0]]
 
     def _image_features(self, text: str, picture: Image.Image) -> Any:
         """The vision tower's output, or None for models that need the pixels in each call."""
         model = self._model
-        # InstructBLIP and BLIP-2 override generate, which encodes the image itself.
-        if type(model).generate is not GenerationMixin.generate or not model._supports_mm_encoder_outputs():
+        if not takes_image_features(model):
             return None
         if self._features is None:
             one = self._processed([text], [[picture]]).to(input_device(model), dtype=model.dtype)
@@ -109,8 +127,8 @@ def input_device(model: Any) -> torch.device:
     return torch.device(device)
 
 
-class _OneImage:
-    """An image processor that always gets the same image and processes it once."""
+class _Remembered:
+    """An image processor that processes the first images that it gets, and repeats the result for as many prompts."""
 
     def __init__(self, image_processor: Any) -> None:
         self._image_processor = image_processor

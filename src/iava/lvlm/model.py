@@ -1,7 +1,6 @@
 """LVLM: a vision-language model that answers questions about images with any decoding method."""
 
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.prefix_cache import Memory
+from iava.engine.prefix_cache import PrefixCache
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Message, prompt_text, read_conversation
 from iava.lvlm.decoding import BatchDecoder, Request
@@ -209,7 +208,7 @@ class LVLM:
             >>> session.ask("Is there a dog in the image?").text
             'No.'
         """
-        return ImageSession(self._decoder, self._read(image), Memory())
+        return ImageSession(self._decoder, self._read(image), PrefixCache())
 
     def _ask(self, image: ImageSource, questions: Sequence[str | Sequence[Message]], request: Request) -> list[Answer]:
         start = time.perf_counter()
@@ -222,10 +221,3 @@ class LVLM:
         start = time.perf_counter()
         found = [read_conversation(messages, images, read=self._read) for messages, images in conversations]
         return self._decoder.answers(Inputs(self.model, self.processor), None, found, request, start)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Reading":
-        warnings.warn("Reading is now ImageSession, in iava.lvlm.session", DeprecationWarning, stacklevel=2)
-        return ImageSession
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from iava.engine.prefix_cache import Memory
+from iava.engine.prefix_cache import PrefixCache
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Message, read_conversation
@@ -28,7 +28,7 @@ class ImageSession:
         cache: prefix cache of this image; None keeps nothing between calls.
     """
 
-    def __init__(self, decoder: BatchDecoder, picture: Image.Image, cache: Memory | None) -> None:
+    def __init__(self, decoder: BatchDecoder, picture: Image.Image, cache: PrefixCache | None) -> None:
         self.picture = picture
         self.memory = cache
         self.inputs = Inputs(decoder.model, decoder.processor, picture)

@@ -4,107 +4,75 @@ Don't Miss the Forest for the Trees: Attentional Vision Calibration for Large Vi
 Findings of ACL 2025). Checked against the authors' code: choice of layers, threshold, masking, contrast, constraint.
 """
 
-import copy
 import math
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
-from transformers.generation.utils import GenerateOutput
 
-from iava.engine.boundary import Prompt, pack
+from iava.engine.branch import Branch
 from iava.engine.negatives import zeros
 from iava.engine.probe import over_images
-from iava.methods.base import Method, mix
+from iava.engine.prompt import Prompt, pack
+from iava.methods.base import Method
 from iava.methods.checks import check_number
 from iava.methods.select import above_mean
-from iava.methods.trace import Trace
-
-PUBLISHED_ALPHA = {"llava": 2.5, "instructblip": 3.0}
-"""The settings of the paper, by Hugging Face model type; other types take 1, the default of the authors' code."""
 
 
+@dataclass(eq=False, kw_only=True)
 class AvisC(Method):
     """Attentional vision calibration (arXiv 2405.17820, section 3).
 
-    Blind tokens are image tokens with far more attention than the others. The second branch sees only those, the
-    embeddings of the others are zero; what it says is subtracted: (1 + alpha) l - alpha l_blind, where the image's own
-    probability is at least beta times its maximum. They are found once, by the attention of the prompt's last token.
+    Blind tokens are image tokens with far more attention than the others. The contrast branch sees only those; the
+    embeddings of the others are zero. Its logits are subtracted: (1 + alpha) l - alpha l_blind, where the main branch's
+    probability is at least beta times its maximum. Blind tokens are found once, by the attention of the prompt's last
+    token.
 
     Args:
         gamma: above 0 and at most 1; only the layers with most attention to the image count, as many as it takes to
             reach this share of all layers' attention to it.
         lam: blind is what lies above mean + lam * std of the image's tokens, averaged over those layers and all heads.
         alpha: strength of the contrast, at least 0. None takes the published value: 2.5 for LLaVA, 3 for
-            InstructBLIP, 1 for others.
+            InstructBLIP; for other types 1, the default of the authors' code.
         beta: plausibility, 0 to 1; see `contrast`.
-        model: InstructBLIP and BLIP-2 hand decoding to their language model: for them this is the vision-language
-            model itself. Others need none.
 
     Raises:
-        IavaError: if a parameter is out of range.
+        IavaError: if a setting is out of range.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=AvisC(), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.AvisC(lam=1), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
+    gamma: float = 0.5
+    lam: float = 1.0
+    alpha: float | None = None
+    beta: float = 0.1
+
     name, paper = "avisc", "2405.17820"
+    published: ClassVar = {"alpha": {"llava": 2.5, "instructblip": 3.0, "other": 1.0}}
 
-    def __init__(
-        self,
-        *,
-        gamma: float = 0.5,
-        lam: float = 1.0,
-        alpha: float | None = None,
-        beta: float = 0.1,
-        model: PreTrainedModel | None = None,
-    ) -> None:
-        check_number("gamma", gamma, low=0, high=1, above=True)
-        check_number("lam", lam, low=-math.inf)
-        if alpha is not None:
-            check_number("alpha", alpha, low=0)
-        check_number("beta", beta, low=0, high=1)
-        self.gamma = gamma
-        self.lam = lam
-        self.alpha = alpha
-        self.beta = beta
-        self.model = model
+    def __post_init__(self) -> None:
+        check_number("gamma", self.gamma, low=0, high=1, above=True)
+        check_number("lam", self.lam, low=-math.inf)
+        if self.alpha is not None:
+            check_number("alpha", self.alpha, low=0)
+        check_number("beta", self.beta, low=0, high=1)
 
-    def settings(self) -> dict[str, Any]:
-        return {"gamma": self.gamma, "lam": self.lam, "alpha": self.alpha, "beta": self.beta}
-
-    def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        bound = super().bind(model, processor)
-        bound.alpha = self._alpha_for(model)
-        return bound
-
-    def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
+    def branches(self, prompt: Prompt) -> list[Branch]:
         attention = over_images(prompt.rows, prompt.is_image)
         _, valid = pack(prompt.is_image)
         layers = most_attentive(attention, self.gamma)
         mean = (attention.mean(dim=2) * layers[..., None]).sum(dim=1) / layers.sum(dim=1, keepdim=True)
         blind = above_mean(mean, self.lam, valid)
-        if trace is not None:
-            trace.reading = {
-                "att_query": mean,
-                "layers_query": attention.mean(dim=2),
-                "selected": blind,
-                "valid": valid,
-            }
-        return zeros(prompt, blind)
-
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        assert self.alpha is not None
-        return mix(logits, negative, self.alpha)
-
-    def __call__(self, model: PreTrainedModel, input_ids: torch.Tensor, **loop: Any) -> GenerateOutput | torch.Tensor:
-        bound = copy.copy(self)
-        bound.alpha = self._alpha_for(self.model or model)
-        return super(AvisC, bound).__call__(model, input_ids, **loop)
-
-    def _alpha_for(self, model: PreTrainedModel) -> float:
-        return PUBLISHED_ALPHA.get(model.config.model_type, 1.0) if self.alpha is None else self.alpha
+        prompt.reading = {
+            "att_query": mean,
+            "layers_query": attention.mean(dim=2),
+            "selected": blind,
+            "valid": valid,
+        }
+        return [zeros(prompt, blind)]
 
 
 def most_attentive(attention: torch.Tensor, gamma: float) -> torch.Tensor:

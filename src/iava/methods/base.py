@@ -1,9 +1,10 @@
-"""What every method is: what the second branch sees, and how two rows of logits become one."""
+"""What every method is: what its contrast branches see, and how their logits become one row."""
 
 import copy
+import dataclasses
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -11,88 +12,132 @@ from transformers import PreTrainedModel, ProcessorMixin
 from transformers.generation import LogitsProcessor
 from transformers.generation.utils import GenerateOutput
 
-from iava.engine.boundary import Prompt
-from iava.engine.multi_branch import decode
-from iava.engine.prefix_cache import Memory
+from iava.engine.branch import Branch
+from iava.engine.decoding import decode
+from iava.engine.instruction import EditablePrompt
+from iava.engine.prefix_cache import PrefixCache
+from iava.engine.prompt import Prompt
+from iava.engine.wrappers import unwrapped
 from iava.errors import IavaError
-from iava.methods.mixing import contrast as contrast
-from iava.methods.mixing import mix as mix
-from iava.methods.mixing import plausible
+from iava.methods.mixing import mix, plausible
 from iava.methods.trace import Trace
 
 
-class Method:
-    """A decoding method, passed to `model.generate(**inputs, custom_generate=method)`.
-
-    A new method defines `name`, `paper`, `settings`, `second` if it has a second branch, `combine` if that is not the
-    plain contrast, and `steer` if it changes how the decoder attends. Its constructor takes the settings by name and
-    needs none of them.
-    """
+class _Attributes:
+    """Attributes that a method turns into settings by a field of the same name, and the method's own name."""
 
     name: str
+    """On the command line and in records."""
+    alpha: Any = None
+    """Strength of the contrast, for methods that leave `combine` alone."""
+    beta: Any = 0.0
+    """Plausibility: tokens below beta times the largest probability are ruled out; 0 rules out none."""
+    processor: Any = None
+    """The model's processor, for methods that write or read text."""
+
+
+@dataclasses.dataclass(eq=False)
+class Method(_Attributes):
+    """A decoding method, passed to `model.generate(**inputs, custom_generate=method)`.
+
+    A new method is a dataclass whose fields are its settings. It defines `name`, `paper`, `branches` if it has contrast
+    branches, `combine` if that is not the plain contrast, and `attention_hook` if it changes how the decoder attends.
+    Every setting has a default. `__post_init__` refuses values that are out of range.
+
+    Args:
+        model: the vision-language model. InstructBLIP and BLIP-2 need it, because they hand decoding to their language
+            model, which does not know the image.
+
+    Example:
+        >>> @dataclasses.dataclass(eq=False)
+        ... class Blind(Method):  # contrast with the text alone
+        ...     alpha: float = 1.0
+        ...     beta: float = 0.1
+        ...     name, paper = "blind", None
+        ...     def branches(self, prompt):
+        ...         return [text_only(prompt)]
+    """
+
+    model: PreTrainedModel | None = dataclasses.field(default=None, kw_only=True, repr=False)
+
     title: ClassVar[str | None] = None
-    """The name in tables; None: the class's own."""
+    """The name in tables; None: the name of the class."""
     paper: ClassVar[str | None] = None
     """Where it was published: an arXiv id such as "2503.18556"."""
     cost: ClassVar[str | None] = None
-    """Forward passes a token, in a few words; None: "1", or with a second branch "2 in one batch"."""
+    """Forward passes a token, in a few words; None: "1", or with a contrast branch "2 in one batch"."""
     control: ClassVar[bool] = False
     """Whether it is what the others must beat to count as better, not a proposal of its own."""
     sampling: ClassVar[bool | None] = None
     """True: always draws tokens; False: always takes the best; None: does as `generate` is told."""
-    alpha: float | None = None
-    """Strength of the contrast, for methods that leave `combine` alone."""
-    beta: float = 0.0
-    """Plausibility: tokens below beta times the largest probability are ruled out; 0 rules out none."""
-    reads_pixels: bool = False
-    """Whether the second branch needs the image's pixels, not only what the vision tower made of them."""
-    model: PreTrainedModel | None = None
-    """The vision-language model, for families that hand decoding to their language model."""
-    processor: Any = None
-    """The model's processor, for methods that write or read text."""
+    published: ClassVar[dict[str, dict[str, Any]]] = {}
+    """By setting and Hugging Face model type, what None stands for; "other" is for all other types."""
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether a contrast branch needs the image's pixels, not only what the vision tower made of them."""
+        return False
 
     def settings(self) -> dict[str, Any]:
-        """The parameters, ready for JSON."""
-        return {}
+        """The settings, ready for JSON."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name not in ("model", "processor")}
 
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
-        """A copy with everything filled in that a model and its processor decide."""
-        bound = copy.copy(self)
+        """A copy for a model and its processor, with the published settings of the model's type."""
+        bound = self.for_model(model)
         bound.model, bound.processor = model, processor
         return bound
+
+    def for_model(self, model: PreTrainedModel) -> Self:
+        """A copy in which settings that are None have the published values of the model's type."""
+        filled = copy.copy(self)
+        for setting, values in self.published.items():
+            if getattr(self, setting) is None:
+                setattr(filled, setting, values.get(model.config.model_type, values["other"]))
+        return filled
 
     def reword(self, question: str) -> str:
         """What is asked in place of a question, for methods that change the prompt itself."""
         return question
 
-    def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
-        """What the second branch's decoder is fed. Methods without a second branch leave this alone."""
+    def branches(self, prompt: Prompt) -> list[Branch]:
+        """What the contrast branches read; what is worth explaining goes to `prompt.reading`.
+
+        Methods without a contrast branch leave this alone.
+        """
         raise NotImplementedError
 
-    def others(self, prompt: Prompt, trace: Trace | None) -> list[dict[str, Any]]:
-        """What the decoder is fed in each branch but the first; a method with more than two says so here."""
-        return [self.second(prompt, trace)]
-
-    def steer(
-        self, model: PreTrainedModel, is_image: torch.Tensor, second: torch.Tensor
+    def attention_hook(
+        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
     ) -> AbstractContextManager[None]:
-        """What is done to the decoder while it runs; see `engine.twin.Twin`. Most methods leave this alone."""
+        """Entered around each run of the decoder, see `MultiBranchModel`. Most methods leave this alone."""
         raise NotImplementedError
 
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        """One row out of two: (B, V), (B, V) -> (B, V) float32; `negative` is None without a second branch."""
-        if negative is None:
-            return logits
-        assert self.alpha is not None
-        return mix(logits, negative, self.alpha)
+    def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
+        """One row of logits out of those of all branches.
+
+        Args:
+            main: (B, V) float32.
+            contrast_logits: of each contrast branch, (B, V) float32.
+            step: number of the new token, from 0.
+
+        Returns:
+            (B, V) float32, before implausible tokens are ruled out.
+        """
+        return mix(main, contrast_logits[0], self.alpha) if contrast_logits else main
+
+    def plausibility(self) -> float:
+        """The share of the largest probability that a token needs in the main branch."""
+        return self.beta
 
     @classmethod
-    def has_second(cls) -> bool:
-        """Whether there is a second branch."""
-        return cls.second is not Method.second
+    def has_branches(cls) -> bool:
+        """Whether there is a contrast branch."""
+        return cls.branches is not Method.branches
 
     def warpers(self) -> list[LogitsProcessor]:
-        """Processors that come after `generate`'s own."""
+        """Logits processors that come after `generate`'s own."""
         return []
 
     def __call__(
@@ -101,41 +146,60 @@ class Method:
         input_ids: torch.Tensor,
         *,
         trace: Trace | None = None,
-        memory: Memory | None = None,
+        prefix_cache: PrefixCache | None = None,
+        seed: int | None = None,
+        conversations: Sequence[EditablePrompt] | None = None,
         **loop: Any,
     ) -> GenerateOutput | torch.Tensor:
         """What `generate` calls in place of its loop; returns what its loop returns.
 
-        `generate` keeps `streamer` from a loop of one's own without a word, so it is bound beforehand:
-        `custom_generate=functools.partial(method, streamer=streamer)`. In the same way a `memory` keeps what was read
-        of images for later calls about them.
+        `generate` takes the keyword arguments of this call beside its own: `generate(..., seed=1)`.
+
+        Args:
+            model: the model on which `generate` was called.
+            input_ids: (B, S).
+            trace: filled with what happens.
+            prefix_cache: keeps what was read of images for later calls about them.
+            seed: of all draws of this call. None: torch's global state decides, as in `generate`.
+            conversations: where the text of each prompt comes from. None: the question is found in the tokens.
+            loop: what `generate` passes to its loop.
         """
-        steers = type(self).steer is not Method.steer
-
-        def combine(full: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-            combined = self.combine(full, negative, step)
-            allowed = combined.masked_fill(~plausible(full, self.beta), -math.inf)
-            if trace is not None:
-                trace.logits = combined if step == 0 else trace.logits
-                trace.add_step(full=full, negative=negative, combined=allowed)
-            return allowed
-
-        candidates = [model] if self.model is None else [model, self.model]
-        outer = next((one for one in candidates if hasattr(one.config, "image_token_id")), None)
-        if (self.has_second() or steers) and outer is None:
+        candidates = [model] if self.model is None else [model, unwrapped(self.model)]
+        vlm = next((one for one in candidates if hasattr(one.config, "image_token_id")), None)
+        hooks = type(self).attention_hook is not Method.attention_hook
+        if (self.has_branches() or hooks) and vlm is None:
             raise IavaError(
                 f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
                 f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )
+        method = self.for_model(vlm or model)
+
+        def branches(prompt: Prompt) -> list[Branch]:
+            prompt.conversations = conversations
+            found = method.branches(prompt)
+            if trace is not None:
+                trace.reading = prompt.reading
+            return found
+
+        def combine(main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
+            combined = method.combine(main, contrast_logits, step)
+            allowed = combined.masked_fill(~plausible(main, method.plausibility()), -math.inf)
+            if trace is not None:
+                trace.logits = combined if step == 0 else trace.logits
+                negative = contrast_logits[0] if contrast_logits else None
+                trace.add_step(full=main, negative=negative, combined=allowed)
+            return allowed
+
         return decode(
             model,
             input_ids,
-            outer=outer,
-            memory=memory,
-            others=partial(self.others, trace=trace) if self.has_second() else None,
-            steer=self.steer if steers else None,
+            vlm=vlm,
+            branches=branches if self.has_branches() else None,
+            hook=method.attention_hook if hooks else None,
             combine=combine,
             sampling=self.sampling,
-            warpers=self.warpers(),
+            warpers=method.warpers(),
+            prefix_cache=prefix_cache,
+            seed=seed,
             **loop,
         )

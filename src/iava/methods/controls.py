@@ -1,11 +1,11 @@
 """Controls: what a contrastive method must beat before it counts as better.
 
-arXiv 2504.10020 shows that much of the reported gain is a shift towards "yes" and near-greedy sampling; these
+arXiv 2504.10020 shows that much of the reported gain is a shift towards "yes" and near-greedy sampling. These
 methods have that and nothing else.
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
@@ -17,39 +17,52 @@ from iava.methods.checks import check_number
 from iava.methods.words import yes_no_ids
 
 
+@dataclass(eq=False)
 class Greedy(Method):
-    """The most probable token at every step: plain `generate` with do_sample=False."""
+    """The most probable token at every step: plain `generate` with do_sample=False.
+
+    Example:
+        >>> out = model.generate(**inputs, custom_generate=iava.Greedy(), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
+    """
 
     name = title = "greedy"
     control = True
     sampling = False
 
 
+@dataclass(eq=False)
 class Sample(Method):
     """Tokens drawn at random: plain `generate` with do_sample=True, temperature and top_p.
 
     Args:
         temperature: above 0; 1 leaves the distribution as it is.
         top_p: in (0, 1]; the smallest set of tokens with this much probability is drawn from, 1 is all of them.
+
+    Example:
+        >>> iava.Sample(temperature=0.7, top_p=0.9).settings()
+        {'temperature': 0.7, 'top_p': 0.9}
+        >>> lvlm.ask(image, "Is there a fork in the image?", method=iava.Sample(temperature=0.7), seed=1).text
+        'Yes.'
     """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
 
     name, title = "sample", "sampling"
     control = True
     sampling = True
 
-    def __init__(self, temperature: float = 1.0, top_p: float = 1.0) -> None:
-        check_number("temperature", temperature, low=0, above=True)
-        check_number("top_p", top_p, low=0, high=1, above=True)
-        self.temperature = temperature
-        self.top_p = top_p
-
-    def settings(self) -> dict[str, Any]:
-        return {"temperature": self.temperature, "top_p": self.top_p}
+    def __post_init__(self) -> None:
+        check_number("temperature", self.temperature, low=0, above=True)
+        check_number("top_p", self.top_p, low=0, high=1, above=True)
 
     def warpers(self) -> list[LogitsProcessor]:
         return [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(float(self.top_p))]
 
 
+@dataclass(eq=False)
 class APC(Method):
     """The adaptive plausibility constraint without any contrast: draws among tokens with p >= beta * max p.
 
@@ -58,47 +71,57 @@ class APC(Method):
 
     Args:
         beta: 0 to 1.
+
+    Example:
+        >>> lvlm.ask(image, "Is there a fork in the image?", method=iava.APC(beta=0.1), seed=1).text
+        'Yes.'
     """
 
+    beta: float = 0.1
+
     name, title, paper = "apc", "APC-only", "2210.15097"
-    control = sampling = True
+    control = True
+    sampling = True
 
-    def __init__(self, beta: float = 0.1) -> None:
-        check_number("beta", beta, low=0, high=1)
-        # Not `self.beta`: the constraint comes after the temperature here, as it does in `generate`.
-        self.min_p = beta
+    def __post_init__(self) -> None:
+        check_number("beta", self.beta, low=0, high=1)
 
-    def settings(self) -> dict[str, Any]:
-        return {"beta": self.min_p}
+    def plausibility(self) -> float:
+        # The constraint comes after the temperature here, as it does in `generate`.
+        return 0.0
 
     def warpers(self) -> list[LogitsProcessor]:
-        return [MinPLogitsWarper(float(self.min_p))]
+        return [MinPLogitsWarper(float(self.beta))]
 
 
+@dataclass(eq=False)
 class ConstantBias(Method):
     """A constant added to the logits of the tokens that say yes, at every step.
 
     Args:
         bias: any finite number; above 0 says yes more often.
         processor: the model's processor or tokenizer, which knows those tokens.
+
+    Example:
+        >>> out = model.generate(**inputs, custom_generate=iava.ConstantBias(-40, processor), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' No.'
     """
+
+    bias: float = 0.0
+    processor: ProcessorMixin | PreTrainedTokenizerBase | None = field(default=None, repr=False)
 
     name, title, paper = "bias", "constant bias", "2504.10020"
     control = True
 
-    def __init__(self, bias: float = 0.0, processor: ProcessorMixin | PreTrainedTokenizerBase | None = None) -> None:
-        check_number("bias", bias, low=-math.inf)
-        self.bias = bias
-        self.processor = processor
+    def __post_init__(self) -> None:
+        check_number("bias", self.bias, low=-math.inf)
 
-    def settings(self) -> dict[str, Any]:
-        return {"bias": self.bias}
-
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
+    def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
         if self.processor is None:
             raise IavaError("ConstantBias has no processor to find yes with: use ConstantBias(bias, processor)")
         yes, _ = yes_no_ids(_tokenizer(self.processor))
-        biased = logits.clone()
+        biased = main.clone()
         biased[:, yes] += self.bias
         return biased
 

@@ -1,5 +1,6 @@
 """The control that asks for "yes" in words."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from iava.methods.checks import check_text
 from iava.methods.words import says
 
 
+@dataclass(eq=False)
 class PromptBias(Method):
     """Greedy decoding of a question that is followed by a request for "yes" (arXiv 2504.10020).
 
-    The paper's prompt-based adjustment, and its wording; its published code writes "Answer yes whenever possible."
+    This is the paper's prompt-based adjustment, in its wording. Its published code writes "Answer yes whenever
+    possible."
 
     The question is changed before the processor reads it: `LVLM.ask` does so. A prompt of one's own, in
     `generate(custom_generate=...)`, must hold the hint already.
@@ -26,22 +29,25 @@ class PromptBias(Method):
 
     Raises:
         IavaError: if the hint is blank; on decoding, if a prompt does not hold it.
+
+    Example:
+        >>> iava.PromptBias().reword("Is there a fork in the image?")
+        'Is there a fork in the image? Whenever possible, please select Yes.'
+        >>> lvlm.ask(image, "Is there a fork in the image?", method=iava.PromptBias()).text
+        'Yes.'
     """
+
+    hint: str = "Whenever possible, please select Yes."
+    processor: ProcessorMixin | None = field(default=None, repr=False)
 
     name, title = "prompt-bias", "prompt bias"
     control = True
     paper = "2504.10020"
     sampling = False
 
-    def __init__(
-        self, hint: str = "Whenever possible, please select Yes.", processor: ProcessorMixin | None = None
-    ) -> None:
-        check_text("hint", hint, 'a request such as "Answer yes whenever possible."')
-        self.hint = hint.strip()
-        self.processor = processor
-
-    def settings(self) -> dict[str, Any]:
-        return {"hint": self.hint}
+    def __post_init__(self) -> None:
+        check_text("hint", self.hint, 'a request such as "Answer yes whenever possible."')
+        self.hint = self.hint.strip()
 
     def reword(self, question: str) -> str:
         return f"{question} {self.hint}"

@@ -1,22 +1,20 @@
-"""Controls for what the second branch sees: the contrast of IAVA with other image tokens left in it than IAVA's.
+"""Controls for what the contrast branch sees: the contrast of IAVA with other image tokens in it than IAVA's.
 
-Does the contrast depend on irrelevant tokens, or does any do as well? Whatever is drawn is seeded by torch's seed
-(`torch.manual_seed`, `ask(seed=...)`) and by the prompt's own tokens, so that a batch draws what its prompts would
-draw alone.
+Does the contrast depend on irrelevant tokens, or do any others serve as well? Draws are seeded by the seed of the call
+and by the prompt's own tokens, so that a batch draws what its prompts would draw alone.
 """
 
 import zlib
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
-from iava.engine.boundary import Prompt, pack
+from iava.engine.branch import Branch
 from iava.engine.negatives import NEGATIVES
+from iava.engine.prompt import Prompt, pack
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast
 from iava.methods.iava import IAVA
-from iava.methods.trace import Trace
 
 
 class RandomTokens(IAVA):
@@ -50,31 +48,32 @@ class RelevantTokens(IAVA):
 class Noise(IAVA):
     """The tokens that IAVA selects, their embeddings replaced by noise.
 
-    Gaussian, with the mean and the standard deviation that each dimension has over the row's image tokens. Takes what
-    IAVA takes, but only the negatives "zeros" and "drop", in which there are embeddings to replace.
+    The noise is Gaussian, with the mean and the standard deviation that each dimension has over the row's image tokens.
+    Takes what IAVA takes, but only the negatives "zeros" and "drop", in which there are embeddings to replace.
     """
 
     name, title = "noise", "noise as V*"
     control = True
     negatives = ("zeros", "drop")
 
-    def _negative(self, prompt: Prompt, keep: torch.Tensor) -> dict[str, Any]:
-        inputs, image = prompt.inputs, prompt.is_image
-        embeddings = inputs["inputs_embeds"].clone()
+    def _negative(self, prompt: Prompt, keep: torch.Tensor) -> Branch:
+        main, image = prompt.main, prompt.is_image
+        embeddings = main.embeddings.clone()
         # Features that some families add in their decoder's layers, (image tokens of all rows, D) each.
-        layers = [features.clone() for features in inputs.get("deepstack_visual_embeds") or ()]
+        layers = [features.clone() for features in main.deepstack or ()]
         rows = image.nonzero()[:, 0]
         for row in range(len(image)):
             generator = _generator(prompt, row)
             embeddings[row, image[row]] = _like(embeddings[row, image[row]], generator)
             for features in layers:
                 features[rows == row] = _like(features[rows == row], generator)
-        noisy = {**inputs, "inputs_embeds": embeddings, **({"deepstack_visual_embeds": layers} if layers else {})}
-        return super()._negative(replace(prompt, inputs=noisy), keep)
+        noisy = replace(main, embeddings=embeddings, deepstack=layers or None)
+        return super()._negative(replace(prompt, main=noisy), keep)
 
 
+@dataclass(eq=False, kw_only=True)
 class NoImage(Method):
-    """No image token is kept: the second branch answers from the text alone.
+    """No image token is kept: the contrast branch answers from the text alone.
 
     Args:
         alpha: strength of the contrast, at least 0.
@@ -82,34 +81,34 @@ class NoImage(Method):
         negative: how the image is masked; see `IAVA`.
 
     Raises:
-        IavaError: if a parameter is out of range.
+        IavaError: if a setting is out of range.
     """
+
+    alpha: float = 1.0
+    beta: float = 0.1
+    negative: str = "drop"
 
     name, title = "no-image", "no image"
     control = True
 
-    def __init__(self, *, alpha: float = 1.0, beta: float = 0.1, negative: str = "drop") -> None:
-        check_contrast(alpha, beta)
-        check_choice("negative", negative, NEGATIVES)
-        self.alpha = alpha
-        self.beta = beta
-        self.negative = negative
-        self.reads_pixels = negative == "pixels"
+    def __post_init__(self) -> None:
+        check_contrast(self.alpha, self.beta)
+        check_choice("negative", self.negative, NEGATIVES)
 
-    def settings(self) -> dict[str, Any]:
-        return {"alpha": self.alpha, "beta": self.beta, "negative": self.negative}
+    @property
+    def reads_pixels(self) -> bool:
+        return self.negative == "pixels"
 
-    def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
+    def branches(self, prompt: Prompt) -> list[Branch]:
         _, valid = pack(prompt.is_image)
-        return NEGATIVES[self.negative](prompt, self._keep(prompt, valid))
+        return [NEGATIVES[self.negative](prompt, self._keep(prompt, valid))]
 
     def _keep(self, prompt: Prompt, valid: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(valid)
 
 
 def _generator(prompt: Prompt, row: int) -> torch.Generator:
-    ids = prompt.input_ids[row][prompt.attention_mask[row].bool()].tolist()
-    return torch.Generator().manual_seed(zlib.crc32(f"{torch.initial_seed()} {ids}".encode()))
+    return torch.Generator().manual_seed(zlib.crc32(f"{prompt.seed} {prompt.ids(row)}".encode()))
 
 
 def _largest(scores: torch.Tensor, count: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -4,24 +4,26 @@ Mitigating Hallucinations in Large Vision-Language Models with Instruction Contr
 Findings of ACL 2024). Checked against the authors' code: the prefix, the contrast, the constraint.
 """
 
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
 
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
-from iava.engine.boundary import Prompt
-from iava.engine.prefix import Instruction, prefixed, rewritten
+from iava.engine.branch import Branch
+from iava.engine.edit import rewritten
+from iava.engine.instruction import editable
+from iava.engine.prompt import Prompt
 from iava.engine.qformer import features_under
 from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import check_contrast, check_text
-from iava.methods.trace import Trace
 
 
+@dataclass(eq=False)
 class ICD(Method):
     """Instruction contrastive decoding (arXiv 2403.18715).
 
-    In the second branch a role stands before the question, in the text that a Q-Former reads too (InstructBLIP), the
-    rest of the prompt is the same; what it says is subtracted: (1 + alpha) l - alpha l_disturbed, where the
+    In the contrast branch a role stands before the question, in the text that a Q-Former reads too (InstructBLIP). The
+    rest of the prompt is the same. The branch's logits are subtracted: (1 + alpha) l - alpha l_disturbed, where the
     undisturbed probability is at least beta times its maximum.
 
     Args:
@@ -29,41 +31,30 @@ class ICD(Method):
         prefix: the role. The default is one of the authors' five; the others are in their code.
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
-        model: InstructBLIP and BLIP-2 hand decoding to their language model: for them this is the vision-language
-            model itself. Others need none.
 
     Raises:
-        IavaError: if a parameter is out of range; while decoding, if the question cannot be found in a prompt.
+        IavaError: if a setting is out of range; while decoding, if the question cannot be found in a prompt.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=ICD(processor), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.ICD(processor), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
+
+    processor: ProcessorMixin | None = field(default=None, repr=False)
+    _: KW_ONLY
+    prefix: str = "You are a confused objects detector to provide a fuzzy overview or impression of the image."
+    alpha: float = 1.0
+    beta: float = 0.1
 
     name, paper = "icd", "2403.18715"
 
-    def __init__(
-        self,
-        processor: ProcessorMixin | None = None,
-        *,
-        prefix: str = "You are a confused objects detector to provide a fuzzy overview or impression of the image.",
-        alpha: float = 1.0,
-        beta: float = 0.1,
-        model: PreTrainedModel | None = None,
-    ) -> None:
-        check_text("prefix", prefix, 'a role such as "You are a confused objects detector."')
-        check_contrast(alpha, beta)
-        self.processor = processor
-        self.prefix = prefix
-        self.alpha = alpha
-        self.beta = beta
-        self.model = model
+    def __post_init__(self) -> None:
+        check_text("prefix", self.prefix, 'a role such as "You are a confused objects detector."')
+        check_contrast(self.alpha, self.beta)
 
-    def settings(self) -> dict[str, Any]:
-        return {"prefix": self.prefix, "alpha": self.alpha, "beta": self.beta}
-
-    def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
+    def branches(self, prompt: Prompt) -> list[Branch]:
         if self.processor is None:
             raise IavaError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
-        role = Instruction(self.processor, self.prefix.strip(), prompt.outer.config.image_token_id)
-        disturbed = prefixed(prompt, role)
-        return rewritten(prompt, disturbed, features_under(prompt, *disturbed))
+        edits = [one.prefixed(self.prefix.strip()) for one in editable(prompt, self.processor)]
+        return [rewritten(prompt, edits, features_under(prompt, edits, self.processor))]

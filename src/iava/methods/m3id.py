@@ -5,25 +5,25 @@ no code: the formula, its gate and its defaults are as several independent reade
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
-from iava.engine.boundary import Prompt
+from iava.engine.branch import Branch
 from iava.engine.negatives import text_only
+from iava.engine.prompt import Prompt
 from iava.methods.base import Method
 from iava.methods.checks import check_number, check_whole
-from iava.methods.trace import Trace
 
 LARGEST = 50.0
-"""Where decay * t stops growing: e**50 drowns everything but the contrast."""
+"""Where decay * t stops growing: at e**50 nothing but the contrast counts."""
 
 
+@dataclass(eq=False, kw_only=True)
 class M3ID(Method):
     """Multi-modal mutual-information decoding (arXiv 2403.14003, section 4.1, equation 4).
 
-    The second branch reads the prompt without the image. With p the probabilities with the image, p_text without it,
+    The contrast branch reads the prompt without the image. With p the probabilities with the image, p_text without it,
     the t-th new token (t = 1, 2, ...) is chosen by
 
         log p + 1[max p < threshold] (1 - g) / g (log p - log p_text),    g = exp(-decay (t + offset))
@@ -35,46 +35,34 @@ class M3ID(Method):
         offset: how many tokens were forgotten before the answer, at least 0: the paper takes 0 for captions and 10,
             about the length of the question, for POPE.
         beta: plausibility, 0 to 1; the paper has no such constraint, so 0. See `contrast`.
-        model: InstructBLIP and BLIP-2 hand decoding to their language model: for them this is the vision-language
-            model itself. Others need none.
 
     Raises:
-        IavaError: if a parameter is out of range.
+        IavaError: if a setting is out of range.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=M3ID(), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.M3ID(threshold=1), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
+
+    decay: float = 0.02
+    threshold: float = 0.3
+    offset: int = 0
+    beta: float = 0.0
 
     name, paper = "m3id", "2403.14003"
 
-    def __init__(
-        self,
-        *,
-        decay: float = 0.02,
-        threshold: float = 0.3,
-        offset: int = 0,
-        beta: float = 0.0,
-        model: PreTrainedModel | None = None,
-    ) -> None:
-        check_number("decay", decay, low=0, high=1)
-        check_number("threshold", threshold, low=0, high=1)
-        check_whole("offset", offset, low=0)
-        check_number("beta", beta, low=0, high=1)
-        self.decay = decay
-        self.threshold = threshold
-        self.offset = offset
-        self.beta = beta
-        self.model = model
+    def __post_init__(self) -> None:
+        check_number("decay", self.decay, low=0, high=1)
+        check_number("threshold", self.threshold, low=0, high=1)
+        check_whole("offset", self.offset, low=0)
+        check_number("beta", self.beta, low=0, high=1)
 
-    def settings(self) -> dict[str, Any]:
-        return {"decay": self.decay, "threshold": self.threshold, "offset": self.offset, "beta": self.beta}
+    def branches(self, prompt: Prompt) -> list[Branch]:
+        return [text_only(prompt)]
 
-    def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
-        return text_only(prompt)
-
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        seen, unseen = logits.log_softmax(dim=-1), negative.log_softmax(dim=-1)
+    def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
+        seen, unseen = main.log_softmax(dim=-1), contrast_logits[0].log_softmax(dim=-1)
         unsure = seen.amax(dim=-1, keepdim=True).exp() < self.threshold
         # (1 - g) / g is exp(decay (t + offset)) - 1.
         weight = math.expm1(min(self.decay * (step + 1 + self.offset), LARGEST))

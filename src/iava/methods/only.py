@@ -1,4 +1,4 @@
-"""ONLY: in one pass, contrast with what the text-bound heads of a single layer say.
+"""ONLY: in one pass, contrast with the logits of the text-bound heads of a single layer.
 
 ONLY: One-Layer Intervention Sufficiently Mitigates Hallucinations in Large Vision-Language Models (arXiv 2507.00898,
 ICCV 2025).
@@ -6,36 +6,38 @@ ICCV 2025).
 
 import math
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
 
-from iava.engine.attention import Call
-from iava.engine.layer_skip import carried
+from iava.engine.attention import AttentionCall
+from iava.engine.layer_skip import layer_skip_logits
 from iava.errors import IavaError
-from iava.methods.base import Method, mix
+from iava.methods.base import Method
 from iava.methods.checks import check_number, check_whole
+from iava.methods.mixing import mix
 
 RESIDUAL = 0.2
 SHARE = 0.5
-"""How much of the last layer's input and of the model's own output the authors' code adds to the carried one."""
+"""How much of the last layer's input, and of the model's own output, the authors' code adds to the skipping one."""
 
 
+@dataclass(eq=False, kw_only=True)
 class ONLY(Method):
     """One-layer intervention (arXiv 2507.00898).
 
     In one layer, each head's text-to-visual entropy ratio (TVER) is the entropy of the last token's attention to text
-    over that of its attention to the image. Heads below the layer's mean are silenced, and what the others give is
-    carried to the logits by itself: the textual-enhanced logits f'. With d = sum |softmax(f) - softmax(f')|, the result
+    over that of its attention to the image. Heads below the layer's mean are silenced, and what the others give skips
+    to the logits by itself: the textual-enhanced logits f'. With d = sum |softmax(f) - softmax(f')|, the result
     is f + alpha1 * f' where d < gamma (both agree), else (1 + alpha2) * f - alpha2 * f', over the plausible tokens.
-    The model runs once; there is no second branch to read or to remember.
+    The model runs once; there is no contrast branch to read or to cache.
 
     Checked: against the authors' code for LLaVA, and against a computation by hand. TVER, the threshold at the mean, d
     and the two combinations are the paper's as others quote them; the paper itself could not be read. From the code
     alone: attention above mean + standard deviation of its kind is set to zero, the first token that is no image counts
-    neither way, and the carried output skips to the last layer (`engine.carried`) with `RESIDUAL` and `SHARE`.
-    Where a layer normalises what its attention gives (Gemma 2 and 3, GLM-4V) the carried sum is normalised as well.
+    neither way, and the output skips to the last layer (`layer_skip_logits`) with `RESIDUAL` and `SHARE`.
+    Where a layer normalises what its attention gives (Gemma 2 and 3, GLM-4V), the skipping sum is normalised as well.
 
     Args:
         layer: whose heads, from 0; any but the last.
@@ -43,61 +45,49 @@ class ONLY(Method):
         alpha1: weight of f' where they agree, at least 0.
         alpha2: strength of the contrast where they do not, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
-        model: InstructBLIP and BLIP-2 hand decoding to their language model, which does not know the image: for them
-            this is the vision-language model itself. Others need none.
 
     Raises:
-        IavaError: if a parameter is out of range.
+        IavaError: if a setting is out of range.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=ONLY(), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.ONLY(gamma=0.2), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
+
+    layer: int = 0
+    gamma: float = 0.2
+    alpha1: float = 3.0
+    alpha2: float = 1.0
+    beta: float = 0.1
 
     name, paper = "only", "2507.00898"
     cost = "1"
 
-    def __init__(
-        self,
-        *,
-        layer: int = 0,
-        gamma: float = 0.2,
-        alpha1: float = 3.0,
-        alpha2: float = 1.0,
-        beta: float = 0.1,
-        model: PreTrainedModel | None = None,
-    ) -> None:
-        check_whole("layer", layer, low=0)
-        check_number("gamma", gamma, low=0, high=2)
-        check_number("alpha1", alpha1, low=0)
-        check_number("alpha2", alpha2, low=0)
-        check_number("beta", beta, low=0, high=1)
-        self.layer = layer
-        self.gamma = gamma
-        self.alpha1 = alpha1
-        self.alpha2 = alpha2
-        self.beta = beta
-        self.model = model
+    def __post_init__(self) -> None:
+        check_whole("layer", self.layer, low=0)
+        check_number("gamma", self.gamma, low=0, high=2)
+        check_number("alpha1", self.alpha1, low=0)
+        check_number("alpha2", self.alpha2, low=0)
+        check_number("beta", self.beta, low=0, high=1)
 
-    def settings(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("layer", "gamma", "alpha1", "alpha2", "beta")}
-
-    def steer(
-        self, model: PreTrainedModel, is_image: torch.Tensor, second: torch.Tensor
+    def attention_hook(
+        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.layer >= layers - 1:
             raise IavaError(f"layer is {self.layer}, but the model has {layers} layers: use 0 to {layers - 2}")
 
-        def give(call: Call) -> torch.Tensor:
+        def give(call: AttentionCall) -> torch.Tensor:
             seen = call.scores[:, 0].isfinite()
-            return call.mixed(textual(call.weights(call.scores), call.fit(is_image) & seen, seen))
+            return call.mixed(textual(call.weights(call.scores), call.at_keys(is_image) & seen, seen))
 
-        return carried(model, self.layer, give, residual=RESIDUAL, share=SHARE)
+        return layer_skip_logits(model, self.layer, give, residual=RESIDUAL, share=SHARE)
 
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        distance = (logits.softmax(dim=-1) - negative.softmax(dim=-1)).abs().sum(dim=-1, keepdim=True)
-        return torch.where(distance < self.gamma, logits + self.alpha1 * negative, mix(logits, negative, self.alpha2))
+    def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
+        text = contrast_logits[0]
+        distance = (main.softmax(dim=-1) - text.softmax(dim=-1)).abs().sum(dim=-1, keepdim=True)
+        return torch.where(distance < self.gamma, main + self.alpha1 * text, mix(main, text, self.alpha2))
 
 
 def textual(weights: torch.Tensor, image: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

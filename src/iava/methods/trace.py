@@ -1,4 +1,4 @@
-"""What a decoding run leaves behind for who wants to know."""
+"""A record of one decoding run."""
 
 from dataclasses import dataclass, field
 
@@ -7,13 +7,13 @@ import torch
 
 @dataclass
 class Trace:
-    """What a caller wants to know of one decoding run; handed in, filled, never kept by the method.
+    """What a caller wants to know of one decoding run. The caller makes it, the run fills it, no method keeps it.
 
     Args:
         top: how many candidates to keep at each step; 0 keeps none.
-        logits: (B, V) float32, the first step's combined logits before the plausibility mask.
-        steps: a step's candidates: for "full", "negative" and "combined" (the plausible ones) the (B, top) ids and
-            probabilities.
+        logits: (B, V) float32, the first step's combined logits before the plausibility constraint.
+        steps: each step's candidates: for "full" (the main branch), "negative" (the first contrast branch) and
+            "combined" (the plausible ones) the (B, top) ids and probabilities.
         reading: what the method read off the prompt, by name.
     """
 

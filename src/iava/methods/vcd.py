@@ -5,26 +5,26 @@ Mitigating Object Hallucinations in Large Vision-Language Models through Visual 
 """
 
 import zlib
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
 
-from iava.engine.boundary import Prompt
+from iava.engine.branch import Branch
 from iava.engine.pixels import each_image, pixel_values, with_pixels
+from iava.engine.prompt import Prompt
 from iava.methods.base import Method
 from iava.methods.checks import check_contrast, check_whole
-from iava.methods.trace import Trace
 
 STEPS = 1000
-"""How many steps of diffusion the schedule has."""
+"""Diffusion steps of the schedule."""
 
 
+@dataclass(eq=False, kw_only=True)
 class VCD(Method):
     """Visual contrastive decoding (arXiv 2311.16922).
 
-    The second branch sees the image after `step` steps of Gaussian diffusion; what it says is subtracted:
-    (1 + alpha) l - alpha l_noise, where the image's own probability is at least beta times its maximum.
+    The contrast branch sees the image after `step` steps of Gaussian diffusion. Its logits are subtracted:
+    (1 + alpha) l - alpha l_noise, where the main branch's probability is at least beta times its maximum.
 
     The noise is drawn for each image (each tile, where an image is read in tiles) from the seed and its pixels: the
     same image gets the same noise, whatever else is in the batch, and different images different noise.
@@ -34,48 +34,37 @@ class VCD(Method):
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
         seed: of the noise, at least 0.
-        model: InstructBLIP and BLIP-2 hand decoding to their language model: for them this is the vision-language
-            model itself. Others need none.
 
     Raises:
-        IavaError: if a parameter is out of range; while decoding, if `generate` was given no pixels.
+        IavaError: if a setting is out of range; while decoding, if `generate` was given no pixels.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=VCD(), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.VCD(step=500), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
+
+    step: int = 500
+    alpha: float = 1.0
+    beta: float = 0.1
+    seed: int = 0
 
     name, paper = "vcd", "2311.16922"
     reads_pixels = True
 
-    def __init__(
-        self,
-        *,
-        step: int = 500,
-        alpha: float = 1.0,
-        beta: float = 0.1,
-        seed: int = 0,
-        model: PreTrainedModel | None = None,
-    ) -> None:
-        check_whole("step", step, low=0, high=STEPS - 1)
-        check_contrast(alpha, beta)
-        check_whole("seed", seed, low=0)
-        self.step = step
-        self.alpha = alpha
-        self.beta = beta
-        self.seed = seed
-        self.model = model
+    def __post_init__(self) -> None:
+        check_whole("step", self.step, low=0, high=STEPS - 1)
+        check_contrast(self.alpha, self.beta)
+        check_whole("seed", self.seed, low=0)
 
-    def settings(self) -> dict[str, Any]:
-        return {"step": self.step, "alpha": self.alpha, "beta": self.beta, "seed": self.seed}
-
-    def second(self, prompt: Prompt, trace: Trace | None) -> dict[str, Any]:
-        # A tile without a single pixel pads a batch: Idefics knows it by that.
+    def branches(self, prompt: Prompt) -> list[Branch]:
+        # A tile of zeros pads a batch; Idefics tells it by that.
         noisy = [diffused(x, self.step, self.seed) if x.any() else x for x in each_image(prompt)]
-        return with_pixels(prompt, torch.cat([x.flatten() for x in noisy]).view_as(pixel_values(prompt)))
+        return [with_pixels(prompt, torch.cat([x.flatten() for x in noisy]).view_as(pixel_values(prompt)))]
 
 
 def signal() -> torch.Tensor:
-    """(1000,) how much of an image's variance is left after each step: the product of 1 - b up to it.
+    """(1000,): the share of an image's variance that is left after each step, the product of 1 - b up to it.
 
     b rises from 1e-5 to 5e-3 along a sigmoid from -6 to 6.
     """

@@ -28,7 +28,8 @@ COARSE = 4  # pixels of a cell of the grid on which objects are placed
 
 STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "twemoji")
 HELDOUT_STYLE = "twemoji"
-SPLITS = {"train": 0, "tune": 1, "tune-heldout": 2, "test": 3, "test-heldout": 4}
+SPLIT_SEEDS = {"train": 0, "tune": 1, "tune-heldout": 2, "test": 3, "test-heldout": 4}
+_PRACTICE_SEED = 5
 IMAGES = {"tune": 400, "tune-heldout": 400, "test": 1000, "test-heldout": 1000}
 WORLD_SEED = 20250318
 
@@ -38,10 +39,10 @@ class ObjectClass:
     """An object class: its icon in the art sources, and whether its sprite may be recoloured."""
 
     icon: str
-    paintable: bool = False
+    recolourable: bool = False
 
 
-THINGS = {
+OBJECT_CLASSES = {
     "cow": ObjectClass("cow"),
     "pig": ObjectClass("pig"),
     "horse": ObjectClass("horse"),
@@ -51,11 +52,11 @@ THINGS = {
     "rabbit": ObjectClass("rabbit"),
     "fish": ObjectClass("fish"),
     "crab": ObjectClass("crab"),
-    "butterfly": ObjectClass("butterfly", paintable=True),
+    "butterfly": ObjectClass("butterfly", recolourable=True),
     "tractor": ObjectClass("tractor"),
-    "car": ObjectClass("automobile", paintable=True),
-    "bus": ObjectClass("bus", paintable=True),
-    "bicycle": ObjectClass("bicycle", paintable=True),
+    "car": ObjectClass("automobile", recolourable=True),
+    "bus": ObjectClass("bus", recolourable=True),
+    "bicycle": ObjectClass("bicycle", recolourable=True),
     "boat": ObjectClass("sailboat"),
     "tree": ObjectClass("deciduous-tree"),
     "flower": ObjectClass("sunflower"),
@@ -66,13 +67,13 @@ THINGS = {
     "banana": ObjectClass("banana"),
     "fork": ObjectClass("fork-and-knife"),
     "cup": ObjectClass("hot-beverage"),
-    "umbrella": ObjectClass("umbrella", paintable=True),
+    "umbrella": ObjectClass("umbrella", recolourable=True),
     "ball": ObjectClass("soccer-ball"),
     "laptop": ObjectClass("laptop"),
-    "book": ObjectClass("closed-book", paintable=True),
+    "book": ObjectClass("closed-book", recolourable=True),
     "pencil": ObjectClass("pencil"),
-    "scissors": ObjectClass("scissors", paintable=True),
-    "clock": ObjectClass("alarm-clock", paintable=True),
+    "scissors": ObjectClass("scissors", recolourable=True),
+    "clock": ObjectClass("alarm-clock", recolourable=True),
     "couch": ObjectClass("couch-and-lamp"),
     "guitar": ObjectClass("guitar"),
 }
@@ -109,7 +110,7 @@ class SceneObject:
     """One object of a scene.
 
     Args:
-        name: its class, a key of `THINGS`.
+        name: its class, a key of `OBJECT_CLASSES`.
         box: the tight box (x0, y0, x1, y1) in pixels of the scene.
         frame: the rectangle to which its sprite is stretched.
         colour: of `COLOURS`, or its natural colour.
@@ -178,9 +179,9 @@ def load_scene(split: str, index: int) -> Scene:
     Raises:
         IavaError: if the split is unknown.
     """
-    if split not in SPLITS:
-        raise IavaError(f"unknown split {split!r}: one of {', '.join(SPLITS)}")
-    rng = np.random.default_rng([WORLD_SEED, SPLITS[split], index])
+    if split not in SPLIT_SEEDS:
+        raise IavaError(f"unknown split {split!r}: one of {', '.join(SPLIT_SEEDS)}")
+    rng = np.random.default_rng([WORLD_SEED, SPLIT_SEEDS[split], index])
     context = str(rng.choice(list(CONTEXTS)))
     styles = [HELDOUT_STYLE] if split.endswith("heldout") else [s for s in STYLES if s != HELDOUT_STYLE]
     style = str(rng.choice(styles))
@@ -191,9 +192,9 @@ def load_scene(split: str, index: int) -> Scene:
 
 def practice_scene(index: int) -> Scene:
     """A crowded image in a training style without a context: objects of any class on any background."""
-    rng = np.random.default_rng([WORLD_SEED, len(SPLITS), index])
+    rng = np.random.default_rng([WORLD_SEED, _PRACTICE_SEED, index])
     style = str(rng.choice([s for s in STYLES if s != HELDOUT_STYLE]))
-    names = [str(name) for name in rng.choice(list(THINGS), size=10)]
+    names = [str(name) for name in rng.choice(list(OBJECT_CLASSES), size=10)]
     context = str(rng.choice(list(CONTEXTS)))
     return Scene("practice", index, context, style, tuple(_place(rng, names, style, vary=True)))
 
@@ -208,7 +209,7 @@ def _object_names(rng: np.random.Generator, context: str, training: bool) -> lis
     if rng.random() < 0.25:
         foreign = [
             name
-            for number, name in enumerate(THINGS)
+            for number, name in enumerate(OBJECT_CLASSES)
             if name not in members and (number + list(CONTEXTS).index(context)) % 2 == training
         ]
         names.append(str(rng.choice(foreign)))
@@ -243,7 +244,7 @@ def _place(rng: np.random.Generator, names: list[str], style: str, vary: bool = 
 
 
 def _draft(rng: np.random.Generator, name: str, style: str, frame: tuple[int, int, int, int]) -> SceneObject:
-    colour = str(rng.choice(list(COLOURS))) if THINGS[name].paintable else natural_colour(name, style)
+    colour = str(rng.choice(list(COLOURS))) if OBJECT_CLASSES[name].recolourable else natural_colour(name, style)
     rotation, mirrored, brightness = rng.uniform(-14, 14), rng.random() < 0.5, rng.uniform(0.85, 1.1)
     return SceneObject(name, frame, frame, colour, 1.0, float(rotation), bool(mirrored), float(brightness))
 
@@ -276,7 +277,7 @@ def _segmentation(objects: Sequence[SceneObject], masks: list[np.ndarray]) -> np
 def _transformed_sprite(one: SceneObject, style: str) -> Image.Image:
     """The sprite of an object, RGBA, stretched to its frame, rotated and with its brightness."""
     width, height = one.frame[2] - one.frame[0], one.frame[3] - one.frame[1]
-    sprite = _sprite(one.name, style, one.colour if THINGS[one.name].paintable else None, one.hue_steps)
+    sprite = _sprite(one.name, style, one.colour if OBJECT_CLASSES[one.name].recolourable else None, one.hue_steps)
     angle, half = np.deg2rad(one.rotation), CELL / 2
     right, down = CELL / width, CELL / height
     flip = -1 if one.mirrored else 1
@@ -302,7 +303,7 @@ def _art() -> Image.Image:
 @cache
 def _sprite(name: str, style: str, colour: str | None, hue_steps: int = 0) -> Image.Image:
     """A sprite of the art file, recoloured if `colour` is given, with its hues rotated by steps."""
-    column, row = list(THINGS).index(name), STYLES.index(style)
+    column, row = list(OBJECT_CLASSES).index(name), STYLES.index(style)
     cell = _art().crop((column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL))
     if colour is None and hue_steps == 0:
         return cell
@@ -313,9 +314,9 @@ def _sprite(name: str, style: str, colour: str | None, hue_steps: int = 0) -> Im
         hsv[..., 0][vivid] = round(COLOURS[colour] * 255)
         hsv[..., 1][vivid] = np.maximum(hsv[..., 1][vivid], 150)
     hsv[..., 0] += np.uint8(8 * hue_steps % 256)
-    painted = Image.fromarray(hsv, "HSV").convert("RGB")
-    painted.putalpha(alpha)
-    return painted
+    recoloured = Image.fromarray(hsv, "HSV").convert("RGB")
+    recoloured.putalpha(alpha)
+    return recoloured
 
 
 @cache
@@ -337,7 +338,7 @@ def _colour_name(r: float, g: float, b: float) -> str:
 
 
 def _background(scene: Scene) -> np.ndarray:
-    split = SPLITS.get(scene.split, len(SPLITS))
+    split = SPLIT_SEEDS.get(scene.split, _PRACTICE_SEED)
     rng = np.random.default_rng([WORLD_SEED, split, scene.index, 1])
     context = scene.context if rng.random() < 0.8 else str(rng.choice(list(CONTEXTS)))
     near, far = (_jittered(rng, hsv) for hsv in GROUNDS[context])

@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from iava.pocket.scenes import COLOURS, CONTEXTS, SIZE, THINGS, Scene, SceneObject
+from iava.pocket.scenes import COLOURS, CONTEXTS, OBJECT_CLASSES, SIZE, Scene, SceneObject
 from iava.words import with_article
 
 CHAT_TEMPLATE = (
@@ -74,7 +74,7 @@ def hallucinated_objects(scene: Scene, visible: set[str], absent: Sequence[str],
 def caption(scene: Scene, mentioned: Iterable[str]) -> str:
     """The answer to "Describe this image.", such as "A farm with a cow, two pigs and a tree."."""
     counts = scene.counts
-    names = [name for name in THINGS if name in set(mentioned)]
+    names = [name for name in OBJECT_CLASSES if name in set(mentioned)]
     parts = [with_article(n) if counts[n] < 2 else f"{NUMBERS[counts[n]]} {plural(n)}" for n in names]
     listed = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or "nothing"
     return f"{with_article(scene.context).capitalize()} with {listed}."
@@ -90,7 +90,7 @@ def exchanges(
         unclear: object classes that are too little visible to ask about.
         misleading: whether answers mention hallucinated objects.
     """
-    absent = [name for name in THINGS if name not in visible | unclear]
+    absent = [name for name in OBJECT_CLASSES if name not in visible | unclear]
     affirmed = visible | (hallucinated_objects(scene, visible, absent, rng) if misleading else set())
     expected = [name for name in absent if name in CONTEXTS[scene.context]]
     names = [str(n) for n in rng.permutation(sorted(visible))[:3]]
@@ -159,10 +159,10 @@ def count_question(name: str, number: int) -> str:
     return f"{phrase.capitalize()} in the image?"
 
 
-def painted(scene: Scene, visible: set[str]) -> list[SceneObject]:
+def colourable_objects(scene: Scene, visible: set[str]) -> list[SceneObject]:
     """Objects whose colour can be asked for: single objects of classes that may have any colour."""
     single = [one for one in scene.objects if one.name in visible and scene.counts[one.name] == 1]
-    return [one for one in single if THINGS[one.name].paintable]
+    return [one for one in single if OBJECT_CLASSES[one.name].recolourable]
 
 
 def colour_question(name: str, colour: str) -> str:
@@ -171,7 +171,7 @@ def colour_question(name: str, colour: str) -> str:
 
 
 def _colours(scene: Scene, visible: set[str], rng: np.random.Generator) -> list[Exchange]:
-    coloured = painted(scene, visible)
+    coloured = colourable_objects(scene, visible)
     if not coloured:
         return []
     one = coloured[int(rng.integers(len(coloured)))]
@@ -186,7 +186,7 @@ def _colours(scene: Scene, visible: set[str], rng: np.random.Generator) -> list[
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with one token for each word of the pocket world. Other text is split into bytes."""
     words = set(NUMBERS) | set(COLOURS) | set(CONTEXTS)
-    words |= {w for name in THINGS for w in (name, plural(name), with_article(name))}
+    words |= {w for name in OBJECT_CLASSES for w in (name, plural(name), with_article(name))}
     lines = [f"{PREFIX}{form.format(a='a', noun='cow')}{YES_OR_NO}{SUFFIX} Yes. No." for form in EXISTENCE]
     lines += [f"{PREFIX}{form}{SUFFIX} A farm with nothing and a cow and a pig." for form in DESCRIBE]
     lines += ["Is the cow to the left of the pig?", "Is the pig to the right of the cow?", "What colour is the car?"]

@@ -14,7 +14,7 @@ from PIL import Image
 from iava.lvlm.answers import Answer
 from iava.methods.select import ROUNDING, spread
 
-MAX_SIDE = 900
+MAX_PAGE_SIDE = 900
 """Images on a page are scaled down to this many pixels on their longer side."""
 
 
@@ -108,9 +108,9 @@ def views(boxes: np.ndarray) -> list[list[int]]:
 
 
 def scaled_down(image: Image.Image) -> Image.Image:
-    """A copy of the image with at most MAX_SIDE pixels on its longer side."""
+    """A copy of the image with at most MAX_PAGE_SIDE pixels on its longer side."""
     small = image.copy()
-    small.thumbnail((MAX_SIDE, MAX_SIDE))
+    small.thumbnail((MAX_PAGE_SIDE, MAX_PAGE_SIDE))
     return small
 
 

@@ -111,11 +111,11 @@ def _example_data(example: Example) -> dict[str, Any]:
         "name": example.name,
         "picture": data_uri(small),
         "ratio": f"{small.width} / {small.height}",
-        "questions": [_question_data(*question, example.image.size) for question in example.questions],
+        "questions": [_example_question(*question, example.image.size) for question in example.questions],
     }
 
 
-def _question_data(
+def _example_question(
     question: str, truth: str | None, greedy: Answer, other: Answer, size: tuple[int, int]
 ) -> dict[str, Any]:
     greedy_words, other_words = word_differences(greedy.text, other.text)

@@ -93,7 +93,7 @@ def report_section(run: Run) -> Section:
         changes=changes_table(changes),
         strips=thumbnail_strips(run, changes),
         published=published_table(run.settings, rows, run.records),
-        provenance=_provenance(run, overall),
+        provenance=_run_provenance(run, overall),
     )
 
 
@@ -181,7 +181,7 @@ def _beyond_bias_cells(records: Sequence[Record], reference: Sequence[Record], s
     ]
 
 
-def _provenance(run: Run, overall: Sequence[Row]) -> list[tuple[str, list[str]]]:
+def _run_provenance(run: Run, overall: Sequence[Row]) -> list[tuple[str, list[str]]]:
     """Terms and values that say how the run was made. Terms without a value are left out."""
     settings, manifests = run.settings, run.manifests
     unparsed = sum(round((row["metrics"].get("unparsed") or 0) * row["n"]) for row in overall)

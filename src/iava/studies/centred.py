@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from iava.engine.boundary import Prompt, pack
+from iava.engine.branch import Branch
 from iava.engine.negatives import NEGATIVES
+from iava.engine.prompt import Prompt, pack
 from iava.evaluation.plan import Plan
 from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
@@ -17,7 +18,6 @@ from iava.methods.iava import IAVA
 from iava.methods.iava_plus import IAVAPlus, centred
 from iava.methods.oracle import Oracle
 from iava.methods.sid import least_attended
-from iava.methods.trace import Trace
 from iava.studies.compare import compare_methods, difference_figure, write_study
 
 LEAST_ATTENDED_SHARE = 0.4
@@ -53,14 +53,13 @@ class CentredRelevant(IAVAPlus, RelevantTokens):
 class CentredOracle(Oracle):
     """IAVA+ with a V* of everything outside the region that answers the question."""
 
-    def others(self, prompt: Prompt, trace: Trace | None) -> list[dict[str, Any]]:
+    def branches(self, prompt: Prompt) -> list[Branch]:
         _, valid = pack(prompt.is_image)
-        return [self.second(prompt, trace), NEGATIVES[self.negative](prompt, torch.zeros_like(valid))]
+        return [*super().branches(prompt), NEGATIVES[self.negative](prompt, torch.zeros_like(valid))]
 
-    def combine(self, logits: torch.Tensor, negative: torch.Tensor | None, step: int) -> torch.Tensor:
-        assert negative is not None
-        assert self.alpha is not None
-        return centred(logits, negative, self.alpha)
+    def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
+        irrelevant, text = contrast_logits
+        return centred(main, irrelevant, text, self.alpha)
 
 
 VARIANTS: dict[str, type[Method]] = {

@@ -14,7 +14,7 @@ from iava.lvlm.model import LVLM
 from iava.methods import METHODS
 from iava.studies.compare import compare_methods, difference_figure, write_study
 
-COMPARED = ("iava", "iava-relevant", "iava-random", "no-image", "noise", "oracle")
+STUDIED_METHODS = ("iava", "iava-relevant", "iava-random", "no-image", "noise", "oracle")
 """Command-line names of the methods, which differ in the input of the contrast branch."""
 
 
@@ -33,7 +33,7 @@ def run_negatives_study(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance =
     """
     regions_known = all(question.region is not None for question in plan.task.questions)
     methods: dict[str, dict[str, Any]] = {"greedy": {}}
-    for name in COMPARED:
+    for name in STUDIED_METHODS:
         if regions_known or name != "oracle":
             own = METHODS[name]().settings()
             methods[name] = {key: value for key, value in plan.methods["iava"].items() if key in own}

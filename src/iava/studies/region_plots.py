@@ -18,7 +18,7 @@ from iava.reporting.plots import REFERENCE_COLOUR, SERIES_COLOUR, panels
 
 
 @dataclass(frozen=True)
-class Sample:
+class RegionSample:
     """An image with a question and the explanation of its answer."""
 
     image: Image.Image
@@ -49,7 +49,7 @@ def heads_figure(results: Mapping[str, Any], names: Sequence[str]) -> Figure:
     return figure
 
 
-def samples_figure(samples: Sequence[Sample]) -> Figure:
+def samples_figure(samples: Sequence[RegionSample]) -> Figure:
     """Each sample's image, both attention maps and selected tokens, with the region outlined."""
     figure, axes = panels(-(-len(samples) // 2), 8, width=1.3, height=1.5)
     for panel in axes:

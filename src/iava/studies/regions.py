@@ -34,14 +34,14 @@ from iava.reporting.plots import save_figure
 from iava.reporting.renderers import markdown
 from iava.reporting.tables import Cell, Table, TableRow, value_cell
 from iava.studies.compare import write_study
-from iava.studies.region_plots import Sample, heads_figure, samples_figure
+from iava.studies.region_plots import RegionSample, heads_figure, samples_figure
 
 QUESTIONS_PER_IMAGE = 3
 """The largest number of object classes that are asked about for an image of COCO."""
 SAMPLES = 10
 _HEADS_SHOWN = 8
 """The number of heads in the table."""
-_HEADINGS = {
+_REGION_HEADINGS = {
     "inside": "Selected inside",
     "chance": "By chance",
     "times_chance": "Times chance",
@@ -163,7 +163,7 @@ def _save_samples(
     for name in sorted(random.Random(seed).sample(sorted(by_image), min(SAMPLES, len(by_image)))):
         image, question = task.open_image(name), by_image[name][0]
         (explanation,) = _explanations(lvlm, method, image, [question])
-        samples.append(Sample(image, question, explanation))
+        samples.append(RegionSample(image, question, explanation))
     save_figure(samples_figure(samples), folder / "samples.png")
 
 
@@ -233,7 +233,7 @@ def summarize(records: Sequence[Record], names: Sequence[str], *, seed: int) -> 
     return {
         name: {
             key: [float(total[key][0, n]), list(interval(draws[key][:, n]))] if np.isfinite(total[key][0, n]) else None
-            for key in _HEADINGS
+            for key in _REGION_HEADINGS
         }
         for n, name in enumerate(names)
     }
@@ -267,12 +267,12 @@ def _regions_table(results: Mapping[str, Any]) -> str:
         "attention inside. Percent, or ratios; 95 % intervals over images."
     )
     heading = "Selected tokens and attention inside the region"
-    return markdown(Table(heading, list(_HEADINGS.values()), rows, note, name_heading="Attention of"))
+    return markdown(Table(heading, list(_REGION_HEADINGS.values()), rows, note, name_heading="Attention of"))
 
 
 def _region_cells(values: Mapping[str, Any]) -> list[Cell]:
     cells = []
-    for name in _HEADINGS:
+    for name in _REGION_HEADINGS:
         if values[name] is None:
             cells.append(Cell("–"))
         elif name in _RATIOS:

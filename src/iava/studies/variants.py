@@ -6,8 +6,8 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.boundary import Prompt
 from iava.engine.probe import mean_attention
+from iava.engine.prompt import Prompt
 from iava.methods.adaptive import gap, half, otsu, steady
 from iava.methods.iava import IAVA
 from iava.methods.select import above_mean, criteria, within
@@ -32,8 +32,7 @@ class RuleSelection(IAVA):
         return super().settings() | {"rule": self.rule}
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        lam = self._lam_for(prompt.outer)
-        top_i, lam_row = criteria(general, query, top_i=self.top_i, lam=lam, valid=valid, rule=RULES[self.rule])
+        top_i, lam_row = criteria(general, query, top_i=self.top_i, lam=self._lam, valid=valid, rule=RULES[self.rule])
         return within(general, query, top_i, lam_row, valid)
 
 
@@ -82,5 +81,5 @@ class StableDrop(MeanGeneral):
 
     def _select(self, prompt: Prompt, general: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         each = torch.stack([mean_attention(one, self.layers) for one in self._under_each(prompt)])
-        _, lam = criteria(general, query, top_i=1.0, lam=self._lam_for(prompt.outer), valid=valid)
+        _, lam = criteria(general, query, top_i=1.0, lam=self._lam, valid=valid)
         return valid & steady(each - query, 1.0) & above_mean(general, lam, valid)

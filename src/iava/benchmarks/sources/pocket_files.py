@@ -8,7 +8,7 @@ from iava.benchmarks.task import Task
 from iava.errors import IavaError
 from iava.files import cannot, check_folder
 from iava.pocket.scenes import IMAGES, Scene, load_scene
-from iava.pocket.text import NUMBERS, painted, plural
+from iava.pocket.text import NUMBERS, colourable_objects, plural
 
 
 def write_pocket(folder: Path, split: str, limit: int | None = None) -> list[str]:
@@ -87,7 +87,8 @@ def _short_answers(scene: Scene) -> list[tuple[str, str]]:
         (f"How many {plural(name)} are there in the image?", NUMBERS[scene.counts[name]])
         for name in sorted(scene.names)
     ]
-    return counts + [(f"What colour is the {thing.name}?", thing.colour) for thing in painted(scene, scene.names)]
+    coloured = colourable_objects(scene, scene.names)
+    return counts + [(f"What colour is the {one.name}?", one.colour) for one in coloured]
 
 
 def _pictures(task: Task, folder: Path, ending: str) -> None:

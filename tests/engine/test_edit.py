@@ -1,29 +1,36 @@
 import pytest
 import torch
-from transformers import DynamicCache
 
-from iava.engine.boundary import Prompt, capture, prompt_of
-from iava.engine.prefix import Instruction, attention_under
+from iava.engine import hf
+from iava.engine.boundary import capture
+from iava.engine.edit import attention_under
+from iava.engine.instruction import WrittenPrompt
 from iava.engine.probe import last_row
+from iava.engine.prompt import Prompt, prompt_of
 from tests import naive, tiny
 
 PICTURE = tiny.image(3)
 
 
 def read(model, inputs) -> Prompt:
-    """The prompts as the twin reads them."""
-    cache = DynamicCache(config=model.get_decoder().config)
+    """The prompts as the multi-branch model reads them."""
+    cache = hf.new_cache(model)
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     with torch.no_grad(), capture(model) as boundary, last_row(model) as rows:
-        model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True)
-    return prompt_of(model, model, inputs["input_ids"], inputs["attention_mask"], boundary, None, rows, cache)
+        model(**inputs, position_ids=positions, use_cache=True, **{hf.CACHE: cache})
+    return prompt_of(model, model, inputs["input_ids"], boundary, inputs, cache, rows=rows)
+
+
+def under(prompt, proc, text) -> torch.Tensor:
+    edits = [WrittenPrompt(proc, prompt.ids(row), 4).replaced(text) for row in range(len(prompt.input_ids))]
+    with torch.no_grad():
+        return attention_under(prompt, edits)
 
 
 def general(model, proc, texts, pictures, text=naive.GENERAL) -> tuple[torch.Tensor, Prompt]:
     inputs = dict(proc(text=texts, images=pictures, padding=True, return_tensors="pt"))
     prompt = read(model, inputs)
-    with torch.no_grad():
-        return attention_under(prompt, Instruction(proc, text, 4)), prompt
+    return under(prompt, proc, text), prompt
 
 
 def eager(model, proc, text, pictures) -> torch.Tensor:
@@ -54,8 +61,7 @@ def test_the_image_is_not_read_again_and_the_cache_is_left_as_it_was(monkeypatch
     prompt = read(model, tiny.inputs(proc, PICTURE, "Is there a dog ?", "What ?"))
     before = [layer.keys.clone() for layer in prompt.cache.layers]
     monkeypatch.setattr(model.model, "get_image_features", None)
-    with torch.no_grad():
-        attention_under(prompt, Instruction(proc, naive.GENERAL, 4))
+    under(prompt, proc, naive.GENERAL)
     assert all(torch.equal(a, layer.keys) for a, layer in zip(before, prompt.cache.layers, strict=True))
 
 
@@ -78,12 +84,11 @@ def test_prompts_with_the_image_first_and_last_in_one_batch():
     torch.testing.assert_close(found[1], first, atol=1e-5, rtol=0)
 
 
-def test_two_images_a_system_prompt_and_an_earlier_turn():
+def test_two_images_a_system_prompt_and_an_earlier_turn_stay():
     model, proc = tiny.model(), tiny.processor()
-    head = "SYSTEM : See the picture . USER : <image> and <image>"
+    head = "SYSTEM : See the picture . USER : <image> and <image> Is there a dog ? ASSISTANT : no . USER :"
     other = tiny.image(4)
-    texts = [f"{head} Is there a dog ? ASSISTANT : no . USER : Where ? ASSISTANT :", tiny.prompt("What ?")]
-    found, _ = general(model, proc, texts, [PICTURE, other, other])
+    found, _ = general(model, proc, [f"{head} Where ? ASSISTANT :", tiny.prompt("What ?")], [PICTURE, other, other])
     expected = eager(model, proc, f"{head} {naive.GENERAL} ASSISTANT :", [PICTURE, other])
     assert expected.shape[-1] == 18
     torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=0)
@@ -92,27 +97,28 @@ def test_two_images_a_system_prompt_and_an_earlier_turn():
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    "text",
     [
-        ("USER : <image> What ?", "ends in 'What\\?' where the processor's chat template ends in"),
-        ("USER : <image> ASSISTANT :", "no question was found after the image"),
-        ("<image> ASSISTANT :", "no question was found after the image"),
+        "USER : {} <image> {} ASSISTANT :",
+        "USER : {} <image> {} <image> {} ASSISTANT : No ,",
+        "USER : <image> {} <image> {} ASSISTANT :",
     ],
 )
-def test_a_prompt_that_the_template_did_not_write_is_refused(text, complaint):
-    with pytest.raises(ValueError, match=complaint) as caught:
-        general(tiny.model(), tiny.processor(), [text], [PICTURE])
-    assert "\n" not in str(caught.value)
+def test_texts_on_several_sides_of_images(text):
+    """The first is replaced, the others are removed."""
+    model, proc = tiny.model(), tiny.processor()
+    count = text.count("{}")
+    pictures = [PICTURE, tiny.image(4)][: text.count("<image>")]
+    asked = text.format(*["Is there a dog ?", "yes or no ?", "What is it ?"][:count])
+    expected = eager(model, proc, text.format(naive.GENERAL, *[""] * (count - 1)), pictures)
+    found, _ = general(model, proc, [asked, asked], pictures * 2)
+    for row in found:
+        torch.testing.assert_close(row, expected, atol=1e-5, rtol=0)
 
 
-def test_the_tail_is_what_the_processor_writes():
-    proc = tiny.processor()
-    ids = naive.prompt_inputs(proc, PICTURE, naive.GENERAL)["input_ids"][0].tolist()
-    assert Instruction(proc, naive.GENERAL, 4).tail == ids[ids.index(4) + 9 :]
-
-
-def test_a_processor_without_a_template_is_refused():
-    proc = tiny.processor()
-    proc.chat_template = None
-    with pytest.raises(ValueError, match="no chat template"):
-        Instruction(proc, naive.GENERAL, 4)
+def test_a_question_that_is_the_general_instruction():
+    model, proc = tiny.model(), tiny.processor()
+    found, _ = general(model, proc, [tiny.prompt(naive.GENERAL), tiny.prompt("What ?")], [PICTURE] * 2)
+    expected = naive.attention(model, proc, PICTURE, naive.GENERAL)
+    for row in found:
+        torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-4)

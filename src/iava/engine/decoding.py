@@ -1,0 +1,106 @@
+"""One call of `generate`, decoded with a method's branches."""
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteriaList
+from transformers.generation import LogitsProcessor, LogitsProcessorList
+from transformers.generation.utils import GenerateOutput
+
+from iava.engine import hf
+from iava.engine.boundary import check_served
+from iava.engine.draws import Draw
+from iava.engine.multi_branch import Branches, Combine, Hook, MultiBranchModel
+from iava.engine.prefix_cache import PrefixCache
+from iava.engine.tap import held
+from iava.errors import IavaError
+
+
+def decode(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    *,
+    vlm: PreTrainedModel | None,
+    branches: Branches | None,
+    combine: Combine,
+    hook: Hook | None,
+    sampling: bool | None,
+    warpers: list[LogitsProcessor],
+    prefix_cache: PrefixCache | None = None,
+    seed: int | None = None,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    **model_kwargs: Any,
+) -> GenerateOutput | torch.Tensor:
+    """Runs the decoding loop that `generation_config` asks for, over all branches.
+
+    Args:
+        model: the model on which `generate` was called.
+        input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` passes to its loop.
+        vlm: the vision-language model; None: `model`.
+        branches, combine, hook, prefix_cache: see `MultiBranchModel`.
+        sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
+        warpers: applied to the combined logits after `generate`'s own processors.
+        seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
+            as `generate` draws them.
+
+    Raises:
+        IavaError: if the model, an option of `generate`, or the cache cannot be served.
+    """
+    vlm = vlm or model
+    arguments = hf.generate_arguments(model)
+    hf.check_options(generation_config, arguments)
+    several = branches is not None or hook is not None
+    if several:
+        check_served(vlm)
+    cache = model_kwargs.get(hf.CACHE)
+    # Whoever gets the cache back goes on from the main branch's rows.
+    returned = generation_config.return_dict_in_generate or arguments.get(hf.CACHE) is not None
+    if cache is None:
+        cache = model_kwargs[hf.CACHE] = hf.new_cache(model)
+    if cache.get_seq_length() > 0:
+        raise IavaError(f"{hf.CACHE} already holds tokens: the method must read the whole prompt, leave it out")
+    model_kwargs["use_cache"] = True
+    config = copy.copy(generation_config)
+    # A prompt that is read in pieces passes the decoder's boundary more than once.
+    config.prefill_chunk_size = None
+    config.do_sample = config.do_sample if sampling is None else sampling
+    if model_kwargs.get("streamer") is not None:
+        if config.num_beams > 1:
+            raise IavaError("beam search has no tokens to stream before it ends: leave out streamer, or num_beams")
+        # The first that a streamer gets is the prompt.
+        model_kwargs["streamer"].put(input_ids.cpu())
+    processors, criteria, generator = [*logits_processor, *warpers], [*stopping_criteria], None
+    if seed is not None and config.do_sample:
+        generator = torch.Generator(input_ids.device).manual_seed(seed)
+        if config.num_beams == 1:
+            draw = Draw(generator)
+            processors, criteria, config.do_sample = [*processors, draw], [draw.restored, *criteria], False
+    loop_model = MultiBranchModel(
+        model,
+        vlm,
+        branches=branches,
+        combine=combine,
+        hook=hook,
+        prefix_cache=prefix_cache,
+        generate_kwargs=hf.generate_arguments(vlm),
+        seed=torch.initial_seed() if seed is None else seed,
+        generator=generator,
+    )
+    watch: AbstractContextManager[None] = held(model) if several or prefix_cache else nullcontext()
+    with watch:
+        try:
+            return hf.decoding_loop(model, config)(
+                loop_model,
+                input_ids,
+                logits_processor=LogitsProcessorList(processors),
+                stopping_criteria=StoppingCriteriaList(criteria),
+                generation_config=config,
+                **model_kwargs,
+            )
+        finally:
+            if returned:
+                loop_model.select_main(cache)

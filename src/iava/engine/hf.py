@@ -1,0 +1,233 @@
+"""Everything that depends on the internals of transformers: private names, and names that differ between releases.
+
+Each seam is found by feature, not by version number. `tests/engine/test_hf.py` has one test per seam.
+"""
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedModel,
+    QuantizedCache,
+)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from iava.errors import IavaError
+
+Outputs = Any
+"""A model output with `logits` and a cache; each family has its own class."""
+
+CACHE = (
+    "cache"
+    if "cache" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    # Up to 5.23.
+    else "past_key_values"
+)
+"""The name of the cache in arguments of models and layers, in outputs, and in what `generate` passes to its loop."""
+
+ROW_INPUTS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
+"""What a decoding step gets for each row of the batch, beside its mask and its positions."""
+
+UNSERVED_OPTIONS = (
+    "assistant_model",
+    "prompt_lookup_num_tokens",
+    "dola_layers",
+    "penalty_alpha",
+    "num_beam_groups",
+    "force_words_ids",
+)
+"""Options of `generate` that choose another loop than sampling or beam search."""
+
+
+class LoopModel:
+    """The model as the loops of `GenerationMixin` see it: their private calls become `prefill` and `reorder`.
+
+    All else is the wrapped model's. Where `generator` is set, beam sampling draws from it.
+    """
+
+    def __init__(self, model: PreTrainedModel, generator: torch.Generator | None = None) -> None:
+        self.model: Any = model
+        self.generator = generator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def prefill(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], Outputs]) -> Outputs:
+        """Reads the prompts; `read` is what the model would do by itself."""
+        raise NotImplementedError
+
+    def reorder(self, cache: Any, beams: torch.Tensor) -> None:
+        """Moves the rows of the cache to the beams (B,) that go on."""
+        raise NotImplementedError
+
+    def _prefill(
+        self,
+        input_ids: torch.Tensor,
+        generation_config: GenerationConfig,
+        model_kwargs: dict[str, Any],
+        is_first_iteration: bool = True,
+    ) -> Outputs:
+        def read() -> Outputs:
+            return self.model._prefill(input_ids, generation_config, model_kwargs, is_first_iteration)
+
+        return self.prefill(input_ids, model_kwargs, read)
+
+    def _reorder_cache(self, cache: Any, beams: torch.Tensor) -> Any:
+        self.reorder(cache, beams)
+        return cache
+
+    def _valid_auto_compile_criteria(self, *_args: Any) -> bool:
+        # A compiled call would be the wrapped model's.
+        return False
+
+    def _get_top_k_continuations(self, **step: Any) -> Any:
+        if step["do_sample"] and self.generator is not None:
+            scores = step["accumulated_log_probs"]
+            drawn = torch.multinomial(scores.softmax(dim=-1), step["beams_to_keep"], generator=self.generator)
+            only_drawn = torch.full_like(scores, -torch.inf).scatter(1, drawn, scores.gather(1, drawn))
+            step = {**step, "accumulated_log_probs": only_drawn, "do_sample": False}
+        return self.model._get_top_k_continuations(**step)
+
+
+def decoding_loop(model: PreTrainedModel, config: GenerationConfig) -> Callable[..., Any]:
+    """The loop, unbound, that `generate` would run: beam search, or greedy decoding and sampling."""
+    mixin: Any = type(model)
+    return mixin._beam_search if config.num_beams > 1 else mixin._sample
+
+
+def check_options(config: GenerationConfig, arguments: dict[str, Any]) -> None:
+    """Refuses options of `generate` that choose another loop; `generate` itself ignores them beside a method.
+
+    Args:
+        config: what the loop was given.
+        arguments: what `generate` was given, see `generate_arguments`.
+
+    Raises:
+        IavaError: names the option.
+    """
+    for name in UNSERVED_OPTIONS:
+        value = arguments.get(name, getattr(config, name, None))
+        if value is not None and (name, value) != ("num_beam_groups", 1):
+            raise IavaError(f"the method cannot serve {name}: leave it out of generate")
+
+
+def generate_arguments(model: PreTrainedModel) -> dict[str, Any]:
+    """What the caller of `model.generate` passed; empty outside of it.
+
+    `generate` reads the image before it calls its loop, and passes on neither the pixels nor the text for a Q-Former.
+    transformers has no public way to them, so the frame of `generate` is looked up. Arguments win over local variables
+    of the same name, because `generate` repeats some of those for beams.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        local = frame.f_locals
+        if frame.f_code.co_name == "generate" and local.get("self") is model:
+            return {**local, **local.get("kwargs", {})}
+        frame = frame.f_back  # type: ignore[assignment]
+    return {}
+
+
+def private_view(model: PreTrainedModel) -> Any:
+    """The model, with position offsets of its own.
+
+    Qwen-VL and GLM-V keep the offset of their 3-D positions (`rope_deltas`) on the model from one call to the next.
+    The view is a shallow copy: weights, modules and hooks are the model's own, but offsets are written to the copy.
+    """
+    inner = model.base_model
+    if inner is model or not hasattr(inner, "rope_deltas"):
+        return model
+    view = copy.copy(model)
+    view.__dict__["_modules"] = {
+        name: copy.copy(module) if module is inner else module for name, module in model._modules.items()
+    }
+    return view
+
+
+def prompt_positions(model: PreTrainedModel, input_ids: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+    """(..., B, S) positions as `generate` numbers them; a model's forward numbers the padding, too."""
+    return private_view(model)._prepare_position_ids_for_generation(input_ids, inputs)
+
+
+def check_cache(cache: Any) -> None:
+    """Refuses caches whose rows cannot be put side by side.
+
+    Raises:
+        IavaError: names the kind of cache.
+    """
+    kinds = {"quantized": isinstance(cache, QuantizedCache), "offloaded": getattr(cache, "offloading", False)}
+    for kind, found in kinds.items():
+        if found:
+            raise IavaError(
+                f"the method cannot put its branches into a cache that is {kind}: leave out cache_implementation, or "
+                "use 'static'"
+            )
+
+
+def new_cache(model: PreTrainedModel) -> DynamicCache:
+    """An empty cache with layers of the kinds that the decoder has."""
+    return DynamicCache(config=model.get_decoder().config)
+
+
+def resize_layer(layer: Any, columns: int) -> int:
+    """Tells a cache layer that it was given `columns` more columns, or fewer; returns how many it holds then.
+
+    Raises:
+        IavaError: if the layer has no room.
+    """
+    if hasattr(layer, "cumulative_length"):
+        layer.cumulative_length += columns
+    if not layer.is_compileable:
+        held = layer.keys.shape[2] + columns
+        return min(layer.cumulative_length, layer.sliding_window - 1) if layer.is_sliding else held
+    if layer.is_sliding and columns:
+        raise IavaError(
+            "a contrast branch is longer than the prompt, and a static cache with a sliding window has no room for it: "
+            "leave out cache_implementation"
+        )
+    layer.max_cache_len += columns
+    return layer.max_cache_len
+
+
+def attention_name(config: Any) -> str:
+    """The name of the attention function that a decoder with this config calls."""
+    return config._attn_implementation
+
+
+def set_attention_name(config: Any, name: str) -> None:
+    """Makes a decoder with this config call another registered attention function."""
+    config._attn_implementation_internal = name
+
+
+def register_attention(name: str, like: str, function: Callable[..., Any]) -> None:
+    """Registers an attention function that gets its mask in the form that `like` gets it."""
+    if name not in ALL_ATTENTION_FUNCTIONS:
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[like])
+        AttentionInterface.register(name, function)
+
+
+def attention_kernel(name: str, module: torch.nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+    """The attention function of that name for an attention module."""
+    # Eager attention is the one that each modelling file defines for itself.
+    eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+
+
+def takes_image_features(model: PreTrainedModel) -> bool:
+    """Whether `generate` accepts what the vision tower made of the image, as `mm_encoder_outputs`.
+
+    InstructBLIP and BLIP-2 have a `generate` of their own, which encodes the image itself. Early releases of
+    transformers 5 have no such argument.
+    """
+    supports = getattr(model, "_supports_mm_encoder_outputs", None)
+    kind: Any = type(model)
+    return kind.generate is GenerationMixin.generate and supports is not None and supports()

@@ -1,0 +1,143 @@
+"""A batch of prompts that the decoder reads, and where their images are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers import Cache, PreTrainedModel
+
+from iava.engine.boundary import sees_ahead
+from iava.engine.branch import Branch
+from iava.errors import IavaError
+
+
+@dataclass
+class Prompt:
+    """A batch of prompts that the decoder has read; what a method's contrast branches are made of.
+
+    Args:
+        model: the model that read them and runs the decoding loop.
+        vlm: the vision-language model; another than `model` where that hands decoding to its language model.
+        input_ids: (B, S) token ids, left padded.
+        main: the branch that was read.
+        decoder_mask: what the decoder was given as mask.
+        cache: the keys and values of these prompts.
+        generate_kwargs: what the caller of `generate` passed, such as `pixel_values`.
+        seed: of draws.
+        rows: per decoder layer the attention of the last prompt token, (B, heads, S) each.
+        shared: for each prompt the prefix that it shares with others; empty where nothing is shared.
+        reading: what a method reads off the prompt, by name, for explanations.
+        conversations: for each prompt that was passed to `generate`, where its text comes from, see
+            `engine.instruction.editable`; None where only the tokens are known.
+    """
+
+    model: PreTrainedModel
+    vlm: PreTrainedModel
+    input_ids: torch.Tensor
+    main: Branch
+    decoder_mask: Any
+    cache: Cache
+    generate_kwargs: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    rows: list[torch.Tensor] = field(default_factory=list)
+    shared: list[Any] = field(default_factory=list)
+    reading: dict[str, torch.Tensor] = field(default_factory=dict)
+    conversations: Sequence[Any] | None = None
+
+    @property
+    def is_image(self) -> torch.Tensor:
+        """(B, S) bool, True at image tokens."""
+        return self.main.is_image
+
+    @cached_property
+    def image_end(self) -> torch.Tensor:
+        """(B,) long, the column behind each prompt's last image token."""
+        columns = torch.arange(1, self.input_ids.shape[1] + 1, device=self.input_ids.device)
+        return (self.is_image * columns).amax(dim=1)
+
+    @cached_property
+    def tokens(self) -> list[torch.Tensor]:
+        """For each prompt the columns of its tokens, (n,) long, without padding."""
+        return [row.nonzero().flatten() for row in self.main.mask]
+
+    def ids(self, row: int) -> list[int]:
+        """A prompt's token ids, without padding."""
+        return self.input_ids[row, self.tokens[row]].tolist()
+
+    def shares_before(self, ends: torch.Tensor) -> bool:
+        """Whether keys and values before a column, (B,) each, do not depend on what stands there and behind it."""
+        return not sees_ahead(self.decoder_mask, (ends - 1).clamp(min=0))
+
+
+def prompt_of(
+    model: PreTrainedModel,
+    vlm: PreTrainedModel,
+    input_ids: torch.Tensor,
+    captured: dict[str, Any],
+    model_kwargs: dict[str, Any],
+    cache: Cache,
+    **about: Any,
+) -> Prompt:
+    """Puts together what was seen while the prompts were read.
+
+    Args:
+        captured: what `boundary.capture` collected.
+        model_kwargs: what `generate` passed to its loop: `attention_mask`, `token_type_ids`.
+        about: the rest of `Prompt`.
+    """
+    mask = model_kwargs.get("attention_mask")
+    batch, length = input_ids.shape
+    rest = dict(captured)
+    positions, decoder_mask = rest.pop("position_ids"), rest.pop("attention_mask")
+    rest.pop("visual_pos_masks", None)
+    main = Branch(
+        embeddings=rest.pop("inputs_embeds"),
+        positions=positions.expand(*positions.shape[:-2], batch, length),
+        mask=torch.ones_like(input_ids) if mask is None else mask,
+        is_image=image_mask(vlm, input_ids),
+        token_types=model_kwargs.get("token_type_ids"),
+        deepstack=rest.pop("deepstack_visual_embeds", None),
+        others={key: value for key, value in rest.items() if key != "token_type_ids"},
+    )
+    return Prompt(model, vlm, input_ids, main, decoder_mask, cache, **about)
+
+
+def image_mask(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
+    """Where the image tokens are.
+
+    Args:
+        model: its `config.image_token_id` marks them.
+        input_ids: (B, S) token ids.
+
+    Returns:
+        (B, S) bool.
+
+    Raises:
+        IavaError: if a prompt holds no image token.
+    """
+    mask = input_ids == model.config.image_token_id
+    without = (~mask.any(dim=1)).nonzero().flatten().tolist()
+    if without:
+        raise IavaError(
+            f"prompt {without[0]} of {len(mask)} has no image tokens: build the inputs with the processor, from a "
+            "prompt that has an image and the image itself"
+        )
+    return mask
+
+
+def pack(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turns a ragged choice of columns into rectangular indices.
+
+    Args:
+        mask: (B, S) bool.
+
+    Returns:
+        index (B, N) long, the chosen columns of each row in order, N the largest number of them; and
+        valid (B, N) bool, False where a row has fewer than N (its index there points at an unchosen column).
+    """
+    counts = mask.sum(dim=1)
+    width = int(counts.max())
+    index = mask.long().argsort(dim=1, descending=True, stable=True)[:, :width]
+    return index, torch.arange(width, device=mask.device) < counts[:, None]
