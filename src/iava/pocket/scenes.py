@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from iava.errors import IavaError
+from iava.pocket.degradations import DEGRADATIONS
 from iava.pocket.sprites import SceneObject, coarse_mask, natural_colour, opaque_mask, transformed_sprite
 from iava.pocket.world import (
     COLOURS,
@@ -31,11 +32,35 @@ from iava.pocket.world import (
     WORLD_SEED,
 )
 
-COARSE = 4  # pixels of a cell of the grid on which objects are placed
 SPLIT_SEEDS = {"train": 0, "tune": 1, "tune-heldout": 2, "test": 3, "test-heldout": 4}
 _PRACTICE_SEED = 5
+WEAK_EVIDENCE = (*DEGRADATIONS, "small")
+"""Kinds of weak evidence. "tune-blur" and its like show the scenes of "tune" with weaker evidence."""
 IMAGES = {"tune": 400, "tune-heldout": 400, "test": 1000, "test-heldout": 1000}
+IMAGES |= {f"{base}-{kind}": IMAGES[base] for base in ("tune", "test") for kind in WEAK_EVIDENCE}
 """Split -> its number of images. The split "train" has no end."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How objects are placed.
+
+    Args:
+        sides: the least and the largest side of an object in pixels, the latter excluded.
+        visible: the least share of an object that no other object may cover.
+        crowded: whether an object is placed beside the previous one, so that objects partly cover each other.
+        cell: side in pixels of the cells of a grid on which covered shares are estimated.
+        vary: whether sprites are stretched and their hues rotated slightly, which imitates further styles.
+    """
+
+    sides: tuple[int, int] = (46, 86)
+    visible: float = 0.62
+    crowded: bool = False
+    cell: int = 4
+    vary: bool = False
+
+
+SMALL = Layout(sides=(25, 40), visible=0.5, crowded=True, cell=1)
 
 
 @dataclass(frozen=True)
@@ -73,27 +98,43 @@ class Scene:
         for one in self.objects:
             sprite = transformed_sprite(one, self.style)
             canvas.paste(sprite, one.frame[:2], sprite)
-        return canvas
+        base, kind = base_split(self.split)
+        if kind not in DEGRADATIONS:
+            return canvas
+        return DEGRADATIONS[kind](canvas, np.random.default_rng([WORLD_SEED, SPLIT_SEEDS[base], self.index, 2]))
+
+
+def base_split(split: str) -> tuple[str, str]:
+    """The split with normal evidence, and the kind of weak evidence or "": "test-blur" -> ("test", "blur")."""
+    base, _, kind = split.rpartition("-")
+    return (base, kind) if split in IMAGES and kind in WEAK_EVIDENCE else (split, "")
 
 
 def load_scene(split: str, index: int) -> Scene:
-    """The scene with number `index` (from 0) of a split: "train", "tune", "tune-heldout", "test" or "test-heldout".
+    """The scene with number `index` (from 0) of a split.
 
-    The held-out splits use a style that training never shows. In every split, one scene in four has an object that does
-    not belong to its context. The pairs of context and foreign object in "train" never occur in other splits.
+    Splits are "train", "tune", "tune-heldout", "test" and "test-heldout". The held-out splits use a style that training
+    never shows. In every split, one scene in four has an object that does not belong to its context. The pairs of
+    context and foreign object in "train" never occur in other splits.
+
+    Splits with weak evidence are "tune-" and "test-" with a suffix of `WEAK_EVIDENCE`. They show the scene of "tune" or
+    "test" with the same index: degraded ("blur", "lowres", "noise", "fog", "dark"), or with small objects that partly
+    cover each other ("small").
 
     Raises:
         IavaError: if the split is unknown.
     """
-    if split not in SPLIT_SEEDS:
-        raise IavaError(f"unknown split {split!r}: one of {', '.join(SPLIT_SEEDS)}")
-    rng = np.random.default_rng([WORLD_SEED, SPLIT_SEEDS[split], index])
+    base, kind = base_split(split)
+    if base not in SPLIT_SEEDS:
+        raise IavaError(f"unknown split {split!r}: one of train, {', '.join(IMAGES)}")
+    rng = np.random.default_rng([WORLD_SEED, SPLIT_SEEDS[base], index])
     context = str(rng.choice(list(CONTEXTS)))
     styles = [HELDOUT_STYLE] if split.endswith("heldout") else [s for s in STYLES if s != HELDOUT_STYLE]
     style = str(rng.choice(styles))
     names = _object_names(rng, context, split == "train")
     repeated = [name for name in names for _ in range(1 + int(rng.choice(3, p=[0.76, 0.18, 0.06])))]
-    return Scene(split, index, context, style, tuple(_place(rng, repeated[:7], style)))
+    layout = SMALL if kind == "small" else Layout()
+    return Scene(split, index, context, style, tuple(_place(rng, repeated[:7], style, layout)))
 
 
 def practice_scene(index: int) -> Scene:
@@ -102,7 +143,7 @@ def practice_scene(index: int) -> Scene:
     style = str(rng.choice([s for s in STYLES if s != HELDOUT_STYLE]))
     names = [str(name) for name in rng.choice(list(OBJECT_CLASSES), size=10)]
     context = str(rng.choice(list(CONTEXTS)))
-    return Scene("practice", index, context, style, tuple(_place(rng, names, style, vary=True)))
+    return Scene("practice", index, context, style, tuple(_place(rng, names, style, Layout(vary=True))))
 
 
 def _object_names(rng: np.random.Generator, context: str, training: bool) -> list[str]:
@@ -122,31 +163,41 @@ def _object_names(rng: np.random.Generator, context: str, training: bool) -> lis
     return [str(name) for name in rng.permutation(names)]
 
 
-def _place(rng: np.random.Generator, names: list[str], style: str, vary: bool = False) -> list[SceneObject]:
-    """Objects at random positions, each at least about 60 % visible. Objects that fit nowhere are left out.
-
-    With `vary`, sprites are stretched and their hues rotated slightly, which imitates further styles.
-    """
-    owner = np.full((SIZE // COARSE, SIZE // COARSE), -1, dtype=np.int8)
+def _place(rng: np.random.Generator, names: list[str], style: str, layout: Layout) -> list[SceneObject]:
+    """Objects at random positions. Objects that fit nowhere are left out."""
+    cell = layout.cell
+    owner = np.full((SIZE // cell, SIZE // cell), -1, dtype=np.int8)
     drafts: list[SceneObject] = []
     areas: list[int] = []
     for name in names:
         for _ in range(12):
-            side = int(rng.integers(46, 86))
-            stretch = float(rng.uniform(0.75, 1.3)) if vary else 1.0
+            side = int(rng.integers(*layout.sides))
+            stretch = float(rng.uniform(0.75, 1.3)) if layout.vary else 1.0
             width, height = min(SIZE, round(side * stretch**0.5)), min(SIZE, round(side / stretch**0.5))
-            x, y = int(rng.integers(0, SIZE - width + 1)), int(rng.integers(0, SIZE - height + 1))
-            mask = coarse_mask(name, style, width // COARSE, height // COARSE)
+            x, y = _position(rng, width, height, drafts[-1].frame if layout.crowded and drafts else None)
+            mask = coarse_mask(name, style, width // cell, height // cell)
             trial = owner.copy()
-            top, left = y // COARSE, x // COARSE
+            top, left = y // cell, x // cell
             trial[top : top + mask.shape[0], left : left + mask.shape[1]][mask] = len(drafts)
             total = [*areas, int(mask.sum())]
-            if all(np.count_nonzero(trial == i) >= 0.62 * area for i, area in enumerate(total)):
+            if all(np.count_nonzero(trial == i) >= layout.visible * area for i, area in enumerate(total)):
                 owner, areas = trial, total
                 draft = _draft(rng, name, style, (x, y, x + width, y + height))
-                drafts.append(replace(draft, hue_steps=int(rng.integers(-2, 3))) if vary else draft)
+                drafts.append(replace(draft, hue_steps=int(rng.integers(-2, 3))) if layout.vary else draft)
                 break
     return _with_visibility(drafts, style)
+
+
+def _position(
+    rng: np.random.Generator, width: int, height: int, neighbour: tuple[int, int, int, int] | None
+) -> tuple[int, int]:
+    """The upper left corner of a frame: anywhere, or at most 0.7 sides from the centre of the neighbour's frame."""
+    if neighbour is None:
+        return int(rng.integers(0, SIZE - width + 1)), int(rng.integers(0, SIZE - height + 1))
+    x0, y0, x1, y1 = neighbour
+    x = round((x0 + x1 - width) / 2 + width * rng.uniform(-0.7, 0.7))
+    y = round((y0 + y1 - height) / 2 + height * rng.uniform(-0.7, 0.7))
+    return min(max(x, 0), SIZE - width), min(max(y, 0), SIZE - height)
 
 
 def _draft(rng: np.random.Generator, name: str, style: str, frame: tuple[int, int, int, int]) -> SceneObject:
@@ -177,8 +228,8 @@ def _segmentation(objects: Sequence[SceneObject], masks: list[np.ndarray]) -> np
 
 
 def _background(scene: Scene) -> np.ndarray:
-    split = SPLIT_SEEDS.get(scene.split, _PRACTICE_SEED)
-    rng = np.random.default_rng([WORLD_SEED, split, scene.index, 1])
+    seed = SPLIT_SEEDS.get(base_split(scene.split)[0], _PRACTICE_SEED)
+    rng = np.random.default_rng([WORLD_SEED, seed, scene.index, 1])
     context = scene.context if rng.random() < 0.8 else str(rng.choice(list(CONTEXTS)))
     near, far = (_jittered(rng, hsv) for hsv in GROUNDS[context])
     y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / SIZE
