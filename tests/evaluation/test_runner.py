@@ -10,9 +10,10 @@ import torch
 from iava.benchmarks import parsers
 from iava.benchmarks.sources.pocket import pocket
 from iava.errors import IavaError
+from iava.evaluation.bias import fit_bias
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
-from iava.evaluation.runner import ask_all, evaluate, fit_bias
+from iava.evaluation.runner import ask_all, evaluate
 from iava.lvlm.model import LVLM
 from tests import tiny
 from tests.fakes import FakeLVLM
@@ -246,7 +247,7 @@ def test_the_manifest_says_what_made_the_records(undisturbed):
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"tune_images": 0}, "tune_images is 0"),
         ({"parser": "vague"}, "unknown parser 'vague' for pope: use one of word, pope, opera, vcd, exact"),
-        ({"benchmark": "vqa"}, "unknown benchmark 'vqa': use one of pope, pope-aokvqa, pope-gqa, mme"),
+        ({"benchmark": "vqa"}, "unknown benchmark 'vqa': use one of pope, pope-aokvqa, pope-gqa, repope, mme"),
         ({"benchmark": "chair"}, "bias moves yes against no, and chair asks for neither"),
         (
             {"benchmark": "textvqa", "methods": {"greedy": {}}, "parser": "word"},

@@ -20,14 +20,16 @@ from iava.cli import (
     demo,
     evaluate,
     explain,
+    export,
     merge,
     methods,
     report,
     reproduce,
+    rescore,
     score,
+    serve,
     study,
     tune,
-    webapp,
 )
 from iava.errors import IavaError
 
@@ -58,13 +60,16 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": evaluate.evaluate,
     "score": score.score,
     "merge": merge.merge,
+    "rescore": rescore.rescore,
     "report": report.report,
     "reproduce": reproduce.reproduce,
     "tune": tune.tune,
     "ablate": ablate.ablate,
     "study": study.study,
     "bench": bench.bench,
-    "app": webapp.serve,
+    "serve": serve.serve,
+    "app": serve.app,
+    "export": export.export,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

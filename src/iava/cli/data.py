@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.cli.options import Json, Limit
 from iava.errors import IavaError
 
@@ -35,6 +36,23 @@ def check(
     broken = [one.name for one in found if one.state == "broken"]
     if broken:
         raise IavaError(f"{', '.join(broken)} in {folder} cannot be used as it is")
+
+
+@commands.command()
+def get(
+    name: Annotated[str, typer.Argument(help=f"Data set: {', '.join(BENCHMARKS)}.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Option("--data", help="Folder with one subfolder per data set; gets another one.")
+    ] = Path("data"),
+) -> None:
+    """Download a data set from the Hugging Face Hub. The same command continues a download that was stopped."""
+    from iava.benchmarks.sources.download import download
+    from iava.benchmarks.sources.find import find
+
+    asked = benchmark(name)
+    place = download(asked, folder)
+    task = find(asked, folder, None)
+    print(f"{len(task.questions)} questions about {len(task.images)} images: {place}")
 
 
 @commands.command()

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from iava.engine.boundary import run
-from iava.engine.branch import Branch, Row, lay_out
+from iava.engine.branch import Branch
 from iava.engine.cache import shared_prefix
+from iava.engine.layout import Row, lay_out
 from iava.engine.probe import last_row, over_images
 from iava.engine.prompt import Prompt, pack
 
@@ -34,20 +35,30 @@ class Edit:
     tokens: list[int]
 
 
-def rewritten(prompt: Prompt, edits: Sequence[Sequence[Edit]], features: torch.Tensor | None = None) -> Branch:
+Edits = Sequence[Edit]
+"""Those of one prompt, from left to right; none leaves it as it is."""
+
+
+def apply(ids: Sequence[int], edits: Edits) -> list[int]:
+    """The token ids of a prompt after its edits."""
+    new = list(ids)
+    for edit in reversed(edits):
+        new[edit.start : edit.stop] = edit.tokens
+    return new
+
+
+def rewritten(prompt: Prompt, edits: Sequence[Edits], features: torch.Tensor | None = None) -> Branch:
     """The same prompts with other text in each.
 
     Args:
         prompt: what the decoder read; its cache is left as it was.
-        edits: of each prompt, from left to right.
+        edits: those of each prompt.
         features: (B, N, D) what the decoder is fed for the images, where it depends on the text.
     """
     return _edited(prompt, range(len(edits)), edits, features)
 
 
-def attention_under(
-    prompt: Prompt, edits: Sequence[Sequence[Edit]], features: torch.Tensor | None = None
-) -> torch.Tensor:
+def attention_under(prompt: Prompt, edits: Sequence[Edits], features: torch.Tensor | None = None) -> torch.Tensor:
     """The attention to the image of the last token of the same prompts with other text in each.
 
     Prompts that share a prefix and continue alike behind it are run once, and what was found is kept with the prefix.
@@ -58,7 +69,7 @@ def attention_under(
         (B, L, heads, N) float32, as `probe.over_images` gives it.
     """
     counts = prompt.is_image.sum(dim=1).tolist()
-    keys = [_after_images(prompt, row, some, features) for row, some in enumerate(edits)]
+    keys = [_after_images(prompt, row, own, features) for row, own in enumerate(edits)]
     kept = [prefix.attention for prefix in prompt.shared] or [{} for _ in edits]
     known = [{} if key is None else attention for key, attention in zip(keys, kept, strict=True)]
     # Prompts with one key and one prefix give the same; one of them is run.
@@ -75,36 +86,28 @@ def attention_under(
     return torch.stack([torch.nn.functional.pad(one, (0, width - one.shape[-1])) for one in every])
 
 
-def _after_images(
-    prompt: Prompt, row: int, edits: Sequence[Edit], features: torch.Tensor | None
-) -> tuple[int, ...] | None:
-    """The new tokens behind a prompt's last image token; None where an edit changes what stands before."""
-    ids = prompt.ids(row)
+def _after_images(prompt: Prompt, row: int, edits: Edits, features: torch.Tensor | None) -> tuple[int, ...] | None:
+    """The new tokens behind a prompt's last image token; None where the edits change what stands before."""
     end = int((prompt.tokens[row] < prompt.image_end[row]).sum())
     if features is not None or any(edit.start < end for edit in edits):
         return None
-    for edit in reversed(edits):
-        ids = ids[: edit.start] + edit.tokens + ids[edit.stop :]
-    return tuple(ids[end:])
+    return tuple(apply(prompt.ids(row), edits)[end:])
 
 
-def _edited(
-    prompt: Prompt, rows: Sequence[int], edits: Sequence[Sequence[Edit]], features: torch.Tensor | None
-) -> Branch:
+def _edited(prompt: Prompt, rows: Sequence[int], edits: Sequence[Edits], features: torch.Tensor | None) -> Branch:
     """Some prompts after their edits: behind the shared prefix where there is one, else from their start."""
-    every = [_edited_row(prompt, row, some) for row, some in zip(rows, edits, strict=True)]
+    every = [_edited_row(prompt, row, own) for row, own in zip(rows, edits, strict=True)]
     if features is not None:
         _, valid = pack(prompt.is_image)
         embeddings = prompt.main.embeddings.clone()
         embeddings[prompt.is_image] = features[valid].to(embeddings)
         return lay_out(replace(prompt, main=replace(prompt.main, embeddings=embeddings)), every)
-    # A prompt without an edit runs its last token again, whose attention is wanted.
-    starts = [some[0].start if some else len(prompt.tokens[row]) - 1 for row, some in zip(rows, edits, strict=True)]
-    starts = [min(start, len(one.columns) - 1) for start, one in zip(starts, every, strict=True)]
-    short = [one.from_token(start) for one, start in zip(every, starts, strict=True)]
-    new_images = any(prompt.is_image[one.prompt, one.columns[one.columns >= 0]].any() for one in short)
+    # The last token runs again in any case.
+    starts = [min([edit.start for edit in own] + [len(row.columns) - 1]) for row, own in zip(every, edits, strict=True)]
+    short = [row.from_token(start) for row, start in zip(every, starts, strict=True)]
+    new_images = any(prompt.is_image[row.prompt, row.columns[row.columns >= 0]].any() for row in short)
     if not (new_images and prompt.main.token_types is not None):
-        ends = torch.stack([_column(prompt, row, start) for row, start in zip(rows, starts, strict=True)])
+        ends = torch.stack([prompt.tokens[row][start - 1] + 1 for row, start in zip(rows, starts, strict=True)])
         # One more: a layer with a window keeps one column less than it sees.
         more = max(len(row.columns) for row in short) + 1
         prefix = shared_prefix(prompt, ends, more, rows) if min(starts) > 0 else None
@@ -115,25 +118,24 @@ def _edited(
     return lay_out(prompt, every)
 
 
-def _edited_row(prompt: Prompt, row: int, edits: Sequence[Edit]) -> Row:
-    columns, device = prompt.tokens[row], prompt.input_ids.device
-    old = prompt.main.positions[..., row, :]
-    parts, positions, tokens = [], [], []
-    kept, shift = 0, torch.zeros_like(old[..., :1])
+def _edited_row(prompt: Prompt, row: int, edits: Edits) -> Row:
+    columns, positions = prompt.tokens[row], prompt.main.positions[..., row, :]
+    device = columns.device
+    parts, done = [], 0
+    # How far positions are ahead of what they were, by dimension.
+    shift = torch.zeros_like(positions[..., :1])
     for edit in edits:
-        before, new = columns[kept : edit.start], torch.tensor(edit.tokens, dtype=torch.long, device=device)
+        new = torch.tensor(edit.tokens, dtype=torch.long, device=device)
+        kept = columns[done : edit.start]
         first = _position(prompt, row, edit.start) + shift
-        parts += [before, torch.full_like(new, -1)]
-        positions += [old[..., before] + shift, first + torch.arange(len(new), device=device)]
-        tokens += [torch.zeros_like(before), new]
-        kept, shift = edit.stop, first + len(new) - _position(prompt, row, edit.stop)
-    rest = columns[kept:]
-    return Row(
-        prompt=row,
-        columns=torch.cat([*parts, rest]),
-        positions=torch.cat([*positions, old[..., rest] + shift], dim=-1),
-        tokens=torch.cat([*tokens, torch.zeros_like(rest)]),
-    )
+        parts.append((kept, torch.zeros_like(kept), positions[..., kept] + shift))
+        parts.append((torch.full_like(new, -1), new, first + torch.arange(len(new), device=device)))
+        shift = first + len(new) - _position(prompt, row, edit.stop)
+        done = edit.stop
+    kept = columns[done:]
+    parts.append((kept, torch.zeros_like(kept), positions[..., kept] + shift))
+    sources, tokens, places = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+    return Row(row, sources, places, tokens)
 
 
 def _position(prompt: Prompt, row: int, index: int) -> torch.Tensor:
@@ -141,9 +143,3 @@ def _position(prompt: Prompt, row: int, index: int) -> torch.Tensor:
     columns = prompt.tokens[row]
     inside = min(index, len(columns) - 1)
     return prompt.main.positions[..., row, columns[inside : inside + 1]] + (index - inside)
-
-
-def _column(prompt: Prompt, row: int, index: int) -> torch.Tensor:
-    """The column of a prompt's token, ()."""
-    columns = prompt.tokens[row]
-    return columns[index] if index < len(columns) else columns[-1] + 1

@@ -220,3 +220,14 @@ def attention_kernel(name: str, module: torch.nn.Module) -> Callable[..., tuple[
     # Eager attention is the one that each modelling file defines for itself.
     eager: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
+
+
+def takes_image_features(model: PreTrainedModel) -> bool:
+    """Whether `generate` accepts what the vision tower made of the image, as `mm_encoder_outputs`.
+
+    InstructBLIP and BLIP-2 have a `generate` of their own, which encodes the image itself. Early releases of
+    transformers 5 have no such argument.
+    """
+    supports = getattr(model, "_supports_mm_encoder_outputs", None)
+    kind: Any = type(model)
+    return kind.generate is GenerationMixin.generate and supports is not None and supports()

@@ -5,8 +5,9 @@ from dataclasses import replace
 import torch
 from transformers import DynamicCache
 
-from iava.engine.branch import Branch, Row, copied, lay_out
+from iava.engine.branch import Branch
 from iava.engine.cache import shared_prefix
+from iava.engine.layout import Row, copied, lay_out
 from iava.engine.pixels import first_of_each, painted, with_pixels
 from iava.engine.prompt import Prompt, pack
 from iava.errors import IavaError

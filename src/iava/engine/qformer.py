@@ -12,17 +12,18 @@ import torch
 from transformers import PreTrainedModel
 
 from iava.engine.chat_format import tokenizer_lock
+from iava.engine.edit import Edits, apply
 from iava.engine.prompt import Prompt
 from iava.engine.tap import after_forward, before_forward
 
 
-def features_under(prompt: Prompt, processor: Any, texts: Sequence[str]) -> torch.Tensor | None:
-    """What the decoder is fed for the image if the Q-Former reads another instruction.
+def features_under(prompt: Prompt, edits: Sequence[Edits], processor: Any) -> torch.Tensor | None:
+    """What the decoder is fed for the image if the Q-Former reads other text.
 
     Args:
         prompt: what the decoder read.
-        processor: the model's processor, whose `qformer_tokenizer` the Q-Former reads.
-        texts: for each prompt what the Q-Former is to read instead.
+        edits: of each prompt; the Q-Former reads the text that is left.
+        processor: the model's processor.
 
     Returns:
         (B, N, D), or None if the model's image tokens do not depend on the text.
@@ -33,11 +34,10 @@ def features_under(prompt: Prompt, processor: Any, texts: Sequence[str]) -> torc
     pixels, vlm = given["pixel_values"], cast(Any, prompt.vlm)
     # Beams and several answers repeat each prompt.
     times = len(prompt.input_ids) // len(pixels)
-    tokenizer = processor.qformer_tokenizer
-    with tokenizer_lock(tokenizer):
+    texts = [_text(prompt, row, edits[row], processor) for row in range(0, len(edits), times)]
+    with tokenizer_lock(processor.qformer_tokenizer):
         # A Q-Former counts positions from its first token, so its padding belongs on the right.
-        read = tokenizer(list(texts[::times]), padding=True, padding_side="right", return_tensors="pt")
-    ids, mask = read["input_ids"].to(pixels.device), read["attention_mask"].to(pixels.device)
+        read = processor.qformer_tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
     # Bound to an object of ours, the model's own function goes on from what its vision tower saw for the question.
     seen: Any = _Seen(vlm, given["image_features"].vision_outputs)
     features = (
@@ -45,14 +45,22 @@ def features_under(prompt: Prompt, processor: Any, texts: Sequence[str]) -> torc
         .get_image_features(
             seen,
             pixels,
-            qformer_input_ids=ids,
-            qformer_attention_mask=mask,
+            qformer_input_ids=read["input_ids"].to(pixels.device),
+            qformer_attention_mask=read["attention_mask"].to(pixels.device),
             interpolate_pos_encoding=given.get("interpolate_pos_encoding", False),
             return_dict=True,
         )
         .pooler_output
     )
     return features.repeat_interleave(times, dim=0)
+
+
+def _text(prompt: Prompt, row: int, edits: Edits, processor: Any) -> str:
+    """The text of a prompt after its edits."""
+    tokenizer = processor.tokenizer
+    special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special} - {tokenizer.unk_token_id}
+    ids = [id for id in apply(prompt.ids(row), edits) if id not in special and id != prompt.vlm.config.image_token_id]
+    return str(tokenizer.decode(ids))
 
 
 class _Seen:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,14 @@ def environment(model: torch.nn.Module) -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line of this process."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line of this process, without access tokens."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    for place, (before, word) in enumerate(pairwise(words), start=1):
+        if before == "--token":
+            words[place] = "..."
+        elif word.startswith("--token="):
+            words[place] = "--token=..."
+    return shlex.join(words)
 
 
 def fingerprint(model: torch.nn.Module) -> str:

@@ -27,10 +27,10 @@ from iava.lvlm.generation import (
     generation_config,
 )
 from iava.lvlm.inputs import Inputs
-from iava.lvlm.rendered import RenderedPrompt
-from iava.methods import METHODS, check_settings
+from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
 from iava.methods.checks import check_whole
+from iava.methods.registry import check_settings, resolve
 from iava.methods.trace import Trace
 
 NO_IMAGE = "no image: decoded plainly, because the method has nothing to contrast"
@@ -69,7 +69,10 @@ class BatchDecoder:
     def method(self, name: str, settings: Mapping[str, Any]) -> Method:
         """Builds a method for this model; see `LVLM.method`."""
         check_settings(name, settings)
-        return METHODS[name](**settings).bind(self.model, self.processor)
+        made = resolve(name)(**settings).bind(self.model, self.processor)
+        # A method of another package is recorded under the name that finds it again.
+        made.name = name
+        return made
 
     def answers(
         self,
@@ -143,10 +146,7 @@ class BatchDecoder:
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        asked = [
-            RenderedPrompt(self.model, self.processor, inputs, one, ids[mask.bool()].tolist())
-            for one, ids, mask in zip(conversations, batch["input_ids"], batch["attention_mask"], strict=True)
-        ]
+        asked = rendered_prompts(self.model, self.processor, inputs, conversations, batch)
         decoded = partial(method, trace=trace, prefix_cache=cache, conversations=asked)
         watch: AbstractContextManager[list[torch.Tensor]] = (
             cross_attention(self.model) if request.explain else nullcontext([])
@@ -172,7 +172,7 @@ class BatchDecoder:
         """Answers conversations without an image, by drawing tokens if the method does, else greedily."""
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = Inputs(self.model, self.processor).of(texts, pixels=True)
-        plain = METHODS["sample" if method.sampling else "greedy"]().bind(self.model, self.processor)
+        plain = resolve("sample" if method.sampling else "greedy")().bind(self.model, self.processor)
         trace = Trace(top=CANDIDATES if request.explain else 0)
         new = self._generated(batch, partial(plain, trace=trace, seed=request.seed), request)
         return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]

@@ -1,6 +1,6 @@
 """Decoding settings of a call: exactly what the method says, whatever the checkpoint's generation config holds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, Literal
@@ -8,8 +8,21 @@ from weakref import WeakKeyDictionary
 
 import torch
 from transformers import GenerationConfig
+from transformers.generation import (
+    EpsilonLogitsWarper,
+    EtaLogitsWarper,
+    MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
-from iava.errors import IavaError
+from iava.errors import IavaError, reason_of
 
 Generation = Mapping[str, Any] | Literal["checkpoint"] | None
 """Settings of `generate` that a call asks for: by name, or those of the checkpoint, or none."""
@@ -109,9 +122,11 @@ def generation_config(model: Any, tokenizer: Any, max_new_tokens: int, generatio
         generation: settings beyond the method's. "checkpoint" takes those of `checkpoint_settings` that can be applied.
 
     Raises:
-        IavaError: if a setting is unknown, or `generate` refuses its value.
+        IavaError: if a setting is unknown or its value is out of range.
     """
     asked = asked_settings(model, generation)
+    for name, value in asked.items():
+        _check(name, value)
     ends = end_tokens(model, tokenizer)
     pads = [config.pad_token_id for config in _configs(model)] + [tokenizer.pad_token_id, *ends[:1]]
     try:
@@ -122,7 +137,7 @@ def generation_config(model: Any, tokenizer: Any, max_new_tokens: int, generatio
             pad_token_id=next((id for id in pads if id is not None), None),
         )
     except (ValueError, TypeError) as error:
-        raise IavaError(f"generation is {asked!r}: {str(error).strip().splitlines()[0]}") from None
+        raise IavaError(f"generation is {asked!r}: {reason_of(error)}") from None
 
 
 def asked_settings(model: Any, generation: Generation) -> dict[str, Any]:
@@ -141,6 +156,31 @@ def asked_settings(model: Any, generation: Generation) -> dict[str, Any]:
         if name not in SETTINGS:
             raise IavaError(f"generation has no setting {name!r}: use one of {', '.join(SETTINGS)}")
     return dict(generation)
+
+
+def _check(name: str, value: Any) -> None:
+    if name not in _CHECKS or not value:
+        return
+    try:
+        _CHECKS[name](value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise IavaError(f"generation sets {name} to {value!r}: {reason_of(error)}") from None
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "bad_words_ids": NoBadWordsLogitsProcessor,
+    "epsilon_cutoff": EpsilonLogitsWarper,
+    "eta_cutoff": EtaLogitsWarper,
+    "min_p": MinPLogitsWarper,
+    "no_repeat_ngram_size": NoRepeatNGramLogitsProcessor,
+    "repetition_penalty": RepetitionPenaltyLogitsProcessor,
+    "sequence_bias": SequenceBiasLogitsProcessor,
+    "temperature": TemperatureLogitsWarper,
+    "top_k": TopKLogitsWarper,
+    "top_p": TopPLogitsWarper,
+    "typical_p": TypicalLogitsWarper,
+}
+"""What refuses a value that is out of range when it is made with it."""
 
 
 def _configs(model: Any) -> list[Any]:

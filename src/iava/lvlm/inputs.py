@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.engine.chat_format import tokenizer_lock
+from iava.engine.hf import takes_image_features
 from iava.errors import IavaError, reason_of
 from iava.lvlm.generation import evaluation_mode
 
@@ -75,16 +76,21 @@ class Inputs:
             options["add_special_tokens"] = False
         # One list for each prompt: some processors take a flat list for the images of one prompt.
         shown = [list(some) for some in images] if any(images) else None
+        pixels = inspect.signature(type(self._model).generate).parameters.get("pixel_values")
+        if shown is None and pixels is not None and pixels.default is inspect.Parameter.empty:
+            raise self._needs_image()
         try:
             with tokenizer_lock(tokenizer):
                 return self._processor(text=list(texts), images=shown, **options)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             if shown is None:
-                kind = self._model.config.model_type
-                raise IavaError(f"{kind} takes no prompt without an image: show it one") from None
+                raise self._needs_image() from None
             if isinstance(error, ValueError):
                 raise IavaError(f"the processor refuses this prompt ({reason_of(error)})") from None
             raise
+
+    def _needs_image(self) -> IavaError:
+        return IavaError(f"{self._model.config.model_type} takes no prompt without an image: show it one")
 
     def ids(self, text: str, images: list[Image.Image]) -> list[int]:
         """The tokens of one prompt. The images are processed once for all texts around them."""
@@ -102,8 +108,7 @@ class Inputs:
     def _image_features(self, text: str, picture: Image.Image) -> Any:
         """The vision tower's output, or None for models that need the pixels in each call."""
         model = self._model
-        # InstructBLIP and BLIP-2 override generate, which encodes the image itself.
-        if type(model).generate is not GenerationMixin.generate or not model._supports_mm_encoder_outputs():
+        if not takes_image_features(model):
             return None
         if self._features is None:
             one = self._processed([text], [[picture]]).to(input_device(model), dtype=model.dtype)

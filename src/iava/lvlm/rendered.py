@@ -1,5 +1,6 @@
 """A prompt whose conversation is known: another text in the question's place is rendered, not searched for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from iava.engine.edit import Edit
@@ -57,3 +58,19 @@ class RenderedPrompt:
         if edits is None:
             raise IavaError("the chat template shows other images where the question is another")
         return edits
+
+
+def rendered_prompts(
+    model: Any, processor: Any, inputs: Inputs, conversations: Sequence[Conversation], batch: dict[str, Any]
+) -> list[RenderedPrompt]:
+    """The prompts of a batch, for `conversations=` of a method.
+
+    Args:
+        model: the vision-language model.
+        processor: its processor.
+        inputs: with which the batch was made.
+        conversations: what was rendered, one for each row.
+        batch: what `Inputs.of` made of them.
+    """
+    rows = zip(conversations, batch["input_ids"], batch["attention_mask"], strict=True)
+    return [RenderedPrompt(model, processor, inputs, one, ids[mask.bool()].tolist()) for one, ids, mask in rows]

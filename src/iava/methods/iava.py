@@ -52,8 +52,9 @@ class IAVA(Method):
         IavaError: if a setting is out of range.
 
     Example:
-        >>> method = IAVA(processor, top_i=0.2)
-        >>> model.generate(**inputs, custom_generate=method, max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.IAVA(processor, top_i=0.2), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     processor: ProcessorMixin | None = field(default=None, repr=False)
@@ -116,7 +117,6 @@ class IAVA(Method):
         """(B, L, heads, N)."""
         if self.processor is None:
             raise IavaError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
-        asked = editable(prompt, self.processor)
-        own = self.qformer == "own"
-        features = features_under(prompt, self.processor, [self.general] * len(asked)) if own else None
-        return attention_under(prompt, [one.replaced(self.general) for one in asked], features)
+        edits = [one.replaced(self.general) for one in editable(prompt, self.processor)]
+        features = features_under(prompt, edits, self.processor) if self.qformer == "own" else None
+        return attention_under(prompt, edits, features)

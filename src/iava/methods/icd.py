@@ -36,7 +36,9 @@ class ICD(Method):
         IavaError: if a setting is out of range; while decoding, if the question cannot be found in a prompt.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=ICD(processor), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.ICD(processor), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     processor: ProcessorMixin | None = field(default=None, repr=False)
@@ -54,6 +56,5 @@ class ICD(Method):
     def branches(self, prompt: Prompt) -> list[Branch]:
         if self.processor is None:
             raise IavaError("ICD has no processor to write the disturbed instruction with: use ICD(processor)")
-        role, asked = self.prefix.strip(), editable(prompt, self.processor)
-        features = features_under(prompt, self.processor, [f"{role} {one.question}" for one in asked])
-        return [rewritten(prompt, [one.prefixed(role) for one in asked], features)]
+        edits = [one.prefixed(self.prefix.strip()) for one in editable(prompt, self.processor)]
+        return [rewritten(prompt, edits, features_under(prompt, edits, self.processor))]

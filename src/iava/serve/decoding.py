@@ -1,0 +1,238 @@
+"""Decoding a batch of rows: the one place that knows how the model is asked."""
+
+import json
+import random
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
+
+from iava.engine.hf import private_view
+from iava.engine.qformer import cross_attention
+from iava.errors import IavaError
+from iava.lvlm.answers import Answer
+from iava.lvlm.conversation import Conversation, prompt_text
+from iava.lvlm.explanation import CANDIDATES, explanation, selected_shares
+from iava.lvlm.generation import end_tokens, evaluation_mode, generation_config
+from iava.lvlm.inputs import Inputs
+from iava.lvlm.model import LVLM
+from iava.lvlm.rendered import rendered_prompts
+from iava.methods.base import Method
+from iava.methods.trace import Trace
+from iava.serve.errors import ApiError
+from iava.serve.rows import Row
+from iava.serve.tokens import TokenProbability
+
+
+class RowDecoder:
+    """Decodes batches of rows with one model; used by one thread.
+
+    A row's answer is that of `LVLM.chat`, whatever else is in its batch.
+
+    Args:
+        lvlm: the model.
+        prompt_tokens: most tokens of a prompt; None: what the model's positions hold.
+    """
+
+    def __init__(self, lvlm: LVLM, prompt_tokens: int | None = None) -> None:
+        self._lvlm = lvlm
+        self._model: Any = lvlm.model
+        self._processor: Any = lvlm.processor
+        self._inputs = Inputs(lvlm.model, lvlm.processor)
+        self._window = int(lvlm.model.config.get_text_config().max_position_embeddings)
+        self._prompt_tokens = min(prompt_tokens or self._window, self._window)
+        self._ends = set(end_tokens(lvlm.model, self._processor.tokenizer))
+        tokens = self._processor.tokenizer.added_tokens_decoder.values()
+        self._special = [str(token) for token in tokens if token.special]
+
+    def method(self, name: str, settings: dict[str, Any]) -> Method:
+        """Builds a method for the model; see `LVLM.method`."""
+        return self._lvlm.method(name, **settings)
+
+    def token_text(self, token: int) -> str:
+        """The text of one token."""
+        return self._processor.decode([token])
+
+    def check(self, conversation: Conversation) -> None:
+        """Refuses texts that hold special tokens, which the model would not read as text.
+
+        Raises:
+            IavaError: names the token.
+        """
+        for text in conversation.texts:
+            for token in self._special:
+                if token in text:
+                    raise IavaError(f"a text contains {token!r}, which the model does not read as text: leave it out")
+
+    def decode(self, rows: Sequence[Row]) -> None:
+        """Decodes rows of one plan in one batch; tells each row its tokens.
+
+        Raises:
+            IavaError: if the method refuses the model or a prompt.
+            RuntimeError: if memory is full.
+        """
+        start, plan = time.monotonic(), rows[0].plan
+        asked = self.method(plan.method, {name: json.loads(value) for name, value in plan.settings})
+        # Without an image there is nothing to contrast.
+        plain = "sample" if asked.sampling else "greedy"
+        method = asked if plan.has_images else self.method(plain, {})
+        conversations = [_reworded(row.conversation, asked) for row in rows]
+        rows, inputs = self._batch(rows, conversations, pixels=method.reads_pixels)
+        if not rows:
+            return
+        trace = Trace(top=CANDIDATES if plan.explain else 0)
+        known = [_reworded(row.conversation, asked) for row in rows]
+        decoded = partial(method, trace=trace)
+        if plan.has_images:
+            known_prompts = rendered_prompts(self._model, self._processor, self._inputs, known, inputs)
+            decoded = partial(decoded, conversations=known_prompts)
+        watch: AbstractContextManager[list[torch.Tensor]] = (
+            cross_attention(self._model) if plan.explain else nullcontext([])
+        )
+        longest = max(row.decoding.max_new_tokens for row in rows)
+        with evaluation_mode(self._model), watch as looks:
+            private_view(self._model).generate(
+                **inputs,
+                custom_generate=decoded,
+                generation_config=generation_config(self._model, self._processor.tokenizer, longest, None),
+                logits_processor=[_Choice(rows, method)],
+                stopping_criteria=[_Told(rows)],
+            )
+        if plan.explain:
+            shares, seconds = selected_shares(trace, len(rows)), (time.monotonic() - start) / len(rows)
+            for number, row in enumerate(rows):
+                if row.reason is not None:
+                    # The last step may have taken the end token, which an answer does not list.
+                    steps = min(len(row.tokens) + (row.reason == "stop"), len(trace.steps))
+                    picture = row.pictures[0].image
+                    found = explanation(self._model, self._processor, picture, trace, looks, number, steps)
+                    assert trace.logits is not None
+                    row.done(
+                        Answer(
+                            text=self._processor.decode(row.tokens, skip_special_tokens=True).strip(),
+                            tokens=row.tokens,
+                            method=method.name,
+                            settings=method.settings(),
+                            seconds=seconds,
+                            logits=trace.logits[number].cpu(),
+                            explanation=found,
+                            selected=shares[number],
+                        )
+                    )
+
+    def _batch(
+        self, rows: Sequence[Row], conversations: Sequence[Conversation], *, pixels: bool
+    ) -> tuple[list[Row], dict[str, Any]]:
+        """The rows that can be served, and their inputs; the others are told why not."""
+        texts = [prompt_text(self._processor, conversation) for conversation in conversations]
+        made = self._inputs.of(texts, [conversation.images for conversation in conversations], pixels=True)
+        lengths = made["attention_mask"].sum(dim=1).tolist()
+        refused = [self._refusal(row, length) for row, length in zip(rows, lengths, strict=True)]
+        served = [number for number, error in enumerate(refused) if error is None]
+        for number, row in enumerate(rows):
+            error = refused[number]
+            if error is not None:
+                row.fail(error)
+            else:
+                row.begin(partial(self._processor.decode, skip_special_tokens=True), self._ends, lengths[number])
+        if served and len(served) < len(rows):
+            return self._batch([rows[n] for n in served], [conversations[n] for n in served], pixels=pixels)
+        return [rows[number] for number in served], made
+
+    def _refusal(self, row: Row, prompt_tokens: int) -> ApiError | None:
+        new_tokens = row.decoding.max_new_tokens
+        if prompt_tokens > self._prompt_tokens:
+            return ApiError(
+                400,
+                f"the prompt has {prompt_tokens} tokens: at most {self._prompt_tokens} are served",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        if prompt_tokens + new_tokens > self._window:
+            return ApiError(
+                400,
+                f"the prompt's {prompt_tokens} tokens and {new_tokens} new ones are more than the model's "
+                f"{self._window} positions: ask for a shorter answer",
+                param="max_tokens",
+                code="context_length_exceeded",
+            )
+        return None
+
+
+def _reworded(conversation: Conversation, method: Method) -> Conversation:
+    """The conversation with the question as the method words it."""
+    return conversation.asking(method.reword(conversation.question), *conversation.question_texts[1:])
+
+
+class _Choice(LogitsProcessor):
+    """Chooses the tokens of rows that draw, each with its own generator, and notes probabilities.
+
+    What a row draws is then the same in every batch.
+    """
+
+    def __init__(self, rows: Sequence[Row], method: Method) -> None:
+        self._rows = rows
+        self._generators: list[torch.Generator | None] = [None] * len(rows)
+        self._warpers = [_warpers(row, method) for row in rows]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()
+        for number, row in enumerate(self._rows):
+            if row.is_over:
+                continue
+            logits = scores[number].clone()
+            if self._warpers[number] is not None:
+                token = self._drawn(number, input_ids, logits)
+                scores[number] = -torch.inf
+                scores[number, token] = 0.0
+            if row.decoding.top_logprobs is not None:
+                row.next_probability = _probability(logits, int(scores[number].argmax()), row.decoding.top_logprobs)
+        return scores
+
+    def _drawn(self, number: int, input_ids: torch.Tensor, logits: torch.Tensor) -> int:
+        warped: Any = logits[None]
+        for warper in self._warpers[number] or ():
+            warped = warper(input_ids[number : number + 1], warped)
+        generator = self._generators[number]
+        if generator is None:
+            seed = self._rows[number].decoding.seed
+            seed = random.getrandbits(63) if seed is None else seed
+            self._generators[number] = generator = torch.Generator(logits.device).manual_seed(seed)
+        return int(torch.multinomial(warped.softmax(dim=-1), 1, generator=generator))
+
+
+def _warpers(row: Row, method: Method) -> list[LogitsProcessor] | None:
+    """What a row's logits go through before its token is drawn; None where none is drawn."""
+    decoding = row.decoding
+    found: list[LogitsProcessor] = []
+    if not (decoding.temperature or (decoding.temperature is None and method.sampling)):
+        return None
+    if decoding.temperature is not None:
+        found.append(TemperatureLogitsWarper(float(decoding.temperature)))
+    if decoding.top_p is not None:
+        found.append(TopPLogitsWarper(float(decoding.top_p)))
+    return [*found, *method.warpers()]
+
+
+def _probability(logits: torch.Tensor, token: int, top: int) -> TokenProbability:
+    logprobs = logits.float().log_softmax(dim=-1)
+    best = logprobs.topk(min(top, int(logprobs.isfinite().sum())))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return TokenProbability(token, float(logprobs[token]), list(pairs))
+
+
+class _Told(StoppingCriteria):
+    """Tells each row its token; rows that are over stop."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        for row, token in zip(self._rows, input_ids[:, -1].tolist(), strict=True):
+            row.take(token)
+        return torch.tensor([row.is_over for row in self._rows], device=input_ids.device)

@@ -1,0 +1,110 @@
+"""Images of a request: data URIs, and addresses on hosts that the operator allows. Files are never read."""
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from PIL import Image
+
+from iava.errors import IavaError
+from iava.lvlm.images import FORMATS, read_image
+from iava.serve.errors import ApiError
+from iava.serve.fetch import Fetcher
+from iava.serve.limits import Limits
+
+_DATA_URI = re.compile(r"data:(?P<type>[\w.+/-]*)(?:;[\w=.+-]+)*?(?P<base64>;base64)?,", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image of a request.
+
+    Args:
+        image: RGB.
+        digest: SHA-256 of the encoded bytes. Equal images have equal digests.
+    """
+
+    image: Image.Image
+    digest: bytes
+
+
+def read_pictures(urls: Sequence[tuple[str, str]], limits: Limits, fetcher: Fetcher, deadline: float) -> list[Picture]:
+    """Reads the images of a request, in order.
+
+    Args:
+        urls: (name of the field, `image_url.url`) each.
+        limits: on the number of images and on their pixels together.
+        fetcher: for http and https.
+        deadline: `time.monotonic()` at which the request's time is up.
+
+    Raises:
+        ApiError: 400 if an image is refused or cannot be read; 504 if fetching takes too long.
+    """
+    if len(urls) > limits.images:
+        raise ApiError(
+            400,
+            f"the request has {len(urls)} images: at most {limits.images} are served",
+            param=urls[limits.images][0],
+            code="too_many_images",
+        )
+    pictures: list[Picture] = []
+    left = limits.pixels
+    for field, url in urls:
+        data = _bytes_of(url, field, fetcher, limits, deadline)
+        left -= _pixels(data)
+        if left < 0:
+            raise ApiError(
+                400,
+                f"the images have too many pixels: at most {limits.pixels:,} together are served; send them smaller",
+                param=field,
+                code="image_too_large",
+            )
+        try:
+            image = read_image(data, max_pixels=limits.pixels)
+        except IavaError as error:
+            raise ApiError(400, str(error), param=field, code="invalid_image") from None
+        pictures.append(Picture(image, hashlib.sha256(data).digest()))
+    return pictures
+
+
+def _bytes_of(url: str, field: str, fetcher: Fetcher, limits: Limits, deadline: float) -> bytes:
+    head = _DATA_URI.match(url)
+    if head is not None:
+        return _decoded(url[head.end() :], head["base64"] is not None, field)
+    if url[:8].lower().startswith(("http://", "https://")):
+        if time.monotonic() >= deadline:
+            raise ApiError(504, "the images took too long to fetch", param=field, code="timeout")
+        return fetcher.fetch(url, field, limits.body, deadline)
+    raise ApiError(
+        400,
+        f"{field} is {url[:40]!r}: it must be a data URI (data:image/png;base64,...) or an http(s) address",
+        param=field,
+        code="invalid_image_url",
+    )
+
+
+def _decoded(text: str, is_base64: bool, field: str) -> bytes:
+    if not is_base64:
+        return unquote_to_bytes(text)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ApiError(400, f"{field}: the data URI is not valid base64", param=field, code="invalid_image") from None
+
+
+def _pixels(data: bytes) -> int:
+    """How many pixels an image says that it has, before any is decoded; 0 where it is no image."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                return image.width * image.height
+    except Exception:  # Decoders of broken files raise anything; `read_image` then says what is wrong.
+        return 0

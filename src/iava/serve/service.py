@@ -1,0 +1,260 @@
+"""What the routes share: the model, the worker, what is kept, and the way from a request to events."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from PIL import Image
+
+from iava.errors import IavaError
+from iava.explain.page import Answers, decoding_facts, explain_page
+from iava.lvlm.conversation import Conversation, Message, read_conversation
+from iava.lvlm.model import LVLM
+from iava.methods import METHODS
+from iava.serve.decoding import RowDecoder
+from iava.serve.errors import ApiError
+from iava.serve.fetch import Fetcher
+from iava.serve.images import Picture, read_pictures
+from iava.serve.limits import Limits
+from iava.serve.metrics import Metrics
+from iava.serve.pages import Pages, PageStore
+from iava.serve.rows import Done, Event, Failed, Plan, Row
+from iava.serve.schema import ChatMessage
+from iava.serve.tokens import Decoding
+from iava.serve.worker import Worker
+
+SERVED = [name for name in METHODS if name != "oracle"]
+"""The oracle must be told which region answers."""
+_THREADS = 4  # for images and pages
+
+
+class Service:
+    """A model that answers requests.
+
+    Args:
+        lvlm: the model.
+        name: how requests and answers call it.
+        method: used where a request names none.
+        settings: of that method, in place of its defaults.
+        limits: on requests and on what is kept.
+        fetcher: of images; None fetches none.
+        pages: keeps explorer pages; None: this process does.
+
+    Raises:
+        IavaError: if the method or a setting is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        lvlm: LVLM,
+        name: str,
+        *,
+        method: str = "iava",
+        settings: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        fetcher: Fetcher | None = None,
+        pages: Pages | None = None,
+    ) -> None:
+        self.name = name
+        self.created = int(time.time())
+        self.limits = limits or Limits()
+        self.default_method = method
+        self._settings = dict(settings or {})
+        self._lvlm = lvlm
+        self._fetcher = fetcher or Fetcher()
+        self._decoder = RowDecoder(lvlm, self.limits.prompt_tokens)
+        self._decoder.method(method, self._settings)
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="iava-request")
+        self.metrics = Metrics()
+        self.pages = pages or PageStore(self.limits.page_seconds, self.limits.page_bytes)
+        self.worker = Worker(
+            self._decoder.decode, batch=self.limits.batch, window=self.limits.window, metrics=self.metrics
+        )
+        self.in_flight = 0
+        self.metrics.watch("iava_requests_in_flight", "Requests that wait or run.", lambda: self.in_flight)
+        self.metrics.watch("iava_queue_rows", "Rows that wait for a batch.", lambda: self.worker.queued)
+        self.metrics.watch("iava_page_bytes", "Explorer pages that are kept.", self.pages.size)
+
+    def warm_up(self) -> None:
+        """Answers one question, so that the first request meets a warm model.
+
+        Raises:
+            IavaError: if the default method refuses the model.
+        """
+        plan = self.plan({"method": self.default_method}, has_images=True)
+        picture = Picture(Image.new("RGB", (64, 64)), b"")
+        failed: list[Failed] = []
+        self._decoder.decode(
+            [
+                Row(
+                    plan,
+                    read_conversation("Is there a dog in the image?", [picture.image]),
+                    [picture],
+                    Decoding(max_new_tokens=2),
+                    lambda event: failed.append(event) if isinstance(event, Failed) else None,
+                )
+            ]
+        )
+        if failed:
+            raise IavaError(str(failed[0].error.detail))
+
+    def close(self) -> None:
+        """Stops the worker and the threads."""
+        self.worker.stop()
+        self._pool.shutdown()
+
+    def settings_of(self, name: str) -> dict[str, Any]:
+        """A method's settings on this server, where a request gives none."""
+        given = self._settings if name == self.default_method else {}
+        return self._decoder.method(name, given).settings()
+
+    def plan(self, options: Mapping[str, Any], *, has_images: bool, param: str = "iava") -> Plan:
+        """Reads a request's method and settings.
+
+        Args:
+            options: "method", "explain", and settings by name.
+            has_images: whether the conversation has any.
+            param: the request's field that holds the options.
+
+        Raises:
+            ApiError: 400 if the method or a setting is unknown or out of range.
+        """
+        settings = dict(options)
+        name, explain = settings.pop("method", None) or self.default_method, bool(settings.pop("explain", False))
+        if name not in SERVED:
+            raise ApiError(
+                400,
+                f"unknown method {name!r}: use one of {', '.join(SERVED)}",
+                param=f"{param}.method",
+                code="unknown_method",
+            )
+        given = self._settings if name == self.default_method else {}
+        try:
+            method = self._decoder.method(name, {**given, **settings})
+        except IavaError as error:
+            raise ApiError(400, str(error), param=param, code="invalid_setting") from None
+        if explain and not has_images:
+            raise ApiError(400, "without an image there is nothing to explain", param=f"{param}.explain")
+        values = tuple((key, json.dumps(value)) for key, value in sorted(method.settings().items()))
+        return Plan(name, values, explain, has_images)
+
+    def check_draws(self, plan: Plan, decoding: Decoding) -> None:
+        """Refuses a temperature and a top_p that the method does not follow.
+
+        Raises:
+            ApiError: 400.
+        """
+        sampling = METHODS[plan.method].sampling
+        if decoding.temperature and sampling is False:
+            reason = f"the method {plan.method} takes the most probable token: leave it out, or name another method"
+            raise ApiError(400, f"temperature is {decoding.temperature:g}, but {reason}", param="temperature")
+        if decoding.temperature == 0 and sampling:
+            reason = f"the method {plan.method} draws its tokens: leave it out, or use the method greedy"
+            raise ApiError(400, f"temperature is 0, but {reason}", param="temperature")
+        if decoding.top_p is not None and not (decoding.temperature or (decoding.temperature is None and sampling)):
+            raise ApiError(400, "top_p needs a temperature above 0: nothing is drawn", param="top_p")
+
+    def read(self, messages: Sequence[Message], pictures: Sequence[Picture], field: str) -> Conversation:
+        """Checks a conversation.
+
+        Args:
+            messages: see `read_conversation`.
+            pictures: for its image parts, in order.
+            field: the request's field that holds it.
+
+        Raises:
+            ApiError: 400.
+        """
+        try:
+            found = read_conversation(messages, [picture.image for picture in pictures], read=lambda image: image)
+            self._decoder.check(found)
+        except IavaError as error:
+            raise ApiError(400, str(error), param=field, code="invalid_messages") from None
+        return found
+
+    def token_text(self, token: int) -> str:
+        """The text of one token."""
+        return self._decoder.token_text(token)
+
+    async def conversation(
+        self, messages: Sequence[ChatMessage], deadline: float
+    ) -> tuple[Conversation, list[Picture]]:
+        """Reads the messages of a request and their images.
+
+        Raises:
+            ApiError: 400 if a part is refused; 504 if fetching takes too long.
+        """
+        turns, urls = [], []
+        for number, message in enumerate(messages):
+            parts: list[dict[str, Any]] = []
+            for index, part in enumerate(message.content):
+                if part.type == "image_url":
+                    urls.append((f"messages.{number}.content.{index}.image_url.url", part.image_url.url))
+                    parts.append({"type": "image"})
+                else:
+                    parts.append({"type": "text", "text": part.text})
+            turns.append({"role": "system" if message.role == "developer" else message.role, "content": parts})
+        pictures = await self.pictures(urls, deadline)
+        return self.read(turns, pictures, "messages"), pictures
+
+    async def pictures(self, urls: Sequence[tuple[str, str]], deadline: float) -> list[Picture]:
+        """Reads images in a thread; see `read_pictures`."""
+        if not urls:
+            return []
+        return await self.in_thread(read_pictures, urls, self.limits, self._fetcher, deadline)
+
+    async def in_thread(self, work: Any, *arguments: Any) -> Any:
+        """Runs what takes long beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+
+    async def events(self, rows: Sequence[Row], inbox: "Inbox", deadline: float) -> AsyncIterator[tuple[int, Event]]:
+        """Decodes rows; yields (number of the row, event), until each has its `Done`.
+
+        Raises:
+            ApiError: of a row that failed; 504 when the time is up.
+        """
+        self.worker.submit(rows)
+        open_rows = len(rows)
+        while open_rows:
+            try:
+                number, event = await asyncio.wait_for(inbox.get(), deadline - time.monotonic())
+            except TimeoutError:
+                seconds = self.limits.seconds
+                raise ApiError(504, f"the answer took more than {seconds:g} seconds", code="timeout") from None
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Done):
+                open_rows -= 1
+                self.metrics.answer(rows[number], event)
+            yield number, event
+
+    async def page(self, picture: Picture, answers: Answers, decoding: Decoding) -> str:
+        """Writes and keeps an explorer page; returns its path on this server."""
+        facts = decoding_facts(self._lvlm, max_new_tokens=decoding.max_new_tokens, seed=decoding.seed or 0)
+
+        def written() -> str:
+            return self.pages.put(explain_page(picture.image, answers, model=self.name, facts=facts))
+
+        return f"/pages/{await self.in_thread(written)}"
+
+
+class Inbox:
+    """Where the rows of a request put their events, for the event loop that made it."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def sender(self, number: int) -> Callable[[Event], None]:
+        """What a row calls, in any thread, to put an event under its number."""
+        return lambda event: self._put(number, event)
+
+    def _put(self, number: int, event: Event) -> None:
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, (number, event))
+
+    async def get(self) -> tuple[int, Event]:
+        """Waits for the next event."""
+        return await self._queue.get()

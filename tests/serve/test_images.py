@@ -1,0 +1,83 @@
+"""Images of requests: data URIs are read, everything else is refused with the field's name."""
+
+import base64
+import time
+
+import numpy as np
+import pytest
+
+from iava.serve.errors import ApiError
+from iava.serve.fetch import Fetcher
+from iava.serve.images import read_pictures
+from iava.serve.limits import Limits
+from tests import tiny
+from tests.serve.serving import data_uri, png
+
+
+def read(*urls, **limits):
+    fields = [(f"image.{number}", url) for number, url in enumerate(urls)]
+    return read_pictures(fields, Limits(**limits), Fetcher(), time.monotonic() + 5)
+
+
+def refused(*urls, **limits):
+    with pytest.raises(ApiError) as error:
+        read(*urls, **limits)
+    assert error.value.status_code == 400
+    return error.value
+
+
+def test_data_uris_are_read_in_order():
+    found = read(data_uri(tiny.image(1)), data_uri(tiny.image(2)), data_uri(tiny.image(1)))
+    for picture, seed in zip(found, (1, 2, 1), strict=True):
+        assert np.array_equal(np.asarray(picture.image), np.asarray(tiny.image(seed)))
+    assert found[0].digest == found[2].digest != found[1].digest
+
+
+@pytest.mark.parametrize("head", ["data:image/png;base64,", "DATA:;BASE64,", "data:image/png;charset=utf-8;base64,"])
+def test_the_media_type_does_not_matter(head):
+    uri = head + base64.b64encode(png(tiny.image())).decode()
+    assert read(uri)[0].image.size == tiny.image().size
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("data:image/png;base64,%%%%", "invalid_image"),
+        ("data:image/png;base64,", "invalid_image"),
+        ("data:image/png;base64," + base64.b64encode(b"no image").decode(), "invalid_image"),
+        ("data:image/png;base64," + base64.b64encode(png(tiny.image())[:60]).decode(), "invalid_image"),
+        ("/etc/passwd", "invalid_image_url"),
+        ("file:///etc/passwd", "invalid_image_url"),
+        ("ftp://example.com/a.png", "invalid_image_url"),
+        ("", "invalid_image_url"),
+        ("https://example.com/a.png", "image_host_not_allowed"),
+        ("http://127.0.0.1/a.png", "image_host_not_allowed"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(url, code):
+    error = refused(data_uri(tiny.image()), url)
+    assert error.param == "image.1"
+    assert error.code == code
+
+
+def test_pixels_count_together_before_they_are_decoded():
+    image = data_uri(tiny.image(size=(40, 25)))
+    assert len(read(image, image, pixels=2000)) == 2
+    error = refused(image, image, image, pixels=2999)
+    assert error.param == "image.2"
+    assert error.code == "image_too_large"
+
+
+def test_a_small_file_of_many_pixels_is_refused():
+    from PIL import Image
+
+    bomb = data_uri(Image.new("1", (10_000, 10_000)))
+    assert len(bomb) < 100_000
+    assert refused(bomb).code == "image_too_large"
+
+
+def test_the_number_of_images_is_limited():
+    image = data_uri(tiny.image())
+    error = refused(image, image, image, images=2)
+    assert error.param == "image.2"
+    assert error.code == "too_many_images"

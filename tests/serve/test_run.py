@@ -1,0 +1,120 @@
+"""The commands `iava serve` and `iava app`, as processes: address, exit code, signals, and refusals in one line."""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests import tiny
+from tests.commands import refused
+from tests.serve.process import Process
+from tests.serve.serving import user
+
+QUESTION = "Is there a dog ?"
+
+
+def body(**more):
+    return {"model": "pocket", "messages": [user(QUESTION, tiny.image())], "max_tokens": 8, **more}
+
+
+def is_refused(url):
+    time.sleep(0.005)
+    try:
+        httpx.get(f"{url}/health")
+    except httpx.TransportError:
+        return True
+    return False
+
+
+@pytest.fixture
+def started(request):
+    made = []
+
+    def start(*arguments):
+        made.append(Process(*arguments))
+        return made[-1]
+
+    yield start
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_what_runs_and_refuses_what_comes(started, number):
+    server = started("serve", "pocket", "--port", 0, "--method", "greedy", "--max-new-tokens", 300)
+    text, got_some = [], threading.Event()
+
+    def stream():
+        asked = body(stream=True, max_tokens=300, temperature=2, seed=1, iava={"method": "iava", "beta": 0})
+        with server.http.stream("POST", "/v1/chat/completions", json=asked) as answer:
+            for line in answer.iter_lines():
+                text.append(line)
+                if len(text) > 4:
+                    got_some.set()
+
+    reading = threading.Thread(target=stream)
+    reading.start()
+    assert got_some.wait(60)
+    assert "data: [DONE]" not in text
+    os.kill(server.process.pid, number)
+    assert any(is_refused(server.url) for _ in range(1000))
+    reading.join(60)
+    assert text[-2] == "data: [DONE]"
+    code, log, err = server.end()
+    assert code == 0
+    assert err == "\n"
+    assert [line["status"] for line in log if line["path"] == "/v1/chat/completions"] == [200]
+
+
+def test_an_idle_server_ends_at_once(started):
+    server = started("app", "--port", 0)
+    assert server.http.get("/").status_code == 200
+    server.process.send_signal(signal.SIGTERM)
+    code, log, err = server.end()
+    assert (code, err) == (0, "\n")
+    assert [line["path"] for line in log] == ["/"]
+
+
+def test_options_reach_the_server(started, tmp_path):
+    (tmp_path / "keys").write_text("secret\n")
+    options = ["--method", "vcd", "--set", "step=200", "--alpha", 0.5, "--max-new-tokens", 3, "--max-images", 1]
+    options += ["--api-key-file", tmp_path / "keys", "--cors", "https://a.test", "--max-body", 0.1]
+    server = started("serve", "pocket", "--port", 0, *options)
+    assert server.http.get("/v1/models").status_code == 401
+    server.http.headers["Authorization"] = "Bearer secret"
+    methods = server.http.get("/v1/methods", headers={"Origin": "https://a.test"})
+    assert methods.headers["access-control-allow-origin"] == "https://a.test"
+    assert methods.json()["default"] == "vcd"
+    found = server.http.post("/v1/chat/completions", json=body(max_tokens=None)).json()
+    assert found["iava"] == {
+        "method": "vcd",
+        "settings": {"alpha": 0.5, "beta": 0.1, "seed": 0, "step": 200},
+        "selected": None,
+        "page": None,
+    }
+    assert found["usage"]["completion_tokens"] <= 3
+    assert server.http.post("/v1/chat/completions", json=body(user="x" * 100_000)).status_code == 413
+    server.process.send_signal(signal.SIGTERM)
+    assert server.end()[0] == 0
+
+
+def test_what_cannot_be_served_is_refused_in_one_line(tmp_path):
+    assert "unknown method" in refused("serve", "pocket", "--method", "beam")
+    assert "no such setting" in refused("serve", "pocket", "--method", "greedy", "--alpha", 1)
+    assert "alpha is -1" in refused("serve", "pocket", "--alpha", -1)
+    assert "cannot be read" in refused("serve", "pocket", "--api-key-file", tmp_path / "none")
+    assert "batch is 0" in refused("serve", "pocket", "--max-batch", 0)
+    assert "port is 70000" in refused("serve", "pocket", "--port", 70000)
+    assert "unknown engine" in refused("serve", "pocket", "--engine", "cloud")
+    assert "--replicas" in refused("serve", "pocket", "--replicas", 2)
+    assert "replicas is '2-1'" in refused("serve", "pocket", "--engine", "ray", "--replicas", "2-1")
+    assert "unknown model" in refused("serve", tmp_path / "none", "--port", 0)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert "cannot listen" in refused("serve", "pocket", "--port", taken.getsockname()[1])

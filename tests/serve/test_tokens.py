@@ -1,0 +1,87 @@
+"""Text that is sent on piece by piece is the text of all tokens, and is never taken back."""
+
+import random
+
+import pytest
+from transformers import AutoTokenizer
+
+from iava.serve.tokens import TextStream
+
+
+@pytest.fixture(scope="module")
+def tokenizer(request):
+    from importlib import resources
+
+    return AutoTokenizer.from_pretrained(str(resources.files("iava.pocket") / "weights"))
+
+
+def streamed(decode, ids, stop=()):
+    """The text after each token, and after the end."""
+    stream = TextStream(decode, stop)
+    parts = [stream.push(token) for token in ids]
+    parts.append(stream.end())
+    assert stream.text == "".join(parts)
+    return parts, stream.stopped
+
+
+TEXTS = [
+    "A kitchen with a pizza, a banana, a fork and a cup.",
+    "  white space   inside and around \n ",
+    "naïve café — “quotes”, 日本語 and 🙂🙃 emoji",
+    "\n\n",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_parts_are_the_whole(tokenizer, text):
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    parts, _ = streamed(lambda ids: tokenizer.decode(ids, skip_special_tokens=True), ids)
+    assert "".join(parts) == tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def test_any_tokens_make_the_whole(tokenizer):
+    rng = random.Random(0)
+    for _ in range(300):
+        ids = [rng.randrange(len(tokenizer)) for _ in range(rng.randrange(1, 40))]
+        parts, _ = streamed(lambda ids: tokenizer.decode(ids, skip_special_tokens=True), ids)
+        # Bytes that are no text become the same replacement characters, but perhaps not as many.
+        expected = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        assert "".join(parts).replace("\ufffd", "") == expected.replace("\ufffd", "")
+
+
+def of_letters(text):
+    """A tokenizer whose tokens are letters."""
+    return (lambda ids: "".join(map(chr, ids))), list(map(ord, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "expected", "stopped"),
+    [
+        ("one two three", ["two"], "one", True),
+        ("one two three", ["three", "two"], "one", True),
+        ("one two three", ["tw", "two"], "one", True),
+        ("aab", ["ab"], "a", True),
+        ("aaab", ["aab"], "a", True),
+        ("one twice", ["two"], "one twice", False),
+        ("one tw", ["two"], "one tw", False),
+        ("line\nnext", ["\n"], "line", True),
+        ("stop", ["stop"], "", True),
+    ],
+)
+def test_a_stop_string_is_cut_off(text, stop, expected, stopped):
+    decode, ids = of_letters(text)
+    parts, was_stopped = streamed(decode, ids, stop)
+    assert "".join(parts) == expected
+    assert was_stopped is stopped
+
+
+def test_parts_come_as_soon_as_they_are_sure():
+    decode, ids = of_letters("one two. ")
+    assert streamed(decode, ids, ["wo!"])[0] == ["o", "n", "e", "", " t", "", "", "wo.", "", ""]
+
+
+def test_an_incomplete_character_waits():
+    data = "é🙂".encode()
+    parts, _ = streamed(lambda ids: bytes(ids).decode(errors="replace"), list(data))
+    assert parts == ["", "é", "", "", "", "🙂", ""]
