@@ -7,6 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 
 import torch
+from PIL import Image
 
 from iava.lvlm.answers import Answer
 from iava.methods import METHODS
@@ -23,6 +24,7 @@ class FakeLVLM:
     stop_after: int | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)
     revision: str | None = None
+    generation_notes: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self.processor = tiny.processor()
@@ -41,6 +43,17 @@ class FakeLVLM:
             raise KeyboardInterrupt
         self.asked += [(method.name, question) for question in questions]
         return [self._answer(image, question, method, seed) for question in questions]
+
+    def chat_many(self, conversations, *, images, method, max_new_tokens, seed):
+        """Answers as about the first image, or about a grey one if there is none."""
+        answers = []
+        for [turn], shown in zip(conversations, images, strict=True):
+            *kinds, text = turn["content"]
+            assert [kind["type"] for kind in kinds] == ["image"] * len(shown)
+            picture = shown[0] if shown else Image.new("RGB", (8, 8), "grey")
+            settings = {"method": method, "max_new_tokens": max_new_tokens, "seed": seed}
+            answers += self.ask_many(picture, [text["text"]], **settings)
+        return answers
 
     def _answer(self, image, question, method, seed):
         drawn = seed if method.name == "sample" else method.name == "iava"

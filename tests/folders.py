@@ -48,6 +48,7 @@ def written(data):
         ]
         for number, query in ((2 * i, "Describe this image."), (2 * i + 1, "Does the dog touch the cow?")):
             queries.append({"id": number, "image": f"{name}.jpg", "query": query})
+    _write(data / "amber" / "data" / "relation.json", {word: [] for word in ("dog", "cow", "cat", "cup")})
     _write(data / "amber" / "data" / "annotations.json", annotations)
     _write(data / "amber" / "data" / "query" / "query_all.json", queries)
     return data

@@ -24,7 +24,8 @@ CLAIMS = {
 """Test of a claim -> its column."""
 HEAD = """# Families
 
-`python -m tools.families` writes this page. Each cell is the outcome of a test on a tiny random model of the family.
+`python -m tools.families` writes this page.
+Each cell is the outcome of a test on a tiny random model of the family.
 The model has the family's own processor and runs on transformers {version}.
 
 - "refused": the method raises an `IavaError` that names the reason.

@@ -48,6 +48,8 @@ def python_api() -> str:
 
 
 SETUP = """\
+import torch
+
 import iava
 from iava.pocket.scenes import load_scene
 

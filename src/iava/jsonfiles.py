@@ -14,25 +14,33 @@ def read_json(path: Path) -> Any:
     Raises:
         IavaError: if it cannot be read or is broken; with file, line and column.
     """
+    return _parsed(path, read_text(path))
+
+
+def _parsed(path: Path, text: str) -> Any:
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise IavaError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except RecursionError:
-        raise IavaError(f"{path} is nested too deeply to be read") from None
+    except (RecursionError, ValueError):
+        raise IavaError(f"{path} cannot be read as JSON: it is nested too deeply, or a number is too long") from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON-lines file; blank lines are passed over.
+    """The objects of a JSON-lines file, or of a JSON array. Blank lines are passed over.
 
     Yields:
-        Where an object stands ("answers.jsonl, line 7"), for messages about it, and the object.
+        Where an object stands ("answers.jsonl, line 7", or "answers.json, entry 7"), for messages, and the object.
 
     Raises:
-        IavaError: if the file cannot be read, a line is no JSON object, or there is none.
+        IavaError: if the file cannot be read, a line or an entry is no JSON object, or there is none.
     """
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        yield from _array(path, text)
+        return
     empty = True
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -46,6 +54,19 @@ def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, row
     if empty:
         raise IavaError(f"{path} is empty: it must have one JSON object a line")
+
+
+def _array(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    rows = _parsed(path, text)
+    if not isinstance(rows, list):
+        raise IavaError(f"{path}: this must be one JSON object a line, or one array of objects")
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, entry {number}"
+        if not isinstance(row, dict):
+            raise IavaError(f"{where}: this must be an object")
+        yield where, row
+    if not rows:
+        raise IavaError(f"{path} is empty: it must have one JSON object a line, or an array of them")
 
 
 def read_text(path: Path) -> str:

@@ -1,10 +1,14 @@
 """AMBER's numbers counted by hand on a small set of annotations."""
 
 import json
+import sys
+from importlib.util import find_spec
 
 import pytest
 
-from iava.benchmarks.amber import read_annotations
+from iava.benchmarks.amber_words import count, read_annotations, spacy_similarity
+from iava.benchmarks.registry import benchmark
+from iava.errors import IavaError
 from iava.evaluation.predictions import score_file
 
 RELATION = {
@@ -83,10 +87,87 @@ def test_the_score_joins_both(path):
     assert result["score"] == pytest.approx((100 - 50 + 200 / 3) / 2)
 
 
-def test_without_a_relation_file_the_annotated_words_count(path):
+def test_without_a_relation_file_it_is_refused(path):
     path.with_name("relation.json").unlink()
-    result = score({"1": "A man, a person and a dog"}, path)
-    assert result["generative"] == pytest.approx({"n": 1, "chair": 1 / 2, "cover": 1 / 3, "hal": 1, "cog": 1 / 2})
+    with pytest.raises(IavaError, match=r"relation\.json is missing: AMBER's numbers are wrong without it"):
+        score({"1": "A man, a person and a dog"}, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("You can see the beach and the sea.", ["beach", "sea"]),
+        ("A woman watches the sea.", ["woman", "sea"]),
+        ("A woman that watches the sea.", ["woman", "sea"]),
+        ("People watch the beach.", ["people", "beach"]),
+        ("They park the car.", ["car"]),
+        ("The car is about to park.", ["car"]),
+        ("A man with a watch sits in the park.", ["man", "watch", "park"]),
+        ("The watches are on a can.", ["watch", "can"]),
+        ("Trash cans stand next to parks.", ["can", "park"]),
+        ("An empty can.", []),
+        ("Can you see the soda can?", ["can"]),
+    ],
+)
+def test_modals_and_verbs_are_no_objects(path, text, named):
+    words = ["beach", "sea", "woman", "watch", "people", "park", "car", "man", "can"]
+    path.with_name("relation.json").write_text(json.dumps({word: [] for word in words}))
+    path.with_name("safe_words.txt").write_text("")
+    path.write_text(json.dumps([{"id": 1, "type": "generative", "truth": sorted(set(named)), "hallu": []}]))
+    counted = score({"1": text}, path)["generative"]
+    # Every word that is named is there, and nothing else is named.
+    assert (counted["chair"], counted["cover"]) == (0, 1 if named else 0)
+
+
+def test_similar_words_count_as_in_the_official_script(path):
+    known = read_annotations(path)
+    same = {("man", "dog"), ("leaf", "person"), ("car", "dog")}
+
+    def similar(word, other):
+        return word == other or (word, other) in same
+
+    def counts(named, id):
+        return count(named, known.by_id[id], known, similar)
+
+    # Image 2 shows a dog, and a person may be imagined. "man" stands for the imagined person; it is similar to the dog,
+    # so it is right and covers the dog. "leaf" is similar to the imagined person and to nothing that is there.
+    assert counts(["man", "leaf"], "2") == {
+        "named": 2,
+        "wrong": 1,
+        "objects": 1,
+        "covered": 1,
+        "imaginable": 1,
+        "imagined": 1,
+    }
+    # Image 1: "car" may be imagined, and is similar to the imagined dog, which comes first; nothing like it is there.
+    assert counts(["car", "light"], "1") == {
+        "named": 2,
+        "wrong": 1,
+        "objects": 3,
+        "covered": 0,
+        "imaginable": 2,
+        "imagined": 2,
+    }
+
+
+def test_the_official_pipeline_says_what_it_lacks(monkeypatch):
+    with pytest.raises(IavaError, match="only --pipeline official uses one"):
+        benchmark("amber", spacy_model="en_core_web_sm")
+    with pytest.raises(IavaError, match="unknown pipeline 'best': use one of own, official"):
+        benchmark("amber", pipeline="best")
+    assert benchmark("amber", pipeline="official").settings() == {
+        "pipeline": "official",
+        "spacy_model": "en_core_web_lg",
+    }
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(IavaError, match=r"needs spaCy: pip install 'iava\[amber\]'"):
+        spacy_similarity("en_core_web_lg")
+
+
+@pytest.mark.skipif(find_spec("spacy") is None, reason="spaCy is not installed: pip install 'iava[amber]'")
+def test_a_spacy_model_that_is_missing_is_named(tmp_path):
+    with pytest.raises(IavaError, match="spaCy has no model 'none': python -m spacy download en_core_web_lg"):
+        spacy_similarity("none")
 
 
 @pytest.mark.parametrize(

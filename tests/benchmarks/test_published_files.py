@@ -128,7 +128,9 @@ def test_textvqa(data):
     write(data / "val.json", {"data": rows})
     task = textvqa.load(data)
     assert [(q.id, q.image) for q in task.questions] == [("1", "a.jpg"), ("3", "a.jpg"), ("2", "b.jpg")]
-    assert textvqa.prompt(task.questions[0]) == "What?\nAnswer the question using a single word or phrase."
+    assert (
+        textvqa.prompt(task.questions[0], textvqa.style) == "What?\nAnswer the question using a single word or phrase."
+    )
     assert task.read(task.questions[0], "The Stop!") == "stop"
     assert task.questions[0].truth == ["x"] * 10
     rows[1]["answers"] = ["x"] * 9
@@ -181,6 +183,7 @@ def test_amber(data):
         {"id": 1, "type": "generative", "truth": ["dog"], "hallu": []},
         {"id": 2, "type": "relation", "truth": "no"},
     ]
+    write(data / "data" / "relation.json", {"dog": []})
     write(data / "data" / "annotations.json", rows)
     queries = [
         {"id": 1, "image": "a.jpg", "query": "Describe."},
@@ -207,9 +210,9 @@ def test_data_sets_are_found_by_their_folders(data):
     assert (found["amber"].state, found["mme"].state) == ("broken", "missing")
     assert "lmms-lab/MME" in found["mme"].detail
     assert "query_all.json" in found["amber"].detail
-    assert len(find("pope", data, None).questions) == 2
+    assert len(find(benchmark("pope"), data, None).questions) == 2
     with pytest.raises(ValueError, match="unknown benchmark 'vqa'"):
-        find("vqa", data, None)
+        find(benchmark("vqa"), data, None)
     write(data / "pope-gqa" / "gqa_pope_random.json", pope_line(1, "a.jpg"))
     with pytest.raises(ValueError, match="has no folder of images"):
-        find("pope-gqa", data, None)
+        find(benchmark("pope-gqa"), data, None)

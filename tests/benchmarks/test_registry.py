@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from iava.benchmarks import amber
+from iava.benchmarks import amber_words
 from iava.benchmarks.registry import benchmark
 from iava.metrics.results import rows_of
 from iava.reporting.verdicts import remarks, verdicts
@@ -136,17 +136,17 @@ def test_the_control_with_the_lowest_chair_is_the_best():
 
 
 def test_amber_by_kind_and_dimension_equals_its_scorer():
-    annotations = amber.Annotations(
+    annotations = amber_words.Annotations(
         {
-            "1": amber.Annotation("generative", ("dog", "tree"), ("cat",)),
-            "2": amber.Annotation("relation", "no"),
-            "3": amber.Annotation("discriminative-attribute-state", "yes"),
+            "1": amber_words.Annotation("generative", ("dog", "tree"), ("cat",)),
+            "2": amber_words.Annotation("relation", "no"),
+            "3": amber_words.Annotation("discriminative-attribute-state", "yes"),
         },
-        {},
+        {"dog": [], "tree": [], "cat": []},
         frozenset(),
     )
     responses = {"1": "A dog and a cat", "2": "No.", "3": "No."}
-    parsed = {"1": amber.read(responses["1"], annotations.by_id["1"], annotations), "2": "no", "3": "no"}
+    parsed = {"1": amber_words.read(responses["1"], annotations.by_id["1"], annotations), "2": "no", "3": "no"}
     records = [
         record("im", one.type, name, "greedy", one.truth, parsed[name])
         | ({"yes": 0.0, "no": 1.0} if one.truth in ("yes", "no") else {})

@@ -1,8 +1,4 @@
-"""`iava explain` writes its page or refuses in one line; `iava app` names what it needs."""
-
-import sys
-
-import pytest
+"""`iava explain` writes its page or refuses in one line."""
 
 from tests.commands import refused, run
 from tests.explain.test_page import Reader
@@ -36,16 +32,3 @@ def test_bad_input_is_one_line_and_leaves_nothing(picture, tmp_path):
     assert "max_new_tokens is 0" in said(picture, QUESTION, "--max-new-tokens", 0)
     assert "there is no folder" in said(picture, QUESTION, "--out", tmp_path / "no" / "page.html")
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
-
-
-@pytest.fixture
-def without_gradio(monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "gradio" or name == "iava.explain.app"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "gradio", None)
-
-
-@pytest.mark.usefixtures("without_gradio")
-def test_the_app_names_what_it_needs():
-    assert "pip install 'iava[app]'" in refused("app")
-    assert "port is 0" in refused("app", "--port", 0)

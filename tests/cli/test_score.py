@@ -47,8 +47,8 @@ def test_pope_by_category_and_overall(lines):
         {"n": 3, "accuracy": 1 / 3, "precision": 1, "recall": 0.5, "f1": 2 / 3, "yes_ratio": 1 / 3, "unparsed": 1 / 3}
     )
     assert {name: group["accuracy"] for name, group in word["categories"].items()} == {"random": 0.5, "popular": 0}
-    # The parser `substring` finds a no in "not".
-    assert scored("pope", lines(POPE), "--parser", "substring")["overall"]["accuracy"] == pytest.approx(2 / 3)
+    # The parser `opera` reads "not" as no.
+    assert scored("pope", lines(POPE), "--parser", "opera")["overall"]["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_mme(lines):
@@ -89,6 +89,7 @@ def test_amber(lines):
         {"id": 2, "type": "relation", "truth": "no"},
     ]
     path = lines([json.dumps(annotations)], "annotations.json")
+    lines(['{"dog": [], "cat": []}'], "relation.json")
     rows = [{"id": 1, "response": "Dogs and a cat"}, {"id": 2, "response": "No."}]
     result = scored("amber", lines(rows), "--annotations", path)
     assert result["generative"] == {"n": 1, "chair": 0.5, "cover": 1, "hal": 1, "cog": 1}

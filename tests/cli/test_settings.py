@@ -5,16 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from iava.cli.settings import method_names, read_value, settings_of
+from iava.cli.settings import read_value, settings_of
 from iava.methods import METHODS
 from tests.commands import refused, run
 
 QUESTION = "Is there a dog in the image ?"
-
-
-def test_the_names_are_those_of_the_table():
-    assert method_names() == list(METHODS)
-    assert all(name in " ".join(run("ask", "--help").output.split()) for name in ("greedy", "no-image"))
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_a_failure_of_one_contender_does_not_end_the_others(tiny, tmp_path, monk
     def full(*_args, **_kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    monkeypatch.setattr(IAVA, "second", full)
+    monkeypatch.setattr(IAVA, "branches", full)
     chosen = CostPlan("tiny", ["iava:zeros", "apc"], tokens=[1], questions=[1], batch=[1], repeats=1, device="cpu")
     found = cost.measure(chosen, tmp_path)
     assert [cell["error"] for cell in found["cells"]] == [None, "out of memory", None]

@@ -77,13 +77,13 @@ def test_a_wrong_example_is_found() -> None:
     assert "Expected:\n    3\nGot:\n    2" in wrong_lines(">>> 1 + 1\n3", {})
 
 
-def test_the_method_of_the_guide_is_the_contrast_without_an_image(tmp_path, monkeypatch, names) -> None:
+def test_the_method_of_the_guide_is_pai_without_raised_attention(tmp_path, monkeypatch, names) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     (tmp_path / "guide.py").write_text(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL).group(1))
     monkeypatch.syspath_prepend(tmp_path)
     lvlm, question = names["lvlm"], "Is there a bread in the image?"
     ours = lvlm.ask(names["image"], question, method="guide:TextContrast", alpha=0.5)
-    same = lvlm.ask(names["image"], question, method="no-image", alpha=0.5)
+    same = lvlm.ask(names["image"], question, method="pai", alpha=0, gamma=1.5)
     assert ours.settings == {"alpha": 0.5, "beta": 0.1}
     torch.testing.assert_close(ours.logits, same.logits)
     assert ours.tokens == same.tokens

@@ -72,9 +72,10 @@ def test_what_cannot_be_merged(whole, shards, tmp_path):
     for file in shards[0].iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     assert "both hold greedy's answer to" in refused("merge", *shards, copy, "--out", out)
-    results = json.loads((copy / "results.json").read_text())
-    results["methods"]["bias"]["bias"] += 1
-    (copy / "results.json").write_text(json.dumps(results))
+    tuned = lines(copy, "tune-records.jsonl")
+    for record in tuned:
+        record["yes"] += 1
+    (copy / "tune-records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in tuned))
     complaint = refused("merge", copy, *shards[1:], "--out", out)
     assert "do not belong together: bias was fitted otherwise" in complaint
     (copy / "results.json").unlink()

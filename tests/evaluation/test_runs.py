@@ -72,10 +72,6 @@ def test_what_is_no_run_is_refused(tmp_path):
     assert "line 1, is no record" in message(folder)
     (folder / "records.jsonl").write_text("nonsense\n{}\n")
     assert "records.jsonl, line 1, is no JSON" in message(folder)
-    (other / "results.json").write_text("[]")
-    assert "has no rows" in message(other)
-    (other / "results.json").write_text('{"rows": [')
-    assert "results.json, line 1" in message(other)
     for manifest in ("[]", json.dumps({"settings": {"model": "x"}})):
         (folder / "manifest.json").write_text(manifest)
         assert "is no manifest of a run" in message(folder)

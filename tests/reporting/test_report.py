@@ -19,7 +19,6 @@ from tests.explain.test_page import Reader
 from tests.folders import written
 from tests.made import METHODS, records, write_run
 from tests.metrics.test_shift import on_curve
-from tests.reporting.test_tables import row
 
 QUESTION = "Is there a dog in the image ?"
 HOSTILE = '"><script>alert(1)</script> \\end{document} | $x$ & `_*'
@@ -85,7 +84,7 @@ def test_it_says_how_the_run_was_made(html):
     for words in (
         "iava eval pope",
         "USER: <image>",
-        "word-level",
+        "exactly one of the words yes and no",
         "pope · test",
         "abacus",
         "bias=1.5",
@@ -236,13 +235,15 @@ def test_answers_that_are_not_yes_or_no_have_tables_only(tmp_path):
         {key: value for key, value in record.items() if key not in ("yes", "no")} | {"truth": ["stop"] * 10}
         for record in records({"greedy": {}, "iava": {}}, images=2, prefix="photo")
     ]
+    for number, record in enumerate(some):
+        # Every other answer of greedy decoding is right, and three of four of IAVA's.
+        right = number % 4 < 2 or (record["method"] == "iava" and number % 8 < 4)
+        record["text"] = record["parsed"] = "stop" if right else "go"
     folder = write_run(
         tmp_path / "run", some, {"greedy": {}, "iava": {}}, results=False, benchmark="textvqa", parser=None
     )
-    rows = [row("greedy", "overall", {"accuracy": 0.5}), row("iava", "overall", {"accuracy": 0.75})]
-    (folder / "results.json").write_text(json.dumps({"rows": rows}))
     one = report_section(read_runs([folder])[0])
-    assert [table.title for table in one.tables] == ["Overall · 40 questions"]
+    assert [table.title for table in one.tables] == ["Overall · 24 questions"]
     assert one.categories[0][2] is None
     assert one.cost is not None
     assert "75.0" in Reader(report_html([one])).text

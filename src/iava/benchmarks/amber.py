@@ -1,53 +1,41 @@
 """AMBER: descriptions checked against annotated objects, and yes-no questions about existence, attributes, relations.
 
 AMBER: An LLM-free Multi-dimensional Benchmark for MLLMs Hallucination Evaluation (arXiv 2311.07397). The benchmark's
-script finds nouns with a tagger and takes words of similar meaning, by word vectors, as right. Here every word that
-is among the benchmark's own object words counts, and its table of associated words alone says what else is right.
-CHAIR and Hal come out somewhat higher, Cover and Cog somewhat lower.
+script finds nouns with a tagger and takes words of similar meaning, by word vectors, as right: `pipeline="official"`.
+Our own reading needs neither. It counts every noun that is among the benchmark's own object words, and the table of
+associated words alone says what else is right. CHAIR and Hal come out higher, Cover and Cog lower.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from iava.benchmarks import yes_no
-from iava.benchmarks.benchmark import Benchmark, Predictions, metrics_of, needed, unopened
+from iava.benchmarks.amber_words import (
+    COUNTS,
+    DIMENSIONS,
+    GENERATIVE,
+    SPACY_MODEL,
+    Annotations,
+    read,
+    read_annotations,
+    read_official,
+    spacy_similarity,
+)
+from iava.benchmarks.benchmark import Benchmark, Predictions, is_texts, metrics_of, needed, unopened
 from iava.benchmarks.parsers import YES_NO, Parser
-from iava.benchmarks.sources.files import files_of, folder_task, images_of
+from iava.benchmarks.sources.files import folder_task, found
 from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
-from iava.jsonfiles import (
-    Unique,
-    entries,
-    id_of,
-    read_json,
-    read_lines,
-    read_text,
-    text_of,
-    texts_of,
-    words_of,
-    yes_or_no,
-)
+from iava.jsonfiles import Unique, entries, id_of, read_json, read_lines, text_of, words_of
 from iava.metrics.parts import Part, Record
 from iava.metrics.stats import share
-from iava.words import singular, tokens
 
-GENERATIVE = "generative"
-DIMENSIONS = {
-    "discriminative-hallucination": ("existence",),
-    "discriminative-attribute-state": ("attribute", "state"),
-    "discriminative-attribute-number": ("attribute", "number"),
-    "discriminative-attribute-action": ("attribute", "action"),
-    "discriminative-relation": ("relation",),
-    "relation": ("relation",),
-}
+PIPELINES = ("own", "official")
 DIMENSION_NAMES = ("existence", "attribute", "state", "number", "action", "relation")
 _FLIPPED = {"yes": "no", "no": "yes"}
-_DESCRIBED = ("named", "wrong", "objects", "covered", "imaginable", "imagined")
 
 
 def official(text: str, _: Any = None) -> str | None:
@@ -56,7 +44,15 @@ def official(text: str, _: Any = None) -> str | None:
 
 
 class AMBER(Benchmark):
-    """AMBER's descriptions and yes-no questions."""
+    """AMBER's descriptions and yes-no questions.
+
+    Args:
+        pipeline: of `PIPELINES`: how descriptions are read.
+        spacy_model: of the official pipeline, a name or a folder.
+
+    Raises:
+        IavaError: if there is no such pipeline, or a model is named for our own.
+    """
 
     source = "data/ of github.com/junyangwang0410/AMBER and image/ with its images"
     asks_yes_no = True
@@ -64,10 +60,22 @@ class AMBER(Benchmark):
     max_new_tokens = 512
     score_files = ("annotations",)
 
+    def __init__(self, name: str, pipeline: str = "own", spacy_model: str | None = None) -> None:
+        super().__init__(name)
+        if pipeline not in PIPELINES:
+            raise IavaError(f"unknown pipeline {pipeline!r}: use one of {', '.join(PIPELINES)}")
+        if spacy_model is not None and pipeline != "official":
+            raise IavaError("--spacy-model was given, but only --pipeline official uses one")
+        self._model = (spacy_model or SPACY_MODEL) if pipeline == "official" else None
+
+    def settings(self) -> dict[str, Any]:
+        """The official pipeline and its model, if it reads descriptions."""
+        return {} if self._model is None else {"pipeline": "official", "spacy_model": self._model}
+
     def load(self, folder: Path) -> Task:
         """Reads the queries {id, image, query} with their annotations. The category is the annotation's type."""
-        queries = files_of(folder, "data/query/query_all.json")[0]
-        annotations = files_of(folder, "data/annotations.json")[0]
+        queries = found(folder, "data/query/query_all.json", "query/query_all.json", "query_all.json")[0]
+        annotations = found(folder, "data/annotations.json", "annotations.json")[0]
         known = read_annotations(annotations)
         ids = Unique("id")
         located: Located = []
@@ -76,7 +84,13 @@ class AMBER(Benchmark):
             ids.add(where, name)
             image, asked = text_of(where, row, "image"), words_of(where, row, "query")
             located.append((where, _question(where, name, image, asked, known, annotations)))
-        return folder_task(self.name, "test", located, images_of(folder), _reader(known))
+        return folder_task(self.name, "test", located, folder, self._reader(known))
+
+    def _reader(self, known: Annotations) -> Callable[[Question, str], Any]:
+        if self._model is None:
+            return lambda question, text: read(text, known.by_id[question.id], known)
+        similar = spacy_similarity(self._model)
+        return lambda question, text: read_official(text, known.by_id[question.id], known, similar)
 
     def parts(self, categories: Sequence[str]) -> list[Part]:
         """Overall, generative, discriminative and its dimensions, as far as they were asked."""
@@ -88,6 +102,14 @@ class AMBER(Benchmark):
         if kinds and GENERATIVE in categories:
             return [Part("overall", lambda _: True, tally, joined, "score"), *parts]
         return [_asked("overall", kinds) if kinds else _described("overall"), *parts]
+
+    def is_answer(self, row: Record) -> bool:
+        """Descriptions have a list of objects and the counts of `read`; all others are answered with yes or no."""
+        if row["category"] != GENERATIVE:
+            return row["category"] in DIMENSIONS and super().is_answer(row)
+        counts = row.get("parsed")
+        there = isinstance(counts, dict) and all(isinstance(counts.get(name), int) for name in COUNTS)
+        return there and is_texts(row["truth"])
 
     def right(self, records: Sequence[Record]) -> float:
         """The share of right answers. A description is right if it names no wrong object."""
@@ -105,7 +127,7 @@ class AMBER(Benchmark):
             questions.append(_question(where, name, name, name, known, annotations))
             texts.append(text_of(where, row, "response"))
             places.append(where)
-        return Predictions(Task(self.name, "test", questions, unopened, _reader(known)), texts, places)
+        return Predictions(Task(self.name, "test", questions, unopened, self._reader(known)), texts, places)
 
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
         """AMBER's numbers for the questions that were answered.
@@ -140,118 +162,12 @@ def _described(name: str) -> Part:
     return Part(name, GENERATIVE.__eq__, tally, described, "hal")
 
 
-def _question(where: str, name: str, image: str, asked: str, known: "Annotations", annotations: Path) -> Question:
+def _question(where: str, name: str, image: str, asked: str, known: Annotations, annotations: Path) -> Question:
     if name not in known.by_id:
         raise IavaError(f"{where}: {annotations} has no question {name}")
     one = known.by_id[name]
     truth = list(one.truth) if one.type == GENERATIVE else one.truth
     return Question(name, (image,), one.type, asked, truth)
-
-
-def _reader(known: "Annotations") -> Callable[[Question, str], Any]:
-    return lambda question, text: read(text, known.by_id[question.id], known)
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """The annotation of one question.
-
-    Args:
-        type: "generative", or a key of `DIMENSIONS`.
-        truth: "yes" or "no"; generative: the objects in the image.
-        hallucinations: generative: objects that people would imagine to be there, too.
-    """
-
-    type: str
-    truth: Any
-    hallucinations: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """The benchmark's annotations.
-
-    Args:
-        by_id: question id -> annotation.
-        associated: object -> words that may stand for it.
-        safe: words that are never wrong.
-    """
-
-    by_id: Mapping[str, Annotation]
-    associated: Mapping[str, Sequence[str]]
-    safe: frozenset[str]
-
-    @cached_property
-    def words(self) -> frozenset[str]:
-        """All object words; other words of a description do not count."""
-        if self.associated:
-            return frozenset(word for name, others in self.associated.items() for word in (name, *others))
-        generative = (one for one in self.by_id.values() if one.type == GENERATIVE)
-        return frozenset(word for one in generative for word in (*one.truth, *one.hallucinations))
-
-
-def read_annotations(path: Path) -> Annotations:
-    """Reads annotations.json and, where they lie beside it, relation.json and safe_words.txt.
-
-    Raises:
-        IavaError: if a file is broken or not what it should be.
-    """
-    rows = read_json(path)
-    if not isinstance(rows, list) or not rows:
-        raise IavaError(f"{path}: this must be a list of annotations")
-    by_id: dict[str, Annotation] = {}
-    ids = Unique("id")
-    for number, row in enumerate(rows, start=1):
-        where = f"{path}, entry {number}"
-        if not isinstance(row, dict):
-            raise IavaError(f"{where}: this must be an object with id, type and truth")
-        name = id_of(where, row, "id")
-        ids.add(where, name)
-        by_id[name] = _annotation(where, row)
-    relation, safe = path.with_name("relation.json"), path.with_name("safe_words.txt")
-    associated = read_json(relation) if relation.exists() else {}
-    if not isinstance(associated, dict):
-        raise IavaError(f"{relation}: this must be an object of lists of words")
-    associated = {name: texts_of(str(relation), associated, name) for name in associated}
-    words = read_text(safe).split() if safe.exists() else []
-    return Annotations(by_id, associated, frozenset(words))
-
-
-def _annotation(where: str, row: dict[str, Any]) -> Annotation:
-    kind = text_of(where, row, "type")
-    if kind == GENERATIVE:
-        return Annotation(kind, tuple(texts_of(where, row, "truth")), tuple(texts_of(where, row, "hallu")))
-    if kind not in DIMENSIONS:
-        raise IavaError(f"{where}: unknown type {kind!r}: use generative or one of {', '.join(DIMENSIONS)}")
-    return Annotation(kind, yes_or_no(where, row, "truth"))
-
-
-def read(text: str, one: Annotation, annotations: Annotations) -> dict[str, int]:
-    """Counts what a description says.
-
-    Returns:
-        named: object words. wrong: those that are neither there nor safe. objects: those in the image. covered: those
-        of them that were named. imaginable: objects that people would imagine. imagined: those of them that were named.
-    """
-    words = annotations.words
-    named = [word for token in tokens(text) if (word := singular(token, words)) in words]
-    right, imagined = (_stand_for(names, annotations) for names in (one.truth, one.hallucinations))
-    wrong = [word for word in named if word not in right and word not in annotations.safe]
-    covered = {right[word] for word in named if word in right and word not in annotations.safe}
-    dreamt = {imagined[word] for word in wrong if word in imagined}
-    counts = (len(named), len(wrong), len(one.truth), len(covered), len(one.hallucinations), len(dreamt))
-    return dict(zip(_DESCRIBED, counts, strict=True))
-
-
-def _stand_for(names: Sequence[str], annotations: Annotations) -> dict[str, int]:
-    """Word -> number of the object it stands for: the first that it is associated with, else the one it is."""
-    found: dict[str, int] = {}
-    for number, name in enumerate(names):
-        for word in annotations.associated.get(name, ()):
-            found.setdefault(word, number)
-    for number, name in enumerate(names):
-        found.setdefault(name, number)
-    return found
 
 
 def tally(records: Sequence[Record]) -> np.ndarray:
@@ -269,7 +185,7 @@ def tally(records: Sequence[Record]) -> np.ndarray:
         if truth in ("yes", "no"):
             row[8:] = yes_no.tally([_FLIPPED[truth]], [_FLIPPED.get(said)])[0]
         else:
-            row[:8] = 1, said["wrong"] > 0, *(said[name] for name in _DESCRIBED)
+            row[:8] = 1, said["wrong"] > 0, *(said[name] for name in COUNTS)
     return rows
 
 

@@ -18,14 +18,21 @@ class Hub:
     """A data set on the Hugging Face Hub: parquet files with the images inside.
 
     Args:
-        name: such as "lmms-lab/POPE".
-        split: the split that is asked.
+        names: such as "lmms-lab/POPE"; several if it was moved or copied, the one to download first.
+        split: the split that is asked. The names of its files begin with it.
         columns: that its rows must have beside "image".
+        patterns: of the files to download; empty: the parquet files of the split.
     """
 
-    name: str
+    names: tuple[str, ...]
     split: str
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Patterns of the files to download."""
+        return self.patterns or (f"data/{self.split}-*.parquet",)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,15 @@ class Predictions:
     places: list[str]
 
 
+STYLES = {
+    "plain": "{}",
+    "llava": "{}\nAnswer the question using a single word or phrase.",
+    "vcd": "{} Please answer this question with one word.",
+    "lmms-eval": "{}\nAnswer the question using a single word or phrase.",
+}
+"""Prompt styles: what LLaVA-1.5's evaluation, VCD's scripts and lmms-eval put behind a question."""
+
+
 class Benchmark(ABC):
     """One benchmark, or several data sets of one kind.
 
@@ -54,6 +70,7 @@ class Benchmark(ABC):
         hub: its data set on the Hugging Face Hub; None if there is none that can be read.
         asks_yes_no: whether questions must be answered with yes or no.
         parsers: of closed answers by name, the default first. Empty if no question is closed.
+        style: the default prompt style, of `STYLES`.
         max_new_tokens: the length of an answer, unless it is chosen.
         has_pocket: whether there is a version about the pocket scenes.
         score_files: files that `predictions` takes beside the answers, such as "instances".
@@ -63,6 +80,7 @@ class Benchmark(ABC):
     hub: Hub | None = None
     asks_yes_no: ClassVar[bool] = False
     parsers: ClassVar[Mapping[str, Parser]] = {}
+    style: ClassVar[str] = "plain"
     max_new_tokens: ClassVar[int] = 16
     has_pocket: bool = False
     score_files: ClassVar[tuple[str, ...]] = ()
@@ -94,9 +112,17 @@ class Benchmark(ABC):
             IavaError: if something is missing or broken; with file and line.
         """
 
-    def prompt(self, question: Question) -> str:
-        """What the model is asked."""
-        return question.question
+    def settings(self) -> dict[str, Any]:
+        """The options that it was made with, other than the defaults, ready for JSON."""
+        return {}
+
+    def prompt(self, question: Question, style: str) -> str:
+        """What the model is asked.
+
+        Args:
+            style: of `STYLES`. Open questions, such as captions, are the same in all styles.
+        """
+        return STYLES[style].format(question.question) if question.is_closed else question.question
 
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
         """Questions of this benchmark's kind about pocket scenes, where `has_pocket` says that there are any."""
@@ -119,6 +145,44 @@ class Benchmark(ABC):
             return self.parsers[name](text, question)
         assert task.read is not None
         return task.read(question, text)
+
+    def read_again(self, record: Record, parser: str | None) -> Record:
+        """A record with what a parser reads from its text. Errors and open answers stay as they are.
+
+        Args:
+            parser: its name; None: as it is.
+        """
+        question = Question(
+            record["id"],
+            (record["image"],),
+            record["category"],
+            record["question"],
+            record["truth"],
+            choices=tuple(record.get("choices", ())),
+        )
+        if "error" in record or not question.is_closed or parser is None:
+            return record
+        return {**record, "parsed": self.parsers[parser](record["text"], question)}
+
+    def is_record(self, row: Any) -> bool:
+        """Whether something that was read from a file has the shape of a record of this benchmark."""
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _TEXTS):
+            return False
+        logits = [row[key] for key in ("yes", "no") if key in row]
+        if "error" in row:
+            return isinstance(row["error"], str) and "truth" in row
+        return (
+            "truth" in row
+            and all(_is_number(row[key]) for key in ("seconds", "selected") if key in row)
+            and "seconds" in row
+            and isinstance(row.get("group", ""), str)
+            and (not logits or (len(logits) == 2 and all(map(_is_number, logits))))
+            and self.is_answer(row)
+        )
+
+    def is_answer(self, row: Record) -> bool:
+        """Whether a record's truth and parsed answer can be judged; see `right` and `parts`."""
+        return row["truth"] in ("yes", "no") and row.get("parsed", "") in ("yes", "no", None)
 
     def right(self, records: Sequence[Record]) -> float:
         """How right a method is on one unit of evidence, 0 to 1: here the share of answers that equal the truth."""
@@ -150,6 +214,18 @@ class Benchmark(ABC):
         if name not in self.parsers:
             raise IavaError(f"unknown parser {name!r} for {self.name}: use one of {', '.join(self.parsers)}")
         return name
+
+
+_TEXTS = ("id", "image", "split", "category", "method", "question", "text")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_texts(value: Any) -> bool:
+    """Whether something is a list of strings."""
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def metrics_of(part: Part, records: Sequence[Record]) -> dict[str, Any]:

@@ -1,14 +1,22 @@
 """CHAIR's words: which of COCO's 80 classes a caption names.
 
-The table of synonyms and kinds ("puppy" is a dog) is this project's own, written from the paper's definition. It
-differs from the paper's table in a few dozen words ("pedestrian" and "waitress" are persons here, "brindle" is no
-dog). The rules that turn plurals into singulars differ, too.
+The table of synonyms and kinds ("puppy" is a dog) is this project's own, written from the paper's definition, and so
+are the rules that turn plurals into singulars. `read_synonyms` and `iava.benchmarks.nltk_words.lemmas` take those of
+the script that the papers use. With both, the classes that a caption names equal that script's.
 """
 
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
+from iava.errors import IavaError
+from iava.jsonfiles import read_text
 from iava.words import singular, tokens
+
+Lemmas = Callable[[str], list[str]]
+"""A caption -> its words, each in its basic form."""
 
 _CLASSES = """
 person: man woman boy girl child kid baby toddler infant adult teenager teen guy lady gentleman male female people
@@ -105,19 +113,71 @@ teddy bear: teddybear
 hair drier: hairdryer hairdrier | hair dryer
 toothbrush:
 """
-# What stands before another word without being a thing of its own: a baby elephant is no person.
 _BEFORE_ANIMALS = ("baby", "adult")
+"""Words before an animal that are no objects of their own: a baby elephant is no person."""
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub")
 _VEHICLES = ("jet", "train")
-# Neither half of these may count on its own.
 _NOTHING = ("home plate", "train track")
+"""Pairs of which neither word may count on its own."""
+_PAIRS = (
+    {pair: pair for pair in _NOTHING}
+    | {f"{before} {animal}": animal for before in _BEFORE_ANIMALS for animal in _ANIMALS}
+    | {f"passenger {vehicle}": vehicle for vehicle in _VEHICLES}
+    | {"toilet seat": "toilet", "wine glas": "wine glass"}
+)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words of the classes.
+
+    Args:
+        classes: a word, or a pair of words -> its class.
+        pairs: two words that stand together -> the word or pair that counts in their place.
+    """
+
+    classes: Mapping[str, str]
+    pairs: Mapping[str, str]
+
+    def class_of(self, name: str) -> str | None:
+        """The class that a class name, synonym or kind belongs to; None if there is none."""
+        return self.classes.get(name.lower())
+
+    def mentions(self, words: list[str]) -> list[str]:
+        """The classes that a caption names, in its order, as often as it names them.
+
+        Args:
+            words: of the caption, each in its basic form.
+        """
+        left, found = list(words), []
+        while left:
+            pair = " ".join(left[:2])
+            found.append(self.pairs.get(pair, left[0]))
+            del left[: 2 if pair in self.pairs else 1]
+        if "toilet" in found:
+            # The seat of the toilet is no chair.
+            found = [word for word in found if word != "seat"]
+        return [self.classes[word] for word in found if word in self.classes]
+
+    def lemmas(self, caption: str) -> list[str]:
+        """A caption's words. A plural becomes the singular that the vocabulary has."""
+        return [singular(token, self._words) for token in tokens(caption)]
+
+    @property
+    def _words(self) -> frozenset[str]:
+        return _words_of(tuple(self.classes), tuple(self.pairs))
 
 
 @cache
-def _tables() -> tuple[dict[str, str], dict[str, str]]:
-    """Words -> classes, and pairs of words -> the word they stand for."""
+def _words_of(classes: tuple[str, ...], pairs: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(word for name in (*classes, *pairs) for word in name.split())
+
+
+@cache
+def own_vocabulary() -> Vocabulary:
+    """This project's table."""
     classes: dict[str, str] = {}
-    pairs = {pair: pair for pair in _NOTHING} | {"toilet seat": "toilet"}
+    pairs = dict(_PAIRS)
     for entry in re.sub(r"\n\s+", " ", _CLASSES.strip()).split("\n"):
         name, _, others = entry.partition(":")
         words, _, doubles = others.partition("|")
@@ -125,32 +185,24 @@ def _tables() -> tuple[dict[str, str], dict[str, str]]:
         double += [pair.strip() for pair in doubles.split(",") if pair.strip()]
         classes |= dict.fromkeys([name, *words.split(), *double], name)
         pairs |= {pair: pair for pair in double}
-    pairs |= {f"{before} {animal}": animal for before in _BEFORE_ANIMALS for animal in _ANIMALS}
-    pairs |= {f"passenger {vehicle}": vehicle for vehicle in _VEHICLES}
-    return classes, pairs
+    return Vocabulary(classes, pairs)
 
 
-@cache
-def _words() -> frozenset[str]:
-    classes, pairs = _tables()
-    return frozenset(word for name in (*classes, *pairs) for word in name.split())
+def read_synonyms(path: Path) -> Vocabulary:
+    """Reads a list of synonyms in the format of the papers' script: a class a line, its name first, ", " between words.
 
+    Args:
+        path: the list, or the script itself (OPERA's chair.py), which holds the list as `synonyms_txt`.
 
-def class_of(name: str) -> str | None:
-    """The COCO class that a class name, synonym or kind belongs to; None if there is none."""
-    return _tables()[0].get(name.lower())
-
-
-def mentions(caption: str) -> list[str]:
-    """The classes that a caption names, in its order, as often as it names them."""
-    classes, pairs = _tables()
-    left = [singular(token, _words()) for token in tokens(caption)]
-    words = []
-    while left:
-        pair = " ".join(left[:2])
-        words.append(pairs.get(pair, left[0]))
-        del left[: 2 if pair in pairs else 1]
-    if "toilet" in words:
-        # The seat of the toilet is no chair.
-        words = [word for word in words if word != "seat"]
-    return [classes[word] for word in words if word in classes]
+    Raises:
+        IavaError: if the file cannot be read or holds no such list.
+    """
+    text = read_text(path)
+    inside = re.search(r"synonyms_txt\s*=\s*('''|\"\"\")(.*?)\1", text, re.DOTALL)
+    # Entries are split as the script does it: one with two blanks before it never matches a caption.
+    rows = [line.strip().split(", ") for line in (inside[2] if inside else text).splitlines() if line.strip()]
+    if len(rows) < 2 or any(len(name.split()) > 3 for row in rows for name in row):
+        raise IavaError(f"{path} is no list of synonyms: it must have a class a line, such as: dog, puppy, hound")
+    classes = {name: row[0] for row in rows for name in row}
+    doubles = {name.strip() for name in classes if len(name.split()) == 2}
+    return Vocabulary(classes, {pair: pair for pair in doubles} | _PAIRS)

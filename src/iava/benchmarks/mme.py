@@ -10,17 +10,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
+from iava.benchmarks.benchmark import STYLES, Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO, Parser
 from iava.benchmarks.pope import wording
-from iava.benchmarks.sources.files import folder_task
+from iava.benchmarks.sources.files import MissingDataError, folder_task, folders_below
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
 from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
 from iava.jsonfiles import id_of, read_lines, read_text, text_of, words_of, yes_or_no
 from iava.metrics.parts import Part, Record
-from iava.pocket.scenes import COLOURS, OBJECT_CLASSES, Scene
+from iava.pocket.scenes import Scene
 from iava.pocket.text import colour_question, colourable_objects, count_question, position_question, positions
+from iava.pocket.world import COLOURS, OBJECT_CLASSES
 
 PERCEPTION = (
     "existence",
@@ -40,6 +41,7 @@ SUBTASKS = PERCEPTION + COGNITION
 TOTALS = {"perception": PERCEPTION, "cognition": COGNITION, "hallucination": HALLUCINATION}
 _IMAGE_ENDINGS = (".jpg", ".png", ".jpeg")
 _PREFIX = 4
+_ENDING = " Please answer yes or no."
 _SEED = 0
 
 
@@ -56,7 +58,7 @@ class MME(Benchmark):
     """MME, as far as its subtasks are there."""
 
     source = "the subtasks' folders of MME_Benchmark_release_version, which its authors give on request"
-    hub = Hub("lmms-lab/MME", "test", ("question_id", "question", "answer", "category"))
+    hub = Hub(("lmms-lab/MME", "lmms-lab-encoder/MME"), "test", ("question_id", "question", "answer", "category"))
     asks_yes_no = True
     parsers: ClassVar[Mapping[str, Parser]] = {"official": official, **YES_NO}
     has_pocket = True
@@ -69,16 +71,22 @@ class MME(Benchmark):
         """
         if parquets := parquet_files(folder, self.hub.split):
             return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _hub_question, paired)
-        located: Located = []
-        for subtask in SUBTASKS:
-            texts, images = folder / subtask / "questions_answers_YN", folder / subtask / "images"
-            if not texts.is_dir():
-                texts = images = folder / subtask
-            for text in sorted(texts.glob("*.txt")):
-                located += _pair(text, images, subtask, folder)
-        if not located:
-            raise IavaError(f"{folder} has none of MME's folders with questions: {', '.join(SUBTASKS)}")
-        return folder_task(self.name, "test", paired(located), folder)
+        for root in folders_below(folder):
+            located: Located = []
+            for subtask in SUBTASKS:
+                texts, images = root / subtask / "questions_answers_YN", root / subtask / "images"
+                if not texts.is_dir():
+                    texts = images = root / subtask
+                for text in sorted(texts.glob("*.txt")):
+                    located += _pair(text, images, subtask, root)
+            if located:
+                return folder_task(self.name, "test", paired(located), root)
+        raise MissingDataError(f"{folder} has none of MME's folders with questions: {', '.join(SUBTASKS)}")
+
+    def prompt(self, question: Question, style: str) -> str:
+        """LLaVA's and lmms-eval's endings replace the one that the questions have."""
+        asked = question.question if style in ("plain", "vcd") else question.question.replace(_ENDING, "")
+        return STYLES[style].format(asked)
 
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
         """Pairs of the subtasks existence, count, position and color, where a scene has something to ask about."""
@@ -96,13 +104,20 @@ class MME(Benchmark):
         return [_part(name, of) for name, of in {"overall": asked, **totals, **{one: [one] for one in asked}}.items()]
 
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
-        """Reads JSON lines {question_id, category, question, answer, prediction}."""
+        """Reads {question_id, category, question, answer, prediction}, or the folder that MME's own script reads.
+
+        The folder has a text for each subtask, with lines of four columns: image, question, answer and prediction.
+        """
         located, texts = [], []
-        for where, row in read_lines(path):
+        for where, row in _result_lines(path) if path.is_dir() else read_lines(path):
             located.append((where, _hub_question(where, row, text_of)))
             texts.append(text_of(where, row, "prediction"))
         questions = [question for _, question in paired(located)]
         return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
+
+    def is_answer(self, row: Record) -> bool:
+        """Also of a known subtask."""
+        return super().is_answer(row) and row["category"] in SUBTASKS
 
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
         """MME's numbers.
@@ -135,6 +150,20 @@ def _part(name: str, subtasks: Sequence[str]) -> Part:
 def _hub_question(where: str, row: dict[str, Any], read: Any = words_of) -> Question:
     image, subtask = id_of(where, row, "question_id"), check_subtask(where, text_of(where, row, "category"))
     return Question(image, (image,), subtask, read(where, row, "question"), yes_or_no(where, row, "answer"))
+
+
+def _result_lines(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    names = ("question_id", "question", "answer", "prediction")
+    files = [file for subtask in SUBTASKS if (file := folder / f"{subtask}.txt").is_file()]
+    if not files:
+        raise MissingDataError(f"{folder} has no results of MME, such as existence.txt")
+    for file in files:
+        for number, line in enumerate(read_text(file).split("\n"), start=1):
+            if line.strip():
+                cells = line.split("\t")
+                if len(cells) != len(names):
+                    raise IavaError(f"{file}, line {number}: there must be {', '.join(names)}, with tabs between")
+                yield f"{file}, line {number}", dict(zip(names, cells, strict=True)) | {"category": file.stem}
 
 
 def _pair(text: Path, images: Path, subtask: str, folder: Path) -> Located:

@@ -18,8 +18,9 @@ import numpy as np
 from iava.benchmarks import yes_no
 from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO
+from iava.benchmarks.pope_answers import CATEGORIES, read_answers
 from iava.benchmarks.sources.coco import read_instances
-from iava.benchmarks.sources.files import check_images, files_of, folder_task, images_of
+from iava.benchmarks.sources.files import MissingDataError, check_images, folder_task, search
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
 from iava.benchmarks.task import Located, Question, Region, Task
 from iava.errors import IavaError
@@ -28,35 +29,43 @@ from iava.metrics.parts import Part
 from iava.pocket.scenes import Scene
 from iava.words import with_article
 
-CATEGORIES = ("random", "popular", "adversarial")
 _IMAGES = {"pope-gqa": "those of GQA that they name"}
+_MARKS = {"pope": "coco_pope", "pope-aokvqa": "aokvqa_pope", "pope-gqa": "gqa_pope", "repope": "repope"}
+"""Data set -> part of the names of its files."""
+_NO_QUESTIONS = ("instances_", "captions_", "person_keypoints_")
 _SEED = 0
 
 
 class POPE(Benchmark):
-    """POPE's three data sets: "pope" (COCO), "pope-aokvqa" and "pope-gqa"."""
+    """POPE's three data sets: "pope" (COCO), "pope-aokvqa" and "pope-gqa"; and "repope".
+
+    RePOPE (arXiv 2504.15707) corrects the labels of the first and leaves ambiguous questions out.
+    """
 
     asks_yes_no = True
     parsers = YES_NO
+    score_files = ("questions",)
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         images = _IMAGES.get(name, "those of COCO's val2014 that they name")
-        self.source = f"the JSON lines of github.com/RUCAIBox/POPE and images/ with {images}"
+        origin = "annotations/ of github.com/YanNeu/RePOPE" if name == "repope" else "github.com/RUCAIBox/POPE"
+        self.source = f"the JSON files of {origin} and images/ with {images}"
         self.has_pocket = name == "pope"
         if name == "pope":
             columns = ("question_id", "question", "answer", "image_source", "category")
-            self.hub = Hub("lmms-lab/POPE", "test", columns)
+            self.hub = Hub(("lmms-lab/POPE", "lmms-lab-encoder/POPE"), "test", columns)
 
     def load(self, folder: Path) -> Task:
-        """Reads parquet files, or JSON lines {question_id, image, text, label}.
+        """Reads parquet files, or JSON {question_id, image, text, label}, one object a line or an array.
 
-        The lines name their "category", unless their file is named after it, such as coco_pope_random.json.
+        The objects name their "category", unless their file is named after it, such as coco_pope_random.json. Other
+        JSON files beside them are left alone.
         """
         if self.hub and (parquets := parquet_files(folder, self.hub.split)):
             return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _hub_question, _unique)
         located: Located = []
-        for file in files_of(folder, "*.json*"):
+        for file in self._files(folder):
             of_file = [name for name in CATEGORIES if name in file.stem.lower()]
             for where, row in read_lines(file):
                 if "category" not in row and len(of_file) != 1:
@@ -65,7 +74,24 @@ class POPE(Benchmark):
                 image, truth = text_of(where, row, "image"), yes_or_no(where, row, "label")
                 name = f"{category}-{id_of(where, row, 'question_id')}"
                 located.append((where, Question(name, (image,), category, words_of(where, row, "text"), truth)))
-        return folder_task(self.name, "test", _unique(located), images_of(folder))
+        return folder_task(self.name, "test", _unique(located), folder)
+
+    def _files(self, folder: Path) -> list[Path]:
+        """The files of this data set: named after it and a category, or after a category, or any that is left."""
+        own = _MARKS[self.name]
+        others = [mark for mark in _MARKS.values() if mark != own]
+        there = search(folder, f"*{own}*.json*", "*pope*.json*", "*.json*")
+        files = [
+            file
+            for file in there
+            if file.suffix in (".json", ".jsonl")
+            and not file.name.startswith(_NO_QUESTIONS)
+            and not any(mark in file.name for mark in others)
+        ]
+        if not files:
+            raise MissingDataError(f"{folder} has no file with questions of {self.name}, such as {own}_random.json")
+        named = [file for file in files if any(name in file.stem.lower() for name in CATEGORIES)]
+        return named or files
 
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
         """POPE's three samplings over the scenes' objects; see `build`."""
@@ -80,17 +106,10 @@ class POPE(Benchmark):
         return [yes_no.part("overall", lambda _: True), *(yes_no.part(name, name.__eq__) for name in known + others)]
 
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
-        """Reads JSON lines {question_id, category, answer, prediction}."""
-        located, texts = [], []
-        for where, row in read_lines(path):
-            category, number = text_of(where, row, "category"), id_of(where, row, "question_id")
-            truth = yes_or_no(where, row, "answer")
-            # POPE numbers the questions of each category from one.
-            question = Question(f"{number} of category {category}", (), category, number, truth)
-            located.append((where, question))
-            texts.append(text_of(where, row, "prediction"))
-        questions = [question for _, question in _unique(located)]
-        return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
+        """Reads the answers of several projects; see `iava.benchmarks.pope_answers`."""
+        places, questions, texts = zip(*read_answers(path, files.get("questions")), strict=True)
+        _unique(list(zip(places, questions, strict=True)))
+        return Predictions(Task(self.name, "test", list(questions), unopened), list(texts), list(places))
 
 
 def _hub_question(where: str, row: dict[str, Any]) -> Question:

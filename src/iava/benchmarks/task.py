@@ -128,7 +128,7 @@ def first_groups(task: Task, limit: int | None) -> Task:
     """
     if limit is not None and limit < 1:
         raise IavaError(f"limit is {limit}: it must be at least 1")
-    return _of(task, task.groups[:limit])
+    return of_groups(task, task.groups[:limit])
 
 
 def shard(task: Task, number: int, count: int) -> Task:
@@ -142,10 +142,11 @@ def shard(task: Task, number: int, count: int) -> Task:
     groups = task.groups[number - 1 :: count]
     if not groups:
         raise IavaError(f"shard {number}/{count} is empty: there are {len(task.groups)} images")
-    return _of(task, groups)
+    return of_groups(task, groups)
 
 
-def _of(task: Task, groups: Sequence[str]) -> Task:
+def of_groups(task: Task, groups: Sequence[str]) -> Task:
+    """The questions of some groups, in their order."""
     wanted = set(groups)
     return replace(task, questions=[question for question in task.questions if question.group in wanted])
 

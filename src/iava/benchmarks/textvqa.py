@@ -6,13 +6,14 @@ peculiarities included, and scored as in VQA (arXiv 1505.00468).
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
-from iava.benchmarks.sources.files import files_of, folder_task, images_of
+from iava.benchmarks.benchmark import STYLES, Benchmark, Hub, Predictions, is_texts, unopened
+from iava.benchmarks.sources.files import folder_task, found
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
 from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
@@ -42,10 +43,28 @@ _CONTRACTIONS = {
 
 
 class TextVQA(Benchmark):
-    """TextVQA's validation split."""
+    """TextVQA's validation split.
+
+    Args:
+        ocr: whether questions hold the reference OCR tokens, as in LLaVA-1.5's evaluation.
+    """
 
     source = "TextVQA_0.5.1_val.json and train_images/ of textvqa.org"
-    hub = Hub("lmms-lab/textvqa", "validation", ("question_id", "question", "answers", "image_id"))
+    hub = Hub(
+        ("lmms-lab/textvqa", "lmms-lab-encoder/textvqa"),
+        "validation",
+        ("question_id", "question", "answers", "image_id"),
+    )
+    style = "llava"
+    score_files = ("questions",)
+
+    def __init__(self, name: str, ocr: bool = False) -> None:
+        super().__init__(name)
+        self._ocr = ocr
+
+    def settings(self) -> dict[str, Any]:
+        """Whether questions hold OCR tokens."""
+        return {"ocr": True} if self._ocr else {}
 
     def load(self, folder: Path) -> Task:
         """Reads parquet files, or the JSON: data {question_id, image_id, question, answers}.
@@ -53,15 +72,25 @@ class TextVQA(Benchmark):
         Images are named after their ids. The truth is the list of ten answers.
         """
         if parquets := parquet_files(folder, self.hub.split):
-            columns = self.hub.columns
-            return parquet_task(self.name, self.hub.split, parquets, columns, _question, _unique, _read)
-        file = files_of(folder, "*val*.json")[0]
+            columns = (*self.hub.columns, "ocr_tokens") if self._ocr else self.hub.columns
+            ask = _with_own_tokens if self._ocr else _question
+            return parquet_task(self.name, self.hub.split, parquets, columns, ask, _unique, _read)
+        file = found(folder, "TextVQA_0.5.1_val.json", "TextVQA_0*val*.json", "*val*.json")[0]
         located = [(where, _question(where, row, ".jpg")) for where, row in entries(file, read_json(file), "data")]
-        return folder_task(self.name, "validation", _unique(located), images_of(folder), _read)
+        if self._ocr:
+            tokens = _tokens(found(folder, "TextVQA_Rosetta_OCR*val*.json")[0])
+            located = [(where, _with_tokens(one, tokens.get(one.image, []))) for where, one in located]
+        return folder_task(self.name, "validation", _unique(located), folder, _read)
 
-    def prompt(self, question: Question) -> str:
-        """As LLaVA-1.5 asks, because whole sentences are never among the answers."""
-        return f"{question.question}\nAnswer the question using a single word or phrase."
+    def prompt(self, question: Question, style: str) -> str:
+        """As LLaVA-1.5 asks by default, because whole sentences are never among the answers."""
+        asked = question.question
+        # lmms-eval capitalises the question and nothing else.
+        return STYLES[style].format(asked.capitalize() if style == "lmms-eval" else asked)
+
+    def is_answer(self, row: Record) -> bool:
+        """The truth is a list of ten answers, the parsed answer a text."""
+        return is_texts(row["truth"]) and len(row["truth"]) == ANSWERS and isinstance(row.get("parsed"), str)
 
     def parts(self, categories: Sequence[str]) -> list[Part]:
         """Overall: accuracy."""
@@ -76,8 +105,30 @@ class TextVQA(Benchmark):
         """The mean accuracy of the answers."""
         return sum(map(_accuracy, records)) / len(records)
 
+    def _joined(self, path: Path, file: Path) -> Predictions:
+        known = [(where, _question(where, row)) for where, row in entries(file, read_json(file), "data")]
+        by_id = {question.id: question for _, question in _unique(known)}
+        by_text = {(question.image, question.question.lower()): question for question in by_id.values()}
+        located, texts = [], []
+        for where, row in read_lines(path):
+            name = id_of(where, row, "question_id")
+            asked = _asked_by(text_of(where, row, "prompt")) if "prompt" in row else None
+            question = by_id.get(name) if asked is None else by_text.get((name, asked))
+            if question is None:
+                raise IavaError(f"{where}: {file} has no question {name}{'' if asked is None else f' {asked!r}'}")
+            located.append((where, question))
+            texts.append(text_of(where, row, "answer" if asked is None else "text"))
+        questions = [question for _, question in _unique(located)]
+        return Predictions(Task(self.name, "validation", questions, unopened, _read), texts, [w for w, _ in located])
+
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
-        """Reads JSON lines {question_id, answers, prediction}."""
+        """Reads {question_id, answers, prediction}.
+
+        With the file "questions" (TextVQA's JSON) also {question_id, answer}, as submissions have it, and
+        {question_id, prompt, text}, as LLaVA writes it; its question_id is the image's.
+        """
+        if "questions" in files:
+            return self._joined(path, files["questions"])
         located, texts = [], []
         for where, row in read_lines(path):
             name, answers = id_of(where, row, "question_id"), ten_answers(where, texts_of(where, row, "answers"))
@@ -87,10 +138,30 @@ class TextVQA(Benchmark):
         return Predictions(Task(self.name, "validation", questions, unopened, _read), texts, [w for w, _ in located])
 
 
+def _asked_by(prompt: str) -> str:
+    """The question in a prompt of LLaVA's, which may have OCR tokens and an ending on lines of their own."""
+    lines = [line for line in prompt.split("\n") if not line.startswith("Reference OCR token:")]
+    return lines[0].strip().lower()
+
+
 def _question(where: str, row: dict[str, Any], ending: str = "") -> Question:
     image, asked = id_of(where, row, "image_id") + ending, words_of(where, row, "question")
     answers = ten_answers(where, texts_of(where, row, "answers"))
     return Question(id_of(where, row, "question_id"), (image,), "textvqa", asked, answers)
+
+
+def _tokens(file: Path) -> dict[str, list[str]]:
+    """File name of an image -> its OCR tokens."""
+    rows = entries(file, read_json(file), "data")
+    return {f"{id_of(where, row, 'image_id')}.jpg": texts_of(where, row, "ocr_tokens") for where, row in rows}
+
+
+def _with_own_tokens(where: str, row: dict[str, Any]) -> Question:
+    return _with_tokens(_question(where, row), texts_of(where, row, "ocr_tokens"))
+
+
+def _with_tokens(question: Question, tokens: Sequence[str]) -> Question:
+    return replace(question, question=f"{question.question}\nReference OCR token: {', '.join(tokens)}")
 
 
 def _unique(located: Located) -> Located:

@@ -16,13 +16,13 @@ from iava.cli.options import (
     data_folder,
     load_model,
     tuned_files,
-    with_settings,
+    with_options,
 )
-from iava.cli.settings import hints_of, read_value, settings_of
+from iava.cli.settings import find_method, hints_of, read_value, settings_of
 from iava.errors import IavaError
 
 
-@with_settings
+@with_options
 def ablate(
     what: Annotated[
         str,
@@ -42,6 +42,7 @@ def ablate(
     tuned: Tuned = None,
     *,
     settings: dict[str, Any],
+    loading: dict[str, Any],
     seed: Seed = 42,
 ) -> None:
     """Vary one of IAVA's settings and measure the effect. An interrupted ablation resumes."""
@@ -49,7 +50,6 @@ def ablate(
     from iava.evaluation.plan import Plan
     from iava.evaluation.tune import read_tuned
     from iava.files import check_folder
-    from iava.methods import METHODS
     from iava.studies.ablate import ABLATIONS, run_ablation
 
     if what not in ABLATIONS:
@@ -59,14 +59,14 @@ def ablate(
     # An ablation may run on the split that the other settings were tuned on: its table names the split.
     given = read_tuned(tuned_files(tuned), ["iava"], "")
     fixed = settings_of(["iava"], given, settings)["iava"]
-    hint = hints_of(METHODS["iava"])[ABLATIONS[what]]
+    hint = hints_of(find_method("iava"))[ABLATIONS[what]]
     values = [read_value(text, hint) for text in value or []]
     for one in values:
-        METHODS["iava"](**{**fixed, ABLATIONS[what]: one})
+        find_method("iava")(**{**fixed, ABLATIONS[what]: one})
     plan = Plan(model, {"iava": fixed}, split, limit, seed, benchmark=bench, data=data)
     plan.task  # noqa: B018 - missing or broken data is reported before a model is loaded
     check_folder(out)
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
     with progress() as advance:
         run_ablation(lvlm, what, plan, out, values, advance)
     print((out / "table.md").read_text(encoding="utf-8"))

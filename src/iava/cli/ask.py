@@ -16,23 +16,24 @@ from iava.cli.options import (
     check_questions,
     load_model,
     method_list,
-    with_settings,
+    with_options,
 )
-from iava.cli.settings import method_names, settings_of
+from iava.cli.settings import METHOD_NAMES, settings_of
 
 
-@with_settings
+@with_options
 def ask(
     image: Annotated[Path, typer.Argument(help="Image file to ask about.", show_default=False)],
     questions: Annotated[list[str], typer.Argument(help="One or more questions about the image.", show_default=False)],
     model: Model = "pocket",
-    method: Annotated[str, typer.Option(help=f"Decoding method: {', '.join(method_names())}.")] = "iava",
+    method: Annotated[str, typer.Option(help=f"Decoding method: {METHOD_NAMES}.")] = "iava",
     compare: Annotated[
         str | None,
         typer.Option(help="Methods to show side by side, separated by commas, such as greedy,iava; replaces --method."),
     ] = None,
     *,
     settings: dict[str, Any],
+    loading: dict[str, Any],
     max_new_tokens: MaxNewTokens = 32,
     seed: Seed = 42,
     explain: Annotated[
@@ -52,7 +53,7 @@ def ask(
 
     picture = read_image(image)
     methods = settings_of(names, settings)
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
     answers = [
         lvlm.ask_many(
             picture,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.cli.options import Json, Limit
 from iava.errors import IavaError
 
@@ -38,6 +39,23 @@ def check(
 
 
 @commands.command()
+def get(
+    name: Annotated[str, typer.Argument(help=f"Data set: {', '.join(BENCHMARKS)}.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Option("--data", help="Folder with one subfolder per data set; gets another one.")
+    ] = Path("data"),
+) -> None:
+    """Download a data set from the Hugging Face Hub. The same command continues a download that was stopped."""
+    from iava.benchmarks.sources.download import download
+    from iava.benchmarks.sources.find import find
+
+    asked = benchmark(name)
+    place = download(asked, folder)
+    task = find(asked, folder, None)
+    print(f"{len(task.questions)} questions about {len(task.images)} images: {place}")
+
+
+@commands.command()
 def build_pope(
     instances: Annotated[
         Path, typer.Option(help="Annotated objects in COCO's instances JSON format.", show_default=False)
@@ -48,7 +66,7 @@ def build_pope(
         int, typer.Option(help="Number of yes questions, and of no questions, per image and category.")
     ] = 3,
     limit: Annotated[int | None, typer.Option(help="Draw only N images at random. Default: all images.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed for images, objects and random negatives.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for images, objects and random negatives.")] = 0,
 ) -> None:
     """Build POPE questions (random, popular, adversarial) for any data set with annotated objects."""
     from iava.benchmarks.pope import pope_lines

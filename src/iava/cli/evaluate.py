@@ -7,25 +7,36 @@ import typer
 
 from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.cli.options import (
+    Category,
     Data,
+    Ids,
+    Lemmatizer,
     Limit,
     Model,
+    Ocr,
     Parser,
+    Pipeline,
+    PromptStyle,
     RunFolder,
+    Sample,
     Seed,
+    SpacyModel,
     Split,
+    Suffix,
+    Synonyms,
     Tuned,
     data_folder,
+    given_options,
     load_model,
     method_list,
     tuned_files,
-    with_settings,
+    with_options,
 )
-from iava.cli.settings import method_names, settings_of
+from iava.cli.settings import METHOD_NAMES, settings_of
 from iava.errors import IavaError
 
 
-@with_settings
+@with_options
 def evaluate(
     bench: Annotated[
         str,
@@ -37,7 +48,7 @@ def evaluate(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"Methods to measure, separated by commas: {', '.join(method_names())}. "
+            help=f"Methods to measure, separated by commas: {METHOD_NAMES}. "
             "Default: greedy,apc,bias,iava; without bias for textvqa and chair."
         ),
     ] = None,
@@ -52,10 +63,20 @@ def evaluate(
         int | None,
         typer.Option(
             help="Maximum number of new tokens per answer. Default: 16; chair: 64; amber: 512. CHAIR depends on "
-            "caption length: always report this value."
+            "caption length: always report this value; the papers use 512."
         ),
     ] = None,
     parser: Parser = None,
+    prompt_style: PromptStyle = None,
+    suffix: Suffix = None,
+    category: Category = None,
+    sample: Sample = None,
+    ids: Ids = None,
+    ocr: Ocr = False,
+    synonyms: Synonyms = None,
+    lemmatizer: Lemmatizer = None,
+    pipeline: Pipeline = None,
+    spacy_model: SpacyModel = None,
     tune_images: Annotated[
         int,
         typer.Option(
@@ -72,6 +93,7 @@ def evaluate(
     ] = None,
     *,
     settings: dict[str, Any],
+    loading: dict[str, Any],
 ) -> None:
     """Measure methods and their controls on a benchmark. An interrupted run resumes."""
     controls = "greedy,apc,bias" if benchmark(bench).asks_yes_no else "greedy,apc"
@@ -102,15 +124,21 @@ def evaluate(
         bench,
         data,
         None if shard is None else _shard(shard),
+        prompt_style,
+        suffix,
+        category,
+        sample,
+        ids,
+        given_options(ocr=ocr, synonyms=synonyms, lemmatizer=lemmatizer, pipeline=pipeline, spacy_model=spacy_model),
     )
     plan.task  # noqa: B018 - missing or broken data is reported before a model is loaded
     check_folder(out)
     if engine == "ray":
         from iava.evaluation.ray_engine import evaluate_with_ray
 
-        run_plan = partial(evaluate_with_ray, plan, out, workers=workers, loaded=load_model)
+        run_plan = partial(evaluate_with_ray, plan, out, workers=workers, loaded=partial(load_model, **loading))
     else:
-        run_plan = partial(run, load_model(model), plan, out)
+        run_plan = partial(run, load_model(model, **loading), plan, out)
     with progress() as advance:
         results = run_plan(advance=advance)
     page, _, _ = write_report(out / "report.html", read_runs([out]))

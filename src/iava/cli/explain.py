@@ -1,7 +1,5 @@
 """The command `iava explain`."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +13,12 @@ from iava.cli.options import (
     check_questions,
     load_model,
     method_list,
-    with_settings,
+    with_options,
 )
-from iava.cli.settings import settings_of
+from iava.cli.settings import METHOD_NAMES, settings_of
 
 
-@with_settings
+@with_options
 def explain(
     image: Annotated[Path, typer.Argument(help="Image file to ask about.", show_default=False)],
     questions: Annotated[list[str], typer.Argument(help="One or more questions about the image.", show_default=False)],
@@ -28,10 +26,11 @@ def explain(
     model: Model = "pocket",
     methods: Annotated[
         str,
-        typer.Option(help="Methods to compare, separated by commas. Methods such as iava read attention."),
+        typer.Option(help=f"Methods to compare, separated by commas: {METHOD_NAMES}."),
     ] = "greedy,iava",
     *,
     settings: dict[str, Any],
+    loading: dict[str, Any],
     max_new_tokens: MaxNewTokens = 32,
     seed: Seed = 42,
 ) -> None:
@@ -44,11 +43,12 @@ def explain(
 
     check_file(out)
     picture = read_image(image)
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
+    from iava.evaluation.environment import command
     from iava.explain.page import answer_by_methods, decoding_facts, explain_page
 
     answers = answer_by_methods(lvlm, picture, questions, chosen, max_new_tokens=max_new_tokens, seed=seed)
-    facts = {"Command": shlex.join(["iava", *sys.argv[1:]])}
+    facts = {"Command": command()}
     facts |= decoding_facts(lvlm, max_new_tokens=max_new_tokens, seed=seed)
     write_text(out, explain_page(picture, answers, model=model, facts=facts))
     print(f"page: {out}")

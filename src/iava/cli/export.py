@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli.options import with_settings
+from iava.cli.options import with_options
 from iava.cli.settings import settings_of
 
 
-@with_settings
+@with_options
 def export(
     model: Annotated[str, typer.Argument(help="pocket, a local folder, or a Hugging Face Hub id.", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="Folder to write; it must not hold anything.", show_default=False)],

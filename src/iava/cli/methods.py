@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 from iava.cli.options import Json
+from iava.methods.registry import names, resolve
 
 
 def methods(as_json: Json = False) -> None:
     """List the decoding methods: paper, forward passes per token, and settings with their defaults."""
-    from iava.methods import METHODS
-
+    classes = {name: resolve(name) for name in names()}
     listed: list[dict[str, Any]] = [
         {
             "name": name,
@@ -19,7 +19,7 @@ def methods(as_json: Json = False) -> None:
             "cost": method.cost or ("2 in one batch" if method.has_branches() else "1"),
             "settings": method().settings(),
         }
-        for name, method in METHODS.items()
+        for name, method in classes.items()
     ]
     if as_json:
         print(json.dumps(listed, indent=2, ensure_ascii=False))

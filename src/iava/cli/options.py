@@ -2,14 +2,16 @@
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from iava.cli.settings import SETTINGS, read_settings
+from iava.benchmarks.parsers import NOTES
+from iava.cli.settings import SETTINGS, read_pairs
 from iava.errors import IavaError
+from iava.methods.checks import MAX_SEED
 
 Model = Annotated[
     str, typer.Option(help="Model to load: pocket (ships with iava), a local folder, or a Hugging Face Hub id.")
@@ -30,7 +32,7 @@ TuneSplit = Annotated[
     typer.Option(help="Split of the pocket scenes: tune, tune-heldout, test or test-heldout. Default: tune."),
 ]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N images. Default: all images.")]
-Seed = Annotated[int, typer.Option(help="Random seed for sampling and for bootstrap intervals.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed for sampling and for bootstrap intervals.")]
 MaxNewTokens = Annotated[int, typer.Option(help="Maximum number of new tokens per answer, at least 1.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Tuned = Annotated[
@@ -46,43 +48,124 @@ RunFolder = Annotated[
 Parser = Annotated[
     str | None,
     typer.Option(
-        help="How yes and no are read from an answer: word, pope, opera, vcd or exact; for mme and amber also "
-        "official. Default: word; for mme official."
+        help=f"How answers are read. {'; '.join(f'{name}: {note}' for name, note in NOTES.items())}. "
+        "Default: word; for mme official."
     ),
 ]
 
 
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Replaces the command's parameter `settings` with the options in `SETTINGS`.
+_loading = partial(typer.Option, rich_help_panel="Loading the model")
+LOADING: dict[str, Any] = {
+    "revision": Annotated[str | None, _loading(help="Branch, tag or commit on the Hugging Face Hub.")],
+    "dtype": Annotated[
+        str | None,
+        _loading(help="float32, bfloat16, float16 or auto. Default: the checkpoint's on a GPU, float32 on a CPU."),
+    ],
+    "device": Annotated[str | None, _loading(help="Device of torch, such as cuda:1. Default: a GPU if there is one.")],
+    "device_map": Annotated[
+        str | None, _loading(help="auto places parts of the model on all devices and on disk; requires accelerate.")
+    ],
+    "quantization": Annotated[str | None, _loading(help="4bit or 8bit; requires bitsandbytes.")],
+    "attn_implementation": Annotated[
+        str | None, _loading(help="Attention kernel, such as sdpa or flash_attention_2. Default: the model's own.")
+    ],
+    "token": Annotated[str | None, _loading(help="Access token for private repositories on the Hub.")],
+    "cache_dir": Annotated[Path | None, _loading(help="Folder for downloads. Default: the cache of huggingface_hub.")],
+    "local_files_only": Annotated[
+        bool | None, _loading("--local-files-only", help="Use downloaded files and never contact the Hub.")
+    ],
+    "trust_remote_code": Annotated[
+        bool | None, _loading("--trust-remote-code", help="Run code that the checkpoint brings. Read it first.")
+    ],
+}
+"""The options that replace a command's parameter `loading`: keyword arguments of `iava.load`."""
+PromptStyle = Annotated[
+    str | None,
+    typer.Option(
+        help="Prompt style: plain, llava, vcd or lmms-eval, with the ending that these projects put behind a question. "
+        "Default: plain; for textvqa llava."
+    ),
+]
+Suffix = Annotated[str | None, typer.Option(help="Text to put behind every question.")]
+Category = Annotated[
+    str | None,
+    typer.Option(help="Ask only one part of the benchmark, such as random (pope) or generative (amber)."),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(help="Draw N images at random with --seed. The run's folder gets their ids as ids.txt."),
+]
+Ids = Annotated[
+    Path | None,
+    typer.Option(help="File with the ids to ask, one a line: images or questions. COCO file names are ids, too."),
+]
+Ocr = Annotated[bool, typer.Option("--ocr", help="For textvqa: give the reference OCR tokens in the question.")]
+Synonyms = Annotated[
+    Path | None,
+    typer.Option(help="For chair: list of synonyms, one class a line, or OPERA's chair.py, which holds one."),
+]
+Lemmatizer = Annotated[
+    str | None, typer.Option(help=r"For chair: nltk takes the lemmas of the papers' script (requires iava\[chair]).")
+]
+Pipeline = Annotated[
+    str | None,
+    typer.Option(help=r"For amber: own, or official for the benchmark's pipeline (requires iava\[amber])."),
+]
+SpacyModel = Annotated[
+    str | None, typer.Option(help="For amber: spaCy model of the official pipeline. Default: en_core_web_lg.")
+]
 
-    The command receives a dict of the settings that were given, by setting or method.setting.
+
+def given_options(**options: Any) -> dict[str, Any]:
+    """Returns the options that were given: those that are neither None nor False."""
+    return {name: value for name, value in options.items() if value is not None and value is not False}
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replaces the command's parameters `settings` and `loading` with the options in `SETTINGS` and `LOADING`.
+
+    The command receives the settings that were given as a dict, by setting or method.setting, and the loading options
+    that were given as a dict by name.
     """
     signature = inspect.signature(command)
+    groups = {name: group for name, group in _GROUPS.items() if name in signature.parameters}
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
-        if name == "settings":
+        if name in groups:
             parameters += [
                 inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-                for option, kind in SETTINGS.items()
+                for option, kind in groups[name].items()
             ]
         else:
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     @wraps(command)
     def run(**given: Any) -> None:
-        settings = read_settings({name: given.pop(name) for name in SETTINGS})
-        command(**given, settings=settings)
+        chosen = {
+            name: {option: value for option in group if (value := given.pop(option)) is not None}
+            for name, group in groups.items()
+        }
+        if "settings" in chosen:
+            chosen["settings"] |= read_pairs("--set", chosen["settings"].pop("more", []))
+        command(**given, **chosen)
 
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 
-def load_model(name: str) -> Any:
+_GROUPS = {"settings": SETTINGS, "loading": LOADING}
+
+
+def load_model(name: str, **loading: Any) -> Any:
     """Loads a model without the progress bars and warnings of transformers.
 
+    Args:
+        name: pocket, a folder, or a model id on the Hub.
+        loading: options of `iava.load`.
+
     Raises:
-        IavaError: if there is no such model, or it is not an image-text-to-text model.
+        IavaError: as `iava.load`.
     """
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
@@ -97,7 +180,7 @@ def load_model(name: str) -> Any:
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return load(name)
+    return load(name, **loading)
 
 
 def data_folder(benchmark: str, data: Path | None, model: str) -> Path | None:
@@ -116,7 +199,7 @@ def data_folder(benchmark: str, data: Path | None, model: str) -> Path | None:
 
 def tuned_files(text: str | None) -> list[Path]:
     """Returns the files of `--settings`."""
-    return [Path(path) for path in text.split(",")] if text else []
+    return [] if text is None else [Path(path) for path in text.split(",")]
 
 
 def method_list(option: str, text: str) -> list[str]:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli.options import Limit, Seed, load_model
+from iava.cli.options import Limit, Seed, load_model, with_options
 
 
+@with_options
 def reproduce(
     model: Annotated[str, typer.Option(help="Model to load: a Hugging Face Hub id, a local folder, or pocket.")],
     data: Annotated[Path, typer.Option(help="Folder with one subfolder per data set; `iava data check` lists them.")],
@@ -23,6 +24,8 @@ def reproduce(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Time a few images, estimate the whole, and write nothing.")
     ] = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Measure the paper's comparison together with controls. Interrupted runs resume."""
     from iava.cli.console import progress, terminal
@@ -33,7 +36,7 @@ def reproduce(
     wanted = plans(model, data, [table.strip() for table in tables.split(",")], limit=limit, seed=seed)
     if not dry_run:
         check_folder(out)
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
     console = terminal()
     if dry_run:
         with progress() as advance:

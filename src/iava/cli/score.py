@@ -8,12 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from iava.benchmarks.registry import BENCHMARKS
-from iava.cli.options import Json, Parser
+from iava.cli.options import Json, Lemmatizer, Parser, Pipeline, SpacyModel, Synonyms, given_options
 
 
 def score(
     bench: Annotated[str, typer.Argument(help=f"Benchmark: {', '.join(BENCHMARKS)}.", show_default=False)],
-    predictions: Annotated[Path, typer.Argument(help="JSON-lines file with one answer a line.", show_default=False)],
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="Answers as JSON lines or an array; for mme also the folder of its own script. Formats of other "
+            "projects and the records of a run are read, too.",
+            show_default=False,
+        ),
+    ],
     parser: Parser = None,
     instances: Annotated[Path | None, typer.Option(help="COCO instances JSON; required for chair.")] = None,
     captions: Annotated[
@@ -25,18 +32,29 @@ def score(
             help="annotations.json of AMBER, with relation.json and safe_words.txt beside it; required for amber."
         ),
     ] = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(help="Questions with their labels, for answers without: POPE's files or folder, TextVQA's JSON."),
+    ] = None,
+    synonyms: Synonyms = None,
+    lemmatizer: Lemmatizer = None,
+    pipeline: Pipeline = None,
+    spacy_model: SpacyModel = None,
     as_json: Json = False,
 ) -> None:
     """Score a file of answers from any source."""
     from iava.evaluation.predictions import score_file
 
-    given = {"instances": instances, "captions": captions, "annotations": annotations}
-    files = {option: path for option, path in given.items() if path is not None}
-    result, remark = score_file(bench, predictions, parser=parser, files=files)
+    files = given_options(instances=instances, captions=captions, annotations=annotations, questions=questions)
+    options = given_options(synonyms=synonyms, lemmatizer=lemmatizer, pipeline=pipeline, spacy_model=spacy_model)
+    result, remark = score_file(bench, predictions, parser=parser, files=files, options=options)
     if remark:
         print(f"iava: {remark}", file=sys.stderr)
     if as_json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
+    elif "methods" in result:
+        for method, found in result["methods"].items():
+            _print_table({"benchmark": f"{bench} {method}", **given_options(parser=result.get("parser")), **found})
     else:
         _print_table(result)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli.options import Model, load_model, with_settings
+from iava.cli.options import Model, load_model, with_options
 from iava.cli.settings import settings_of
 from iava.errors import IavaError
 
@@ -20,7 +20,7 @@ def _limit(text: str) -> Any:
     return typer.Option(help=text, rich_help_panel="Limits")
 
 
-@with_settings
+@with_options
 def serve(
     model: Annotated[
         str, typer.Argument(help="pocket (ships with iava), a local folder, or a Hugging Face Hub id.")
@@ -30,6 +30,7 @@ def serve(
     port: Port = 8000,
     *,
     settings: dict[str, Any],
+    loading: dict[str, Any],
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with API keys, one a line. Default: no key is needed.")
     ] = None,
@@ -81,7 +82,7 @@ def serve(
         page_seconds=page_minutes * 60,
     )
     config = ServerConfig(
-        load=partial(load_model, model),
+        load=partial(load_model, model, **loading),
         name=Path(model).name if Path(model).is_dir() else model,
         method=method,
         settings=settings_of([method], settings)[method],

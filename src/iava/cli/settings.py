@@ -1,14 +1,19 @@
 """Settings of methods on the command line: common ones as options, all of them through `--set`."""
 
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from iava.errors import IavaError
-from iava.methods.registry import names
+from iava.methods.registry import names, resolve
+
+if TYPE_CHECKING:
+    from iava.methods.base import Method
 
 _option = partial(typer.Option, rich_help_panel="Method settings")
 
@@ -51,24 +56,23 @@ SETTINGS: dict[str, Any] = {
         ),
     ],
 }
-"""The options that replace a command's parameter `settings`; see `iava.cli.options.with_settings`."""
+"""The options that replace a command's parameter `settings`; see `iava.cli.options.with_options`."""
 
 Settings = dict[str, Any]
 
-
-def method_names() -> list[str]:
-    """Returns the command-line names of all methods without importing torch."""
-    return names()
+METHOD_NAMES = f"{', '.join(names())}, or package.module:Class for a class of your own"
+"""For help texts."""
 
 
-def read_settings(given: Mapping[str, Any]) -> Settings:
-    """Returns the settings that were given, by setting or method.setting, from the values of `SETTINGS`.
+def find_method(name: str) -> "type[Method]":
+    """Returns the class of a method; package.module:Class may lie in the working directory.
 
     Raises:
-        IavaError: if a value of `--set` is not NAME=VALUE.
+        IavaError: if there is no such method.
     """
-    named = {name: value for name, value in given.items() if value is not None and name != "more"}
-    return named | read_pairs("--set", given["more"] or [])
+    if ":" in name and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return resolve(name)
 
 
 def read_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
@@ -87,38 +91,35 @@ def read_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def settings_of(names: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Settings]:
+def settings_of(methods: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Settings]:
     """Returns for each method those of the given settings that it has, and validates them by building the method.
 
     Args:
-        names: command-line names of methods.
+        methods: names, or package.module:Class.
         given: mappings from setting or method.setting to a value, as text or as the method takes it. A value for one
             method takes precedence over a value for all, and a later mapping over an earlier one.
 
     Raises:
         IavaError: if a method or setting is unknown, or a value is out of range.
     """
-    from iava.methods import METHODS, check_settings
-
-    for name in names:
-        check_settings(name)
-    known = {name: METHODS[name]().settings() for name in names}
-    chosen: dict[str, Settings] = {name: {} for name in names}
+    classes = {name: find_method(name) for name in methods}
+    known = {name: made().settings() for name, made in classes.items()}
+    chosen: dict[str, Settings] = {name: {} for name in methods}
     for key, value in (pair for some in given for pair in sorted(some.items(), key=lambda pair: "." in pair[0])):
         method, _, setting = key.rpartition(".")
         option = "--" + key.replace("_", "-") if key in SETTINGS else f"--set {key}"
-        if method and method not in names:
-            raise IavaError(f"{option} was given, but {method!r} is not among the methods: {', '.join(names)}")
-        having = [name for name in ([method] if method else names) if setting in known[name]]
+        if method and method not in methods:
+            raise IavaError(f"{option} was given, but {method!r} is not among the methods: {', '.join(methods)}")
+        having = [name for name in ([method] if method else methods) if setting in known[name]]
         if not having:
-            there = dict.fromkeys(setting for name in ([method] if method else names) for setting in known[name])
+            there = dict.fromkeys(setting for name in ([method] if method else methods) for setting in known[name])
             use = f"use one of {', '.join(there)}" if there else "it has no settings"
-            raise IavaError(f"{option} was given, but {method or ', '.join(names)} has no such setting: {use}")
+            raise IavaError(f"{option} was given, but {method or ', '.join(methods)} has no such setting: {use}")
         for name in having:
-            hint = hints_of(METHODS[name])[setting]
+            hint = hints_of(classes[name])[setting]
             chosen[name][setting] = read_value(value, hint) if isinstance(value, str) else value
-    for name in names:
-        METHODS[name](**chosen[name])
+    for name in methods:
+        classes[name](**chosen[name])
     return chosen
 
 

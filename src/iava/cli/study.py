@@ -16,7 +16,7 @@ from iava.cli.options import (
     data_folder,
     load_model,
     tuned_files,
-    with_settings,
+    with_options,
 )
 from iava.cli.settings import settings_of
 from iava.errors import IavaError
@@ -24,7 +24,7 @@ from iava.errors import IavaError
 STUDIES = ("auto", "wording", "regions", "negatives", "centred")
 
 
-@with_settings
+@with_options
 def study(
     what: Annotated[
         str,
@@ -48,6 +48,7 @@ def study(
     tuned: Tuned = None,
     *,
     settings: dict[str, Any],
+    loading: dict[str, Any],
     seed: Seed = 42,
 ) -> None:
     """Answer one of the paper's open questions with numbers. An interrupted study resumes."""
@@ -82,7 +83,7 @@ def study(
     if what == "regions":
         region_questions(task)
     check_folder(out)
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
     with progress() as advance:
         if what == "regions":
             run_regions_study(lvlm, task, iava, out, advance, model=model, seed=seed)

@@ -5,12 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli.options import Limit, Model, RunFolder, load_model
-from iava.cli.settings import hints_of, read_pairs, read_value
+from iava.cli.options import Limit, Model, RunFolder, load_model, with_options
+from iava.cli.settings import METHOD_NAMES, find_method, hints_of, read_pairs, read_value
+from iava.methods.checks import MAX_SEED
+from iava.methods.registry import check_settings
 
 
+@with_options
 def tune(
-    method: Annotated[str, typer.Argument(help="Method to tune; `iava methods` lists them.", show_default=False)],
+    method: Annotated[str, typer.Argument(help=f"Method to tune: {METHOD_NAMES}.", show_default=False)],
     out: RunFolder,
     model: Model = "pocket",
     split: Annotated[str, typer.Option(help="Split of the pocket scenes to tune on: tune or tune-heldout.")] = "tune",
@@ -27,8 +30,13 @@ def tune(
         int, typer.Option(help="Maximum number of combinations to try, the method's defaults included.")
     ] = 12,
     seed: Annotated[
-        int, typer.Option(help="Random seed for sampling, and for the part of a grid that exceeds the budget.")
+        int,
+        typer.Option(
+            min=0, max=MAX_SEED, help="Random seed for sampling, and for the part of a grid that exceeds the budget."
+        ),
     ] = 42,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Choose a method's settings on a tuning split. An interrupted search resumes."""
     from iava.cli.console import progress, terminal
@@ -39,7 +47,7 @@ def tune(
     space = SearchSpace(model, method, _grid(method, grid or []), split, limit, maximise, budget, seed)
     space.settings()
     check_folder(out)
-    lvlm = load_model(model)
+    lvlm = load_model(model, **loading)
     with progress() as advance:
         found = run(lvlm, space, out, advance)
     console = terminal()
@@ -54,11 +62,9 @@ def tune(
 
 
 def _grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
-    from iava.methods import METHODS, check_settings
-
+    hints = hints_of(find_method(method))
     given = read_pairs("--grid", texts)
     check_settings(method, given)
-    hints = hints_of(METHODS[method])
     return {name: [read_value(value, hints[name]) for value in values.split(",")] for name, values in given.items()}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import transformers as hf
 from PIL import Image
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from iava.lvlm.loading import load
 from iava.lvlm.model import LVLM
@@ -28,7 +28,7 @@ _SYSTEM = (
 _TEMPLATE = (
     "<s>{{ '" + _SYSTEM + "' }} {% for message in messages %}{{ message['role'] | upper }}: "
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
+    "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }} {% endif %}"
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 _SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
@@ -41,13 +41,13 @@ def noise_image(seed: int) -> Image.Image:
 
 
 def _word_tokenizer() -> Any:
-    """A tokenizer with one token for each word and punctuation mark."""
-    splitter = pre_tokenizers.Whitespace()
+    """A tokenizer with one token for each word and punctuation mark, which includes the space after it."""
+    splitter = pre_tokenizers.Split(Regex(r"\w+ ?|[^\w\s] ?"), behavior="isolated")
     texts = [*QUESTIONS, _SYSTEM, "Describe this image.", "USER: ASSISTANT:", "Yes yes No no"]
-    words = [word for text in texts for word, _ in splitter.pre_tokenize_str(text)]
+    words = [word for text in texts for end in ("", " ") for word, _ in splitter.pre_tokenize_str(text + end)]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys([*_SPECIAL, *words]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = splitter
+    tokenizer.pre_tokenizer, tokenizer.decoder = splitter, decoders.Fuse()
     tokenizer.add_special_tokens([AddedToken(word, normalized=False) for word in _SPECIAL])
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", unk_token="<unk>", padding_side="left"

@@ -101,8 +101,8 @@ def check_served(model: PreTrainedModel) -> None:
     kind, config = model.config.model_type, model.config.get_text_config()
     if model.config.is_encoder_decoder or config.is_encoder_decoder:
         raise IavaError(
-            f"{kind} is an encoder-decoder: its image tokens are in the encoder, where the answer's tokens have no row "
-            "of attention; use a model with a causal decoder"
+            f"{kind} is an encoder-decoder: its image tokens are in the encoder, not in the decoder's sequence; "
+            "use a model with a causal decoder"
         )
     if getattr(config, "cross_attention_layers", None):
         raise IavaError(
@@ -112,6 +112,6 @@ def check_served(model: PreTrainedModel) -> None:
     kinds = set(getattr(config, "layer_types", None) or ()) - _ATTENTION
     if kinds:
         raise IavaError(
-            f"{kind} has layers of another kind than attention ({', '.join(sorted(kinds))}): they have no attention to "
-            "single image tokens, and their state cannot be shared; use a model whose layers all attend"
+            f"{kind} has layers of another kind than attention ({', '.join(sorted(kinds))}), which do not attend to "
+            "single image tokens; use a model whose layers all attend"
         )

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import transformers
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -223,19 +222,12 @@ def attention_kernel(name: str, module: torch.nn.Module) -> Callable[..., tuple[
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
 
 
-def resolved_revision(name: str, revision: str | None, **hub: Any) -> str | None:
-    """A revision that stays the same commit during several calls of `from_pretrained`.
+def takes_image_features(model: PreTrainedModel) -> bool:
+    """Whether `generate` accepts what the vision tower made of the image, as `mm_encoder_outputs`.
 
-    Args:
-        name: a folder, or a model id on the Hub.
-        revision: branch, tag or commit; None is the default branch.
-        hub: `token`, `cache_dir` and `local_files_only`, as in `from_pretrained`.
+    InstructBLIP and BLIP-2 have a `generate` of their own, which encodes the image itself. Early releases of
+    transformers 5 have no such argument.
     """
-    resolve: Any = getattr(transformers.utils.hub, "resolve_revision", None)
-    # 5.17 has none: each file is then looked up by the name of the branch.
-    return revision if resolve is None else resolve(name, revision, **hub)
-
-
-def commit_of(model: PreTrainedModel) -> str | None:
-    """The commit on the Hub that a model was loaded from; None for a folder."""
-    return getattr(model.config, "_commit_hash", None)
+    supports = getattr(model, "_supports_mm_encoder_outputs", None)
+    kind: Any = type(model)
+    return kind.generate is GenerationMixin.generate and supports is not None and supports()

@@ -82,7 +82,11 @@ def probe(model: PreTrainedModel, *, layers: str | Sequence[int] = "all", **inpu
         IavaError: if the model cannot be served, a prompt has no image tokens, or the model lacks a layer.
 
     Example:
-        >>> attention = probe(model, **inputs)  # (B, N)
+        >>> attention = iava.probe(model, **inputs)
+        >>> attention.shape
+        torch.Size([1, 144])
+        >>> bool((attention >= 0).all()), bool(attention.sum() <= 1)
+        (True, True)
     """
     check_served(model)
     input_ids = inputs["input_ids"]

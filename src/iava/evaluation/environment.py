@@ -6,7 +6,8 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def environment(model: torch.nn.Module) -> dict[str, Any]:
     return {
         "command": command(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("iava", "torch", "transformers")}
+        "versions": {name: package_version(name) for name in ("iava", "torch", "transformers")}
         | {"python": platform.python_version()},
         "git": git_revision(),
         "machine": {
@@ -31,9 +32,23 @@ def environment(model: torch.nn.Module) -> dict[str, Any]:
     }
 
 
+def package_version(name: str) -> str:
+    """The version of an installed package. "source" stands for a checkout that runs without being installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "source"
+
+
 def command() -> str:
-    """The command line of this process."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line of this process, without access tokens."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    for place, (before, word) in enumerate(pairwise(words), start=1):
+        if before == "--token":
+            words[place] = "..."
+        elif word.startswith("--token="):
+            words[place] = "--token=..."
+    return shlex.join(words)
 
 
 def fingerprint(model: torch.nn.Module) -> str:

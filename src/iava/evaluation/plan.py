@@ -1,15 +1,18 @@
 """What a run measures and how."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from iava.benchmarks.benchmark import Benchmark
+from iava.benchmarks.benchmark import STYLES, Benchmark
 from iava.benchmarks.registry import benchmark
 from iava.benchmarks.sources.find import find
-from iava.benchmarks.task import Question, Task, first_groups, shard
+from iava.benchmarks.sources.ids import read_ids, with_ids
+from iava.benchmarks.task import Question, Task, first_groups, of_groups, shard
 from iava.errors import IavaError
 
 
@@ -22,13 +25,19 @@ class Plan:
         methods: command-line name -> parameters, in the order of the results.
         split: of the pocket scenes, or that of the data; None: "test", or the one there is.
         limit: the first so many images with all their questions; None: all.
-        seed: of sampling and of bootstrap intervals.
+        seed: of sampling, of bootstrap intervals, and of `sample`.
         max_new_tokens: the length of an answer; None: the benchmark's.
         parser: of closed answers, of the benchmark's parsers; None: its default.
         tune_images: images on which the constant bias is fitted: of the pocket split "tune", or the data's first.
         benchmark: a data set, of `iava.benchmarks.registry.BENCHMARKS`.
-        data: holds a folder for each data set; None: the pocket scenes.
+        data: holds a folder for each data set, or is the data set's own; None: the pocket scenes.
         shard: (number, count): only that part of the images, number from 1; None: all.
+        prompt_style: of `iava.benchmarks.benchmark.STYLES`; None: the benchmark's default.
+        suffix: text behind each question, after a blank if it does not begin with white space.
+        category: only the questions of this part of the benchmark, such as "random" or "generative".
+        sample: so many images, drawn at random with the seed; None: all.
+        ids: a file of ids: only these images or questions; None: all.
+        options: of the benchmark, such as {"ocr": True} of TextVQA.
 
     Raises:
         IavaError: if something is out of range, or the constant bias has nothing to be fitted to.
@@ -45,14 +54,24 @@ class Plan:
     benchmark: str = "pope"
     data: Path | None = None
     shard: tuple[int, int] | None = None
+    prompt_style: str | None = None
+    suffix: str | None = None
+    category: str | None = None
+    sample: int | None = None
+    ids: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.methods:
             raise IavaError("no method is named: use a list such as greedy,apc,bias,iava")
-        for name in ("max_new_tokens", "tune_images"):
+        for name in ("max_new_tokens", "tune_images", "sample"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise IavaError(f"{name} is {value}: it must be at least 1")
+        if self.prompt_style is not None and self.prompt_style not in STYLES:
+            raise IavaError(f"unknown prompt style {self.prompt_style!r}: use one of {', '.join(STYLES)}")
+        if self.sample is not None and self.ids is not None:
+            raise IavaError("sample and ids are given: a list of ids cannot be drawn from, leave one out")
         self.asked.parser_name(self.parser)
         if "bias" in self.methods and not self.asked.asks_yes_no:
             raise IavaError(f"bias moves yes against no, and {self.benchmark} asks for neither: leave it out")
@@ -64,9 +83,14 @@ class Plan:
         """The benchmark.
 
         Raises:
-            IavaError: if there is none of this name.
+            IavaError: if there is none of this name, or an option is not one of its own.
         """
-        return benchmark(self.benchmark)
+        return benchmark(self.benchmark, **self.options)
+
+    @property
+    def style(self) -> str:
+        """The prompt style."""
+        return self.prompt_style or self.asked.style
 
     @property
     def fitted(self) -> bool:
@@ -89,21 +113,48 @@ class Plan:
 
     @cached_property
     def questions(self) -> Task:
-        """All questions, before limit and shard.
+        """All questions as they are asked, before any is left out.
 
         Raises:
             IavaError: if they cannot be found or are broken.
         """
-        return find(self.benchmark, self.data, self.split)
+        return self._prompted(find(self.asked, self.data, self.split))
+
+    def _prompted(self, task: Task) -> Task:
+        suffix = self.suffix or ""
+        blank = " " if suffix and not suffix[0].isspace() else ""
+
+        def prompt(question: Question) -> Question:
+            return replace(question, question=f"{self.asked.prompt(question, self.style)}{blank}{suffix}")
+
+        return replace(task, questions=[prompt(question) for question in task.questions])
+
+    @cached_property
+    def chosen(self) -> Task:
+        """The questions of the category and the sample, or those whose ids are listed.
+
+        Raises:
+            IavaError: as `questions`, and if there are no such questions, or too few images to draw from.
+        """
+        task = self.questions
+        if self.category is not None:
+            task = _of_category(self.asked, task, self.category)
+        if self.ids is not None:
+            task = with_ids(task, read_ids(self.ids), self.ids)
+        if self.sample is not None:
+            if self.sample > len(task.groups):
+                raise IavaError(f"sample is {self.sample}: there are {len(task.groups)} images")
+            task = of_groups(task, random.Random(self.seed).sample(sorted(task.groups), self.sample))
+        return task
 
     @cached_property
     def task(self) -> Task:
         """The questions that are asked.
 
         Raises:
-            IavaError: as `questions`, and if limit or shard are out of range, or the oracle has no regions.
+            IavaError: as `chosen`, and if limit or shard are out of range, or the oracle has no regions.
         """
-        limited = first_groups(self.questions, self.limit)
+        limited = first_groups(self.chosen, self.limit)
         if "oracle" in self.methods and any(question.region is None for question in limited.questions):
             raise IavaError(f"oracle must know which region answers each question, and {self.benchmark} does not say")
         return shard(limited, *self.shard) if self.shard else limited
@@ -111,5 +162,33 @@ class Plan:
     @cached_property
     def tune(self) -> Task:
         """The questions that the constant bias is fitted on; the same for every shard."""
-        task = find(self.benchmark, None, "tune") if self.data is None else self.questions
+        task = self._prompted(find(self.asked, None, "tune")) if self.data is None else self.questions
         return first_groups(replace(task, questions=[q for q in task.questions if q.is_yes_no]), self.tune_images)
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """Which questions are asked and how they are put, for the manifest. What is not chosen is None."""
+        chosen = None
+        if self.ids is not None:
+            ids = "\n".join(question.id for question in self.chosen.questions)
+            chosen = hashlib.sha256(ids.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return {
+            "prompt_style": self.prompt_style,
+            "suffix": self.suffix,
+            "category": self.category,
+            "sample": self.sample,
+            "ids": chosen,
+            "options": self.asked.settings() or None,
+        }
+
+
+def _of_category(asked: Benchmark, task: Task, name: str) -> Task:
+    parts = asked.parts(list(dict.fromkeys(question.category for question in task.questions)))
+    part = next((part for part in parts if part.name == name), None)
+    if part is None:
+        raise IavaError(f"unknown category {name!r} of {asked.name}: use one of {', '.join(_names(parts))}")
+    return replace(task, questions=[question for question in task.questions if part.holds(question.category)])
+
+
+def _names(parts: Sequence[Any]) -> list[str]:
+    return [part.name for part in parts]

@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from iava.benchmarks.task import Question, Task, Unit
 from iava.errors import IavaError
+from iava.evaluation.bias import bias_of
 from iava.evaluation.environment import environment, fingerprint
+from iava.evaluation.lock import locked
 from iava.evaluation.plan import Plan
-from iava.evaluation.records import Records, open_run, write_json
+from iava.evaluation.records import Records, check_unique, open_run, write_json
+from iava.files import write_text
 from iava.lvlm.answers import Answer
 from iava.lvlm.boxes import token_boxes
 from iava.lvlm.model import LVLM, out_of_memory
@@ -76,10 +78,17 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
         "seed": plan.seed,
         "max_new_tokens": plan.length,
         "parser": plan.asked.parser_name(plan.parser),
+        **plan.selection,
     }
     data = "pocket" if plan.data is None else str(plan.data.absolute())
-    prompt = lvlm.prompt(plan.task.questions[0].question)
-    return settings, {"data": data, "prompt": prompt, "revision": lvlm.revision, **environment(lvlm.model)}
+    about = {
+        "data": data,
+        "prompt": lvlm.prompt(plan.task.questions[0].question),
+        "prompt_style": plan.style,
+        "revision": lvlm.revision,
+        "checkpoint_generation": lvlm.generation_notes,
+    }
+    return settings, about | environment(lvlm.model)
 
 
 def evaluate_by(
@@ -87,18 +96,27 @@ def evaluate_by(
 ) -> dict[str, Any]:
     """`evaluate` with a model that may be in other processes. `described` is the result of `describe` there."""
     settings, about = described
-    manifest = open_run(folder, settings, about)
-    methods, shown = dict(plan.methods), settings["methods"]
-    if plan.fitted:
-        bias = _bias_on_tune(ask, plan, folder, advance)
-        methods["bias"] = {"bias": bias}
-        shown = {**shown, "bias": {"bias": bias, **shown["bias"]}}
-    records = Records(folder / "records.jsonl")
-    ask("task", methods, records, partial(advance, f"{plan.benchmark} {plan.task.split}"))
-    rows = rows_of(records.rows, benchmark=plan.asked, settings=shown, seed=plan.seed)
-    results = {"rows": rows, "methods": shown, "manifest": manifest}
-    write_json(folder / "results.json", results)
+    with locked(folder):
+        manifest = open_run(folder, settings, about)
+        if plan.sample is not None:
+            write_text(folder / "ids.txt", "".join(f"{group}\n" for group in plan.chosen.groups))
+        methods, shown = dict(plan.methods), settings["methods"]
+        if plan.fitted:
+            bias = _bias_on_tune(ask, plan, folder, advance)
+            methods["bias"] = {"bias": bias}
+            shown = {**shown, "bias": {"bias": bias, **shown["bias"]}}
+        records = _records(folder / "records.jsonl", plan)
+        ask("task", methods, records, partial(advance, f"{plan.benchmark} {plan.task.split}"))
+        rows = rows_of(records.rows, benchmark=plan.asked, settings=shown, seed=plan.seed)
+        results = {"rows": rows, "methods": shown, "manifest": manifest}
+        write_json(folder / "results.json", results)
     return results
+
+
+def _records(path: Path, plan: Plan) -> Records:
+    records = Records(path, plan.asked.is_record)
+    check_unique(path, records.rows)
+    return records
 
 
 def ask_all(
@@ -159,14 +177,14 @@ def answer_unit(lvlm: LVLM, task: Task, unit: Unit, methods: Sequence[Method], p
     """The records of all questions of a unit, a list for each method."""
     questions = task.units[unit]
     try:
-        picture, error = _picture(task, questions[0]), ""
+        pictures, error = [_picture(task, image) for image in questions[0].images], None
     except (OSError, IavaError) as reason:
-        picture, error = None, str(reason)
+        pictures, error = [], str(reason) or type(reason).__name__
     for method in methods:
-        if picture is None:
+        if error is not None:
             answers = {question.id: _failed(question, error) for question in questions}
         else:
-            answers = _answers(lvlm, picture, questions, method, plan)
+            answers = _answers(lvlm, pictures, questions, method, plan)
         yield [
             {"id": q.id, "image": q.image, "split": task.split, "category": q.category, "method": method.name}
             | {"question": q.question, "truth": q.truth, **q.extras, **answers[q.id]}
@@ -174,26 +192,50 @@ def answer_unit(lvlm: LVLM, task: Task, unit: Unit, methods: Sequence[Method], p
         ]
 
 
-def _picture(task: Task, question: Question) -> Image.Image:
-    if len(question.images) != 1:
-        raise IavaError(f"the question is about {len(question.images)} images: methods are asked about one")
-    picture = task.open_image(question.image)
+def _picture(task: Task, image: str) -> Image.Image:
+    picture = task.open_image(image)
     picture.load()
     return picture
 
 
 def _answers(
-    lvlm: LVLM, picture: Image.Image, questions: Sequence[Question], method: Method, plan: Plan
+    lvlm: LVLM, pictures: Sequence[Image.Image], questions: Sequence[Question], method: Method, plan: Plan
 ) -> dict[str, Record]:
-    """The answer's part of each question's record, by the question's id."""
+    """The answer's part of each question's record, by the question's id.
+
+    A question that cannot be asked is an error of its own. The others are then asked one by one.
+    """
+    try:
+        return _batch(lvlm, pictures, questions, method, plan)
+    except (IavaError, UnicodeError) as reason:
+        if len({question.question for question in questions}) == 1:
+            return {question.id: _failed(question, str(reason)) for question in questions}
+    alike: dict[str, list[Question]] = {}
+    for question in questions:
+        alike.setdefault(question.question, []).append(question)
+    return {
+        name: answer for some in alike.values() for name, answer in _answers(lvlm, pictures, some, method, plan).items()
+    }
+
+
+def _batch(
+    lvlm: LVLM, pictures: Sequence[Image.Image], questions: Sequence[Question], method: Method, plan: Plan
+) -> dict[str, Record]:
     wordings = list(dict.fromkeys(question.question for question in questions))
     if isinstance(method, Oracle):
-        boxes = partial(token_boxes, lvlm.model, lvlm.processor, picture)
+        boxes = partial(token_boxes, lvlm.model, lvlm.processor, pictures[0])
         method = method.with_regions(boxes, {question.question: question.region or () for question in questions})
     # Seeded by image: a continued run draws what an undisturbed one draws, and no two images draw the same.
-    seed = zlib.crc32(f"{plan.seed} {questions[0].image}".encode())
+    place = questions[0].image or questions[0].group
+    seed = zlib.crc32(f"{plan.seed} {place}".encode("utf-8", "surrogatepass"))
+    settings: dict[str, Any] = {"method": method, "max_new_tokens": plan.length, "seed": seed}
     try:
-        answers = lvlm.ask_many(picture, wordings, method=method, max_new_tokens=plan.length, seed=seed)
+        if len(pictures) == 1:
+            answers = lvlm.ask_many(pictures[0], wordings, **settings)
+        else:
+            shown: list[Any] = [{"type": "image"} for _ in pictures]
+            turns = [[{"role": "user", "content": [*shown, {"type": "text", "text": text}]}] for text in wordings]
+            answers = lvlm.chat_many(turns, images=[pictures] * len(turns), **settings)
     except RuntimeError as reason:
         if not out_of_memory(reason):
             raise
@@ -223,27 +265,10 @@ def _failed(question: Question, error: str) -> Record:
 
 def _bias_on_tune(ask: Ask, plan: Plan, folder: Path, advance: Advance) -> float:
     """The bias with which greedy decoding says yes on `Plan.tune` as often as its target does."""
-    records = Records(folder / "tune-records.jsonl")
+    records = _records(folder / "tune-records.jsonl", plan)
     pair = {"greedy": {}, plan.bias_target: plan.methods[plan.bias_target]}
     ask("tune", pair, records, partial(advance, "fitting the bias"))
-    answered = [record for record in records.rows if "error" not in record]
-    yes = [record["parsed"] == "yes" for record in answered if record["method"] == plan.bias_target]
-    margins = [record["yes"] - record["no"] for record in answered if record["method"] == "greedy"]
-    if not yes or not margins:
+    bias = bias_of(records.rows, plan.bias_target)
+    if bias is None:
         raise IavaError(f"the bias cannot be fitted: none of the questions in {records.path} was answered")
-    return fit_bias(margins, sum(yes) / len(yes))
-
-
-def fit_bias(margins: Sequence[float], yes_ratio: float) -> float:
-    """The bias that brings the share of margins + bias above 0 closest to a wanted share; of several the nearest to 0.
-
-    Args:
-        margins: logit of yes minus logit of no, of each question.
-        yes_ratio: the wanted share, 0 to 1.
-    """
-    values = np.unique(margins)
-    thresholds = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [values[0] - 1, values[-1] + 1]])
-    above = (np.asarray(margins)[None] > thresholds[:, None]).mean(axis=1)
-    miss = np.abs(above - yes_ratio)
-    nearest = np.flatnonzero(miss <= miss.min() + 1e-12)
-    return -float(min(thresholds[nearest], key=abs))
+    return bias

@@ -1,21 +1,33 @@
-"""Reading what runs left in their folders; parts of one run become one again."""
+"""Reads what runs left in their folders, and joins the parts of one run.
+
+All numbers are computed from the records. `results.json` is written for readers and never read.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iava.benchmarks.benchmark import Benchmark
 from iava.benchmarks.registry import benchmark
+from iava.benchmarks.task import Task
 from iava.errors import IavaError
-from iava.evaluation.records import read_records
+from iava.evaluation.bias import bias_of
+from iava.evaluation.plan import Plan
+from iava.evaluation.records import Records, check_unique, read_records, write_json
+from iava.files import cannot, check_folder
 from iava.jsonfiles import read_json
 from iava.metrics.parts import Record
 from iava.metrics.results import Row, rows_of
 
 _OF_A_SHARD = ("shard",)
 """Settings in which the parts of one run differ."""
-_KEYS = ("id", "image", "split", "category", "method", "question")
+_TEXTS = ("benchmark", "split", "model")
+_SPOKEN = ("command", "prompt", "git", "started", "data")
+_MACHINE = ("processor", "threads", "device", "dtype")
 
 
 @dataclass(frozen=True)
@@ -36,10 +48,12 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
+        """The settings that all parts share."""
         return self.manifests[0]["settings"]
 
     @property
     def name(self) -> str:
+        """Benchmark and split."""
         return f"{self.settings['benchmark']} · {self.settings['split']}"
 
     def of(self, method: str, category: str = "overall") -> list[Record]:
@@ -53,7 +67,7 @@ class Run:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in these folders, in their order; those with equal settings are parts of one.
+    """The runs in these folders, in their order. Folders with equal settings are parts of one run.
 
     Raises:
         IavaError: if a folder is named twice or holds no answers, a file is broken, or two parts answer the same.
@@ -62,60 +76,134 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         raise IavaError("a folder is named twice: name each once")
     divided: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
     for folder in folders:
-        manifest = _manifest(folder)
+        manifest = read_manifest(folder)
         whole = {key: value for key, value in manifest["settings"].items() if key not in _OF_A_SHARD}
         divided.setdefault(json.dumps(whole, sort_keys=True), []).append((folder, manifest))
     return [_joined(parts) for parts in divided.values()]
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run.
+
+    Raises:
+        IavaError: if there is none, or it is broken.
+    """
     path = folder / "manifest.json"
     if not path.is_file():
         raise IavaError(f"{folder} holds no run (there is no {path}): name a folder that `iava eval` wrote")
     manifest = read_json(path)
-    settings = manifest.get("settings") if isinstance(manifest, dict) else None
-    wanted = ("benchmark", "split", "model", "methods", "seed")
-    if not isinstance(settings, dict) or any(key not in settings for key in wanted):
+    if not _is_manifest(manifest):
         raise IavaError(f"{path} is no manifest of a run: name a folder that `iava eval` wrote")
     return manifest
 
 
+def _is_manifest(manifest: Any) -> bool:
+    settings = manifest.get("settings") if isinstance(manifest, dict) else None
+    if not isinstance(settings, dict):
+        return False
+    methods, machine = settings.get("methods"), manifest.get("machine", {})
+    return (
+        all(isinstance(settings.get(key), str) for key in _TEXTS)
+        and isinstance(settings.get("seed"), int)
+        and settings["seed"] >= 0
+        and isinstance(methods, dict)
+        and all(isinstance(one, dict) for one in methods.values())
+        and isinstance(settings.get("parser"), str | None)
+        and all(isinstance(manifest.get(key), str | None) for key in _SPOKEN)
+        and isinstance(manifest.get("versions", {}), dict)
+        and isinstance(machine, dict)
+        and (not machine or set(_MACHINE) <= set(machine))
+    )
+
+
 def _joined(parts: Sequence[tuple[Path, dict[str, Any]]]) -> Run:
+    settings = parts[0][1]["settings"]
+    asked = benchmark(settings["benchmark"])
     records: list[Record] = []
     whose: dict[tuple[str, str], Path] = {}
     for folder, _ in parts:
-        for record in _records(folder):
+        for record in _records(folder, asked):
             key = (record["id"], record["method"])
             if key in whose:
                 raise IavaError(f"{whose[key]} and {folder} both hold {key[1]}'s answer to {key[0]}: name one of them")
             whose[key] = folder
             records.append(record)
     folders, manifests = [folder for folder, _ in parts], [manifest for _, manifest in parts]
-    return Run(folders, manifests, records, _rows(folders, manifests[0]["settings"], records))
+    methods = methods_of(folders[0], settings)
+    return Run(folders, manifests, records, rows_of(records, benchmark=asked, settings=methods, seed=settings["seed"]))
 
 
-def _records(folder: Path) -> list[Record]:
+def _records(folder: Path, asked: Benchmark) -> list[Record]:
     path = folder / "records.jsonl"
-    records, _ = read_records(path) if path.is_file() else ([], 0)
+    records, _ = read_records(path, asked.is_record) if path.is_file() else ([], 0)
     if not records:
         raise IavaError(f"{folder} holds no answers yet: let `iava eval` go on there")
-    for number, record in enumerate(records, start=1):
-        if not isinstance(record, dict) or any(not isinstance(record.get(key), str) for key in _KEYS):
-            raise IavaError(f"{path}, line {number}, is no record: it must have {', '.join(_KEYS)}")
+    check_unique(path, records)
     return records
 
 
-def _rows(folders: Sequence[Path], settings: Mapping[str, Any], records: Sequence[Record]) -> list[Row]:
-    """As `iava eval` left them, or computed where there is more than one part, or the run was stopped."""
-    path = folders[0] / "results.json"
-    written: list[Row] = []
-    if path.is_file():
-        results = read_json(path)
-        if not isinstance(results, dict) or not isinstance(results.get("rows"), list):
-            raise IavaError(f"{path} has no rows: delete it and call `iava eval` on {folders[0]} again")
-        written = results["rows"]
-    if written and len(folders) == 1:
-        return written
-    # What was fitted stands in the rows only.
-    described = dict(settings["methods"]) | {row["method"]: row["settings"] for row in written}
-    return rows_of(records, benchmark=benchmark(settings["benchmark"]), settings=described, seed=settings["seed"])
+def methods_of(folder: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The methods of a run with their settings. A bias that was fitted is computed again from its records.
+
+    Raises:
+        IavaError: if those records are broken.
+    """
+    methods = dict(settings["methods"])
+    target = methods.get("bias", {}).get("yes_ratio_of")
+    path = folder / "tune-records.jsonl"
+    if isinstance(target, str) and path.is_file():
+        records, _ = read_records(path, benchmark(settings["benchmark"]).is_record)
+        bias = bias_of([record for record in records if record["truth"] in ("yes", "no")], target)
+        methods["bias"] = ({} if bias is None else {"bias": bias}) | methods["bias"]
+    return methods
+
+
+def write_run(out: Path, results: dict[str, Any], records: list[Record], tuned: Path) -> None:
+    """Writes the folder of a run that was made from others. It appears whole or not at all.
+
+    Args:
+        out: the new folder. It may exist if it is empty.
+        results: for results.json, with the manifest.
+        records: of the run.
+        tuned: the file of records that a constant bias was fitted to, if it exists.
+
+    Raises:
+        IavaError: if the folder is in use or cannot be written.
+    """
+    check_folder(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise IavaError(f"{out} is in use: choose a new folder for the run")
+    draft = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
+    try:
+        draft.mkdir(parents=True)
+        Records(draft / "records.jsonl").append(records)
+        if tuned.exists():
+            shutil.copyfile(tuned, draft / tuned.name)
+        write_json(draft / "manifest.json", results["manifest"])
+        write_json(draft / "results.json", results)
+        draft.replace(out)
+    except OSError as error:
+        raise cannot("write", out, error) from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def questions_of(run: Run) -> Task | None:
+    """The questions of a run, with their images; None if they are not where the run found them any more.
+
+    Raises:
+        IavaError: if they cannot be read.
+    """
+    settings, data = run.settings, run.manifests[0].get("data")
+    if data is None:
+        return None
+    plan = Plan(
+        settings["model"],
+        {"greedy": {}},
+        settings["split"],
+        benchmark=settings["benchmark"],
+        data=None if data == "pocket" else Path(data),
+        prompt_style=settings.get("prompt_style"),
+        suffix=settings.get("suffix"),
+    )
+    return plan.questions if plan.questions.digest == settings.get("questions") else None

@@ -17,7 +17,7 @@ from iava.evaluation.records import write_json
 from iava.evaluation.runner import Advance
 from iava.evaluation.sweep import sweep
 from iava.lvlm.model import LVLM
-from iava.methods import METHODS, check_settings
+from iava.methods.registry import check_settings, resolve
 
 MAXIMISED = ("accuracy", "auc", "f1")
 SPLITS = ("tune", "tune-heldout")
@@ -93,7 +93,7 @@ class SearchSpace:
             if value is not None and value < 1:
                 raise IavaError(f"{name} is {value}: it must be at least 1")
         if not self.grid and self.method not in GRIDS:
-            known = METHODS[self.method]().settings()
+            known = resolve(self.method)().settings()
             wanted = f"give --grid with some of {', '.join(known)}" if known else "it has no settings"
             raise IavaError(f"there is no grid for {self.method}: {wanted}")
 
@@ -104,7 +104,7 @@ class SearchSpace:
             IavaError: if a setting is unknown or a value out of range.
         """
         grid = self.grid or GRIDS[self.method]
-        made = METHODS[self.method]
+        made = resolve(self.method)
         whole = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         tried: list[dict[str, Any]] = [made().settings()]
         for settings in (made(**chosen).settings() for chosen in whole):

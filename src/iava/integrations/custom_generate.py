@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin, StoppingCriteriaList, StopStringCriteria
 
-from iava.methods import METHODS, check_settings
+from iava.methods.registry import check_settings, resolve
 
 
 def generate(
@@ -36,12 +36,12 @@ def generate(
         IavaError: if the method is unknown, or a setting is out of range.
     """
     check_settings(method)
-    settings = {name: arguments.pop(name) for name in METHODS[method]().settings() if name in arguments}
+    settings = {name: arguments.pop(name) for name in resolve(method)().settings() if name in arguments}
     processor = processor or _processor(model.config.name_or_path)
     if stop_strings is not None:
         criterion = StopStringCriteria(tokenizer or processor.tokenizer, stop_strings)
         arguments["stopping_criteria"] = StoppingCriteriaList([*(arguments.get("stopping_criteria") or []), criterion])
-    made: Any = METHODS[method](**settings).bind(model, processor)
+    made: Any = resolve(method)(**settings).bind(model, processor)
     # The class's own: the model's `generate` is the one that called this. It would drop the streamer.
     family: Any = type(model)
     return family.generate(model, **arguments, custom_generate=partial(made, streamer=streamer))

@@ -28,9 +28,9 @@ from iava.lvlm.generation import (
 )
 from iava.lvlm.inputs import Inputs
 from iava.lvlm.rendered import rendered_prompts
-from iava.methods import METHODS, check_settings
 from iava.methods.base import Method
-from iava.methods.checks import check_whole
+from iava.methods.checks import MAX_SEED, check_whole
+from iava.methods.registry import check_settings, resolve
 from iava.methods.trace import Trace
 
 NO_IMAGE = "no image: decoded plainly, because the method has nothing to contrast"
@@ -69,7 +69,10 @@ class BatchDecoder:
     def method(self, name: str, settings: Mapping[str, Any]) -> Method:
         """Builds a method for this model; see `LVLM.method`."""
         check_settings(name, settings)
-        return METHODS[name](**settings).bind(self.model, self.processor)
+        made = resolve(name)(**settings).bind(self.model, self.processor)
+        # A method of another package is recorded under the name that finds it again.
+        made.name = name
+        return made
 
     def answers(
         self,
@@ -94,6 +97,8 @@ class BatchDecoder:
             IavaError: see `LVLM.ask_many`.
         """
         check_whole("max_new_tokens", request.max_new_tokens, low=1)
+        if request.seed is not None:
+            check_whole("seed", request.seed, low=0, high=MAX_SEED)
         method = self._bound(request)
         self._say_settings(request)
         rewordings = [one.asking(method.reword(one.question), *one.question_texts[1:]) for one in conversations]
@@ -169,7 +174,7 @@ class BatchDecoder:
         """Answers conversations without an image, by drawing tokens if the method does, else greedily."""
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = Inputs(self.model, self.processor).of(texts, pixels=True)
-        plain = METHODS["sample" if method.sampling else "greedy"]().bind(self.model, self.processor)
+        plain = resolve("sample" if method.sampling else "greedy")().bind(self.model, self.processor)
         trace = Trace(top=CANDIDATES if request.explain else 0)
         new = self._generated(batch, partial(plain, trace=trace, seed=request.seed), request)
         return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import GenerationMixin, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.engine.chat_format import tokenizer_lock
+from iava.engine.hf import takes_image_features
 from iava.errors import IavaError, reason_of
 from iava.lvlm.generation import evaluation_mode
 
@@ -107,8 +108,7 @@ class Inputs:
     def _image_features(self, text: str, picture: Image.Image) -> Any:
         """The vision tower's output, or None for models that need the pixels in each call."""
         model = self._model
-        # InstructBLIP and BLIP-2 override generate, which encodes the image itself.
-        if type(model).generate is not GenerationMixin.generate or not model._supports_mm_encoder_outputs():
+        if not takes_image_features(model):
             return None
         if self._features is None:
             one = self._processed([text], [[picture]]).to(input_device(model), dtype=model.dtype)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, ProcessorMixin
 
-from iava.engine import hf
 from iava.engine.wrappers import unwrapped
 from iava.errors import IavaError
 from iava.lvlm.checkpoint import check_config, check_weights, guarded
@@ -85,10 +84,10 @@ def load(
         raise IavaError("device and device_map exclude each other: give one")
     name = str(resources.files("iava.pocket") / "weights") if str(model) == "pocket" else str(model)
     hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    resolved = guarded(name, lambda: hf.resolved_revision(name, revision, **hub), known=False)
-    hub |= {"revision": resolved}
-    config = check_config(name, trust_remote_code, **hub)
-    hub |= {"trust_remote_code": trust_remote_code}
+    config = check_config(name, trust_remote_code, revision=revision, **hub)
+    # The same commit for all files, whatever is pushed while they are read.
+    commit = config.get("_commit_hash")
+    hub |= {"revision": commit or revision, "trust_remote_code": trust_remote_code}
     quantized = quantization is not None or config.get("quantization_config") is not None
     options, folder = _options(device, dtype, device_map, quantization, quantized)
     if attn_implementation is not None:
@@ -108,7 +107,7 @@ def load(
     fill_in(name, found, found_processor, saved)
     if "device_map" not in options:
         found = guarded(name, lambda: found.to(_device(device)))
-    return LVLM(found, found_processor, hf.commit_of(found), **limits)
+    return LVLM(found, found_processor, commit, **limits)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -40,7 +40,9 @@ class AvisC(Method):
         IavaError: if a setting is out of range.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=AvisC(), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.AvisC(lam=1), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     gamma: float = 0.5

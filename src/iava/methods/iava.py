@@ -52,8 +52,9 @@ class IAVA(Method):
         IavaError: if a setting is out of range.
 
     Example:
-        >>> method = IAVA(processor, top_i=0.2)
-        >>> model.generate(**inputs, custom_generate=method, max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.IAVA(processor, top_i=0.2), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     processor: ProcessorMixin | None = field(default=None, repr=False)

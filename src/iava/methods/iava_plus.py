@@ -26,7 +26,9 @@ class IAVAPlus(IAVA):
     branch without an image is masked as `negative` says.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=IAVAPlus(processor), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.IAVAPlus(processor), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     top_i: int | float | str = 0.5

@@ -36,7 +36,9 @@ class ICD(Method):
         IavaError: if a setting is out of range; while decoding, if the question cannot be found in a prompt.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=ICD(processor), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.ICD(processor), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     processor: ProcessorMixin | None = field(default=None, repr=False)

@@ -50,7 +50,9 @@ class ONLY(Method):
         IavaError: if a setting is out of range.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=ONLY(), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.ONLY(gamma=0.2), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     layer: int = 0

@@ -43,7 +43,9 @@ class PAI(Method):
         IavaError: if a setting is out of range.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=PAI(alpha=0.5), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.PAI(gamma=1.1), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     alpha: float = 0.2

@@ -45,7 +45,9 @@ class SID(Method):
         IavaError: if a setting is out of range.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=SID(keep=0.1), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.SID(keep=0.1), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     keep: int | float = 0.1

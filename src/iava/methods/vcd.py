@@ -39,7 +39,9 @@ class VCD(Method):
         IavaError: if a setting is out of range; while decoding, if `generate` was given no pixels.
 
     Example:
-        >>> model.generate(**inputs, custom_generate=VCD(), max_new_tokens=64)
+        >>> out = model.generate(**inputs, custom_generate=iava.VCD(step=500), max_new_tokens=8)
+        >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        ' Yes.'
     """
 
     step: int = 500

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
-from iava.benchmarks.sources.find import find
 from iava.benchmarks.sources.pocket import open_scene
-from iava.evaluation.runs import Run
+from iava.errors import IavaError
+from iava.evaluation.runs import Run, questions_of
 from iava.metrics.flips import REFERENCE, Flips, flips, shown
 from iava.metrics.parts import Record
 from iava.metrics.results import is_control
@@ -125,9 +124,8 @@ def _image_opener(run: Run) -> OpenImage | None:
     """Opens the images of a run. None if its data are gone or their questions have changed since."""
     if is_pocket(run.records):
         return open_scene
-    data = run.manifests[0].get("data")
     try:
-        task = find(run.settings["benchmark"], Path(data), run.settings["split"]) if data else None
-    except ValueError:
+        task = questions_of(run)
+    except IavaError:
         return None
-    return task.open_image if task and task.digest == run.settings.get("questions") else None
+    return task.open_image if task else None

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any, TextIO
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from iava.evaluation.environment import package_version
 from iava.serve.access import Gate
 from iava.serve.catalogue import card
 from iava.serve.chat import Chat
@@ -42,6 +43,7 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
         504: "The time is up.",
     }.items()
 }
+_JSON_ERROR = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorObject"}}}}
 _SSE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}, "description": "A completion, or with `stream` its chunks."}
 }
@@ -74,7 +76,7 @@ def build(
         cleaning.cancel()
         await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="iava", version=version("iava"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="iava", version=package_version("iava"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
@@ -89,7 +91,20 @@ def build(
     app.add_middleware(Gate, service=service, keys=keys, log=log)
     _add_api(app, service)
     _add_site(app, service)
+    _describe(app, service)
     return app
+
+
+def _describe(app: FastAPI, service: Service) -> None:
+    """Corrects the OpenAPI description: a wrong field is a 400 here, and one model is served."""
+    description = app.openapi()
+    for path in description["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    schemas = description["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    schemas["ChatRequest"]["properties"]["model"]["enum"] = [service.name]
 
 
 async def _clean(service: Service) -> None:
@@ -127,7 +142,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
             raise ApiError(503, "the worker does not run", code="not_ready")
         return {"status": "ready"}
 
-    @app.get("/metrics", responses={401: _REFUSED[401]})
+    @app.get("/metrics", response_class=PlainTextResponse, responses={401: {**_REFUSED[401], **_JSON_ERROR}})
     async def metrics() -> Response:
         """Shows metrics in Prometheus' format."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -27,7 +27,7 @@ def card(name: str, settings: Mapping[str, Any]) -> MethodCard:
         summary=(inspect.getdoc(method) or name).splitlines()[0],
         paper=method.paper,
         control=method.control,
-        cost=method.cost or ("2 in one batch" if method.has_second() else "1"),
+        cost=method.cost or ("2 in one batch" if method.has_branches() else "1"),
         settings={key: Setting(default=value, description=described[key]) for key, value in settings.items()},
     )
 

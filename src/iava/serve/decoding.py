@@ -12,8 +12,8 @@ import torch
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 
-from iava.engine.probe import unchanged
-from iava.engine.qformer import looks
+from iava.engine.hf import private_view
+from iava.engine.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation, prompt_text
@@ -21,6 +21,7 @@ from iava.lvlm.explanation import CANDIDATES, explanation, selected_shares
 from iava.lvlm.generation import end_tokens, evaluation_mode, generation_config
 from iava.lvlm.inputs import Inputs
 from iava.lvlm.model import LVLM
+from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
 from iava.methods.trace import Trace
 from iava.serve.errors import ApiError
@@ -85,12 +86,19 @@ class RowDecoder:
         if not rows:
             return
         trace = Trace(top=CANDIDATES if plan.explain else 0)
-        watch: AbstractContextManager[list[torch.Tensor]] = looks(self._model) if plan.explain else nullcontext([])
+        known = [_reworded(row.conversation, asked) for row in rows]
+        decoded = partial(method, trace=trace)
+        if plan.has_images:
+            known_prompts = rendered_prompts(self._model, self._processor, self._inputs, known, inputs)
+            decoded = partial(decoded, conversations=known_prompts)
+        watch: AbstractContextManager[list[torch.Tensor]] = (
+            cross_attention(self._model) if plan.explain else nullcontext([])
+        )
         longest = max(row.decoding.max_new_tokens for row in rows)
-        with evaluation_mode(self._model), unchanged(self._model), watch as cross_attention:
-            self._model.generate(
+        with evaluation_mode(self._model), watch as looks:
+            private_view(self._model).generate(
                 **inputs,
-                custom_generate=partial(method, trace=trace),
+                custom_generate=decoded,
                 generation_config=generation_config(self._model, self._processor.tokenizer, longest, None),
                 logits_processor=[_Choice(rows, method)],
                 stopping_criteria=[_Told(rows)],
@@ -102,7 +110,7 @@ class RowDecoder:
                     # The last step may have taken the end token, which an answer does not list.
                     steps = min(len(row.tokens) + (row.reason == "stop"), len(trace.steps))
                     picture = row.pictures[0].image
-                    found = explanation(self._model, self._processor, picture, trace, cross_attention, number, steps)
+                    found = explanation(self._model, self._processor, picture, trace, looks, number, steps)
                     assert trace.logits is not None
                     row.done(
                         Answer(

@@ -13,8 +13,10 @@ from iava.errors import IavaError
 class _Server(uvicorn.Server):
     """Does not pass signals on once the server has ended, so that the exit code is 0."""
 
+    should_exit: bool
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.force_exit = bool(self.should_exit) and sig == signal.SIGINT
         self.should_exit = True
 
 

@@ -1,6 +1,8 @@
 """Files of a data set in its folder: finding them, and tasks whose images lie in a folder."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,27 +10,72 @@ from iava.benchmarks.task import Located, Question, Task, by_group
 from iava.errors import IavaError
 from iava.lvlm.images import read_image
 
+_DEPTH = 3
+"""Folders below a data set's own in which its files are searched."""
+_SHARED = "val2014"
+"""COCO's images, which several data sets share. They may lie beside a data set's folder."""
 _IMAGE_FOLDERS = ("images", "image", "train_images", "val2014")
 
 
-def files_of(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that match a pattern, sorted.
+class MissingDataError(IavaError):
+    """A folder holds nothing of a data set."""
+
+
+def search(folder: Path, *patterns: str) -> list[Path]:
+    """The files in or below a folder that match the first pattern that any file matches: those of one folder, sorted.
+
+    A file that lies less deep is preferred.
+    """
+    for pattern in patterns:
+        for depth in range(_DEPTH + 1):
+            files = sorted(path for path in folder.glob("*/" * depth + pattern) if path.is_file())
+            if files:
+                return [file for file in files if file.parent == files[0].parent]
+    return []
+
+
+def found(folder: Path, *patterns: str) -> list[Path]:
+    """As `search`.
 
     Raises:
-        IavaError: if there are none.
+        MissingDataError: if no file matches.
     """
-    files = sorted(folder.glob(pattern))
+    files = search(folder, *patterns)
     if not files:
-        raise IavaError(f"{folder} has no file {pattern}")
+        raise MissingDataError(f"{folder} has no file {patterns[0]}")
     return files
 
 
-def images_of(folder: Path) -> Path:
-    """The subfolder that holds the images.
+def folders_below(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
+    """A folder and those below it, the less deep ones first."""
+    level = [folder]
+    for _ in range(depth + 1):
+        yield from level
+        level = [path for one in level for path in _subfolders(one)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / entry.name for entry in entries if entry.is_dir())
+    except OSError:
+        return []
+
+
+def image_folder(folder: Path, images: Sequence[str]) -> Path:
+    """The folder that holds the images: the data set's own, one below it, or COCO's beside it.
+
+    Args:
+        images: file names. The folder that holds one of the first is taken.
 
     Raises:
-        IavaError: if there is none.
+        IavaError: if there is no folder for images.
     """
+    few = images[:20]
+    beside = (path / _SHARED for path in folders_below(folder.parent, 1))
+    for candidate in chain(folders_below(folder), beside):
+        if any((candidate / image).is_file() for image in few):
+            return candidate
     for name in _IMAGE_FOLDERS:
         if (folder / name).is_dir():
             return folder / name
@@ -39,17 +86,22 @@ def folder_task(
     benchmark: str,
     split: str,
     located: Located,
-    images: Path,
+    folder: Path,
     read: Callable[[Question, str], Any] | None = None,
 ) -> Task:
-    """A task whose images are files of a folder.
+    """A task whose images are files.
+
+    Args:
+        folder: of the data set; see `image_folder`.
 
     Raises:
         IavaError: if there are no questions, or images are missing.
     """
     if not located:
-        raise IavaError(f"there are no questions of {benchmark} in it")
-    check_images(((where, image) for where, question in located for image in question.images), images)
+        raise IavaError(f"there are no questions of {benchmark} in {folder}")
+    named = [(where, image) for where, question in located for image in question.images]
+    images = image_folder(folder, [image for _, image in named])
+    check_images(named, images)
     questions = by_group([question for _, question in located])
     return Task(benchmark, split, questions, lambda image: read_image(images / image), read)
 

@@ -1,11 +1,12 @@
 """Data sets in a folder on disk: finding them, and saying where to get them."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from iava.benchmarks.benchmark import Benchmark
 from iava.benchmarks.registry import BENCHMARKS, benchmark
+from iava.benchmarks.sources.files import MissingDataError
 from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.task import Task
 from iava.errors import IavaError
@@ -29,26 +30,28 @@ class Found:
     images: int = 0
 
 
-def find(name: str, folder: Path | None, split: str | None) -> Task:
-    """Reads a data set from the subfolder of its name, or takes its pocket version, with the prompts that are asked.
+def find(asked: Benchmark, folder: Path | None, split: str | None) -> Task:
+    """Reads a data set from the subfolder of its name, or from the folder itself, or takes its pocket version.
 
     Args:
-        name: of `iava.benchmarks.registry.BENCHMARKS`.
-        folder: holds a folder for each data set; None: the pocket scenes.
+        asked: the benchmark of the data set.
+        folder: holds a folder for each data set, or is the data set's own; None: the pocket scenes.
         split: None: the one that is in the folder, or "test".
 
     Raises:
-        IavaError: if the name or the split is unknown, or the data set is missing or broken.
+        IavaError: if the split is unknown, or the data set is missing or broken.
     """
-    asked = benchmark(name)
-    task = pocket(name, split or "test") if folder is None else _load(asked, folder / name, split)
-    return replace(task, questions=[replace(one, question=asked.prompt(one)) for one in task.questions])
-
-
-def _load(asked: Benchmark, folder: Path, split: str | None) -> Task:
-    if _lacks(folder):
-        raise IavaError(f"there is no {asked.name} in {folder.parent}: {_where_to_get(asked, folder)}")
-    task = asked.load(folder)
+    if folder is None:
+        return pocket(asked, split or "test")
+    own = folder / asked.name
+    if not _lacks(own):
+        folder = own
+    try:
+        task = asked.load(folder)
+    except MissingDataError as error:
+        if folder == own:
+            raise
+        raise IavaError(f"there is no {asked.name} in {folder}: {_where_to_get(asked, own)} ({error})") from None
     if split not in (None, task.split):
         raise IavaError(f"unknown split {split!r}: {folder} has {task.split!r} only")
     return task
@@ -80,5 +83,5 @@ def _lacks(folder: Path) -> bool:
 def _where_to_get(asked: Benchmark, folder: Path) -> str:
     places = [asked.source]
     if asked.hub:
-        places.insert(0, f"the data set {asked.hub.name} of the Hugging Face Hub")
+        places.insert(0, f"the data set {asked.hub.names[0]} of the Hugging Face Hub")
     return f"put into {folder}: {', or '.join(places)}"

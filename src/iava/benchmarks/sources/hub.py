@@ -16,8 +16,14 @@ Row = dict[str, Any]
 
 
 def parquet_files(folder: Path, split: str) -> list[Path]:
-    """The parquet files of a folder or its subfolder `data`: those of the split, or all if none is named after it."""
-    files = [*sorted(folder.glob("*.parquet")), *sorted(folder.glob("data/*.parquet"))]
+    """The parquet files of a downloaded data set: those of the split, or all if none is named after it.
+
+    Args:
+        folder: the download, its subfolder `data`, or the data set's folder in the cache of the Hub.
+    """
+    places = ("*.parquet", "data/*.parquet", "snapshots/*/*.parquet", "snapshots/*/data/*.parquet")
+    found = next((files for place in places if (files := sorted(folder.glob(place)))), [])
+    files = [file for file in found if file.parent == found[-1].parent]
     return [file for file in files if file.name.startswith(split)] or files
 
 
@@ -58,7 +64,13 @@ def parquet_task(
     questions = by_group([question for _, question in arrange(located)])
     # Neighbours in a row group are mostly asked about one after the other.
     column = lru_cache(maxsize=2)(_image_column)
-    return Task(benchmark, split, questions, lambda image: _open(column, *places[image]), read)
+
+    def open_image(image: str) -> Image.Image:
+        if image not in places:
+            raise IavaError(f"{files[0].parent} has no image {image}")
+        return _open(column, *places[image])
+
+    return Task(benchmark, split, questions, open_image, read)
 
 
 def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, Row]]:
