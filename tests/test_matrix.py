@@ -84,7 +84,9 @@ def state(model: Any) -> list[Any]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "strategy", ["greedy", *(pytest.param(one, marks=pytest.mark.slow) for one in ("sampling", "beams"))]
+)
 def test_a_batch_equals_its_prompts(name, family, strategy):
     before = as_found(family)
     together = run(name, family, (0, 1), **STRATEGIES[strategy])
