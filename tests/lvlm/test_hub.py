@@ -11,14 +11,14 @@ import pytest
 
 from tests import modelhub
 
+pytestmark = pytest.mark.slow
+
 NAME = "someone/pocket-model"
 WEIGHTS = Path(str(resources.files("iava.pocket") / "weights"))
 CODE = """
 import json, sys
 import iava
 from iava.pocket.scenes import load_scene
-
-pytestmark = pytest.mark.slow
 options = json.loads(sys.argv[1])
 try:
     lvlm = iava.load(options.pop("name"), **options)
