@@ -62,7 +62,7 @@ def test_a_revision_and_a_cache_of_ones_own(served, tmp_path):
     text, commit = load(address, tmp_path / "home", revision="v1", cache_dir=str(cache))
     assert commit == modelhub.OLDER
     assert (cache / "models--someone--pocket-model").is_dir()
-    assert not (tmp_path / "home" / "hub" / "models--someone--pocket-model").exists()
+    assert not (tmp_path / "home" / "hub" / "models--someone--pocket-model" / "blobs").exists()
     assert load(address, tmp_path / "home", cache_dir=str(cache), revision=modelhub.OLDER)[0] == text
     said = load(address, tmp_path / "home", revision="v2")
     assert said.startswith(f"unknown model {NAME!r}: use 'pocket', a folder with a model, or the id of")
