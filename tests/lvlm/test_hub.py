@@ -17,6 +17,8 @@ CODE = """
 import json, sys
 import iava
 from iava.pocket.scenes import load_scene
+
+pytestmark = pytest.mark.slow
 options = json.loads(sys.argv[1])
 try:
     lvlm = iava.load(options.pop("name"), **options)

@@ -17,6 +17,8 @@ from tests.commands import refused
 from tests.serve.process import Process
 from tests.serve.serving import user
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "Is there a dog ?"
 
 
