@@ -66,7 +66,7 @@ def load(
         IavaError: if there is no such model, it is not an image-text-to-text model, its weights are broken or do not
             fit it, it brings code that may not run, an option does not go with another, or a package is missing.
 
-    Example:
+    Examples:
         >>> lvlm = iava.load("pocket")
         >>> lvlm = iava.load(model, processor)
         >>> type(lvlm).__name__
