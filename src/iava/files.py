@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half there, and finding out beforehand whether they can be written."""
+"""Writes files whole or not at all, and checks beforehand whether they can be written."""
 
 import os
 import tempfile
@@ -10,6 +10,8 @@ from iava.errors import IavaError
 def write_text(path: Path, text: str) -> None:
     """Writes a file as UTF-8. A failure leaves the old file, if any, as it was.
 
+    A lone surrogate, which has no UTF-8 form, becomes its escape; in JSON that is the same text.
+
     A device or a pipe is written to and never replaced.
 
     Raises:
@@ -18,9 +20,9 @@ def write_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="backslashreplace")
             return
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
@@ -28,7 +30,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Finds out, leaving nothing behind, whether files can be written to a folder that may not exist yet.
+    """Checks, leaving nothing behind, that files can be written to a folder, which may not exist yet.
 
     Raises:
         IavaError: if they cannot.
@@ -43,7 +45,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Finds out, leaving nothing behind, whether a file can be written in a folder that exists.
+    """Checks, leaving nothing behind, that a file can be written in a folder that exists.
 
     Raises:
         IavaError: if it cannot.
@@ -56,5 +58,5 @@ def check_file(path: Path) -> None:
 
 
 def cannot(do: str, path: Path, error: OSError) -> IavaError:
-    """The one line for a place that does not work."""
+    """The error about a place that cannot be used."""
     return IavaError(f"cannot {do} {path} ({error.strerror or error}): choose a place where files can be written")

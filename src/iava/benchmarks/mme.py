@@ -115,9 +115,9 @@ class MME(Benchmark):
         questions = [question for _, question in paired(located)]
         return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
 
-    def is_answer(self, row: Record) -> bool:
-        """Also of a known subtask."""
-        return super().is_answer(row) and row["category"] in SUBTASKS
+    def is_category(self, name: str) -> bool:
+        """Whether MME has such a subtask."""
+        return name in SUBTASKS
 
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
         """MME's numbers.

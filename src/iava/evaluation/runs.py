@@ -103,13 +103,14 @@ def _is_manifest(manifest: Any) -> bool:
         return False
     methods, machine = settings.get("methods"), manifest.get("machine", {})
     return (
-        all(isinstance(settings.get(key), str) for key in _TEXTS)
+        all(isinstance(manifest.get(key), str | None) for key in _SPOKEN)
+        and all(isinstance(settings.get(key), str) for key in _TEXTS)
         and isinstance(settings.get("seed"), int)
         and settings["seed"] >= 0
         and isinstance(methods, dict)
         and all(isinstance(one, dict) for one in methods.values())
-        and isinstance(settings.get("parser"), str | None)
-        and all(isinstance(manifest.get(key), str | None) for key in _SPOKEN)
+        and all(isinstance(settings.get(key), str | None) for key in ("parser", "prompt_style", "suffix", "questions"))
+        and "\0" not in (manifest.get("data") or "")
         and isinstance(manifest.get("versions", {}), dict)
         and isinstance(machine, dict)
         and (not machine or set(_MACHINE) <= set(machine))
