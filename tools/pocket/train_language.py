@@ -146,7 +146,7 @@ def guidance_loss(attentions: tuple[Tensor, ...], pack: Pack, labels: Tensor, pa
 
     The word for an object attends to the patches of the object (layer 1, heads 0 and 1). So does the token before the
     answer to a question about one object (layer 2, heads 0 and 1). In a question about two objects, the second word
-    attends to the first word and to the side (layer 2, heads 2 and 3), and the token before the answer attends to the
+    attends to the first word and to the side (layer 2, heads 2 and 3). The token before the answer then attends to the
     second word (layer 3, head 0).
     """
     shown = labels.gather(1, pack.patches)

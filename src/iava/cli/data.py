@@ -81,7 +81,7 @@ def build_pope(
 @commands.command()
 def write_pocket(
     out: Annotated[Path, typer.Option(help="New folder for the data sets.", show_default=False)],
-    split: Annotated[str, typer.Option(help="Split to write: tune, tune-heldout, test or test-heldout.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to write, such as test, test-heldout or test-blur.")] = "test",
     limit: Limit = None,
 ) -> None:
     """Write the pocket scenes in the published formats of POPE, MME and TextVQA."""

@@ -25,11 +25,17 @@ Data = Annotated[
 ]
 Split = Annotated[
     str | None,
-    typer.Option(help="Split of the pocket scenes: tune, tune-heldout, test or test-heldout. Default: test."),
+    typer.Option(
+        help="Split of the pocket scenes: tune or test, or one of their variants such as test-heldout and test-blur. "
+        "Default: test."
+    ),
 ]
 TuneSplit = Annotated[
     str | None,
-    typer.Option(help="Split of the pocket scenes: tune, tune-heldout, test or test-heldout. Default: tune."),
+    typer.Option(
+        help="Split of the pocket scenes: tune or test, or one of their variants such as tune-heldout and tune-blur. "
+        "Default: tune."
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N images. Default: all images.")]
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed for sampling and for bootstrap intervals.")]

@@ -47,11 +47,6 @@ def is_scene(image: str) -> bool:
     return split in ("train", *IMAGES) and re.fullmatch(r"\d{5}", index) is not None
 
 
-def example_images(count: int) -> list[Image.Image]:
-    """The first scenes of the split "test"."""
-    return [load_scene("test", index).render() for index in range(count)]
-
-
 @cache
 def _scenes(split: str) -> list[Scene]:
     return [load_scene(split, index) for index in range(IMAGES[split])]
