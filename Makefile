@@ -28,7 +28,7 @@ test-slow: install
 	$(PYTEST) -m slow
 
 test-browser: install
-	$(PIP) --editable '.[dev,browser,app]'
+	$(PIP) --editable '.[dev,browser]'
 	command -v chromium || $(BIN)/playwright install chromium
 	$(PYTEST) -m browser tests/browser
 
