@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # One thread per process: models in tests are tiny, and two processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: install demo test test-slow test-browser docs format clean
+.PHONY: install demo test test-slow test-versions test-browser docs format clean
 
 install: .venv/.installed
 
@@ -26,6 +26,11 @@ test: install
 # Ray, killed processes and training: minutes.
 test-slow: install
 	$(PYTEST) -m slow
+
+# Engine, families, methods and strategies on the oldest, the pinned and the newest release of transformers.
+RELEASES ?= oldest pinned newest
+test-versions: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.versions $(RELEASES)
 
 test-browser: install
 	$(PIP) --editable '.[dev,browser]'

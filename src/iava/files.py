@@ -8,13 +8,18 @@ from iava.errors import IavaError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file as UTF-8: afterwards there is the whole new one, or the old one if there was one.
+    """Writes a file as UTF-8. A failure leaves the old file, if any, as it was.
+
+    A device or a pipe is written to and never replaced.
 
     Raises:
         IavaError: if it cannot be written.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)
     except OSError as error:

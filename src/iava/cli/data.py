@@ -66,7 +66,7 @@ def build_pope(
         int, typer.Option(help="Number of yes questions, and of no questions, per image and category.")
     ] = 3,
     limit: Annotated[int | None, typer.Option(help="Draw only N images at random. Default: all images.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed for images, objects and random negatives.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for images, objects and random negatives.")] = 0,
 ) -> None:
     """Build POPE questions (random, popular, adversarial) for any data set with annotated objects."""
     from iava.benchmarks.pope import pope_lines

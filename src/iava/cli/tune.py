@@ -7,6 +7,7 @@ import typer
 
 from iava.cli.options import Limit, Model, RunFolder, load_model, with_options
 from iava.cli.settings import METHOD_NAMES, find_method, hints_of, read_pairs, read_value
+from iava.methods.checks import MAX_SEED
 from iava.methods.registry import check_settings
 
 
@@ -29,7 +30,10 @@ def tune(
         int, typer.Option(help="Maximum number of combinations to try, the method's defaults included.")
     ] = 12,
     seed: Annotated[
-        int, typer.Option(help="Random seed for sampling, and for the part of a grid that exceeds the budget.")
+        int,
+        typer.Option(
+            min=0, max=MAX_SEED, help="Random seed for sampling, and for the part of a grid that exceeds the budget."
+        ),
     ] = 42,
     *,
     loading: dict[str, Any],

@@ -1,4 +1,4 @@
-"""What holds for every method that steers the decoder."""
+"""What holds for every method that changes how the decoder attends."""
 
 import pytest
 import torch
@@ -108,7 +108,7 @@ def test_every_family_a_batch_and_what_begins_alike(method, name):
 
 
 @named(METHODS)
-def test_what_is_remembered_of_an_image_is_not_steered(method):
+def test_a_prefix_cache_holds_what_no_hook_changed(method):
     lvlm = load(tiny.model(1), tiny.processor())
     picture = tiny.image(2)
     alone = [lvlm.ask(picture, q, method=method, max_new_tokens=4) for q in QUESTIONS]
