@@ -10,13 +10,18 @@ from iava.errors import IavaError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file as UTF-8. Afterwards the path holds the whole new file, or what it held before.
+    """Writes a file as UTF-8. A failure leaves the old file, if any, as it was.
+
+    A device or a pipe is written to and never replaced.
 
     Raises:
         IavaError: if it cannot be written.
     """
     draft = _draft(path)
     try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+            return
         draft.write_text(text, encoding="utf-8")
         draft.replace(path)
     except OSError as error:
@@ -49,8 +54,6 @@ def check_file(path: Path) -> None:
     try:
         if path.is_dir():
             raise IavaError(f"cannot write {path} (Is a directory): name a file")
-        if path.exists() and not path.is_file():
-            raise IavaError(f"cannot write {path} (Not a regular file): name another file")
         if not path.absolute().parent.is_dir():
             raise IavaError(f"cannot write {path} (there is no folder {path.parent}): choose a folder that exists")
         # The draft's name is longer: it may be too long.

@@ -13,7 +13,8 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-from iava.pocket.scenes import ART, CELL, OBJECT_CLASSES, STYLES
+from iava.pocket.sprites import ART, CELL
+from iava.pocket.world import OBJECT_CLASSES, STYLES
 
 # Icon names of FxEmojis that differ from the other styles. None: the icon is taken from Noto.
 FXEMOJI = {

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from iava.benchmarks.pope import wording
-from iava.pocket.scenes import CONTEXTS, OBJECT_CLASSES, Scene, load_scene
+from iava.pocket.scenes import Scene, load_scene
 from iava.pocket.text import Exchange, build_tokenizer, exchanges, halves_of, positions
+from iava.pocket.world import CONTEXTS, OBJECT_CLASSES
 from tools.pocket.packs import TOKENS, Pack, Packer, random_patch_mask, visible_objects
 from tools.pocket.train_vision import (
     GRID,

@@ -220,6 +220,10 @@ class BatchDecoder:
     def _check(self, conversation: Conversation) -> None:
         special = [str(token) for token in self.processor.tokenizer.added_tokens_decoder.values() if token.special]
         for text in conversation.texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise IavaError(f"the text {text!r} has no UTF-8 form: leave out its lone surrogates") from None
             for token in special:
                 if token in text:
                     where = "question" if text == conversation.question else "conversation"

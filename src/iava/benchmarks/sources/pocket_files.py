@@ -18,7 +18,7 @@ def write_pocket(folder: Path, split: str, limit: int | None = None) -> list[str
     have, in TextVQA's form: ten equal answers of one word.
 
     Args:
-        split: "tune", "tune-heldout", "test" or "test-heldout".
+        split: of `iava.pocket.scenes.IMAGES`, such as "tune", "test-heldout" or "test-blur".
         limit: the first so many images; None: all.
 
     Returns:
