@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from iava.errors import IavaError
@@ -17,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         IavaError: if it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = _draft(path)
     try:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -25,7 +27,8 @@ def write_text(path: Path, text: str) -> None:
         draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
         raise cannot("write", path, error) from None
 
 
@@ -50,13 +53,32 @@ def check_file(path: Path) -> None:
     Raises:
         IavaError: if it cannot.
     """
-    if path.is_dir():
-        raise IavaError(f"cannot write {path} (Is a directory): name a file")
-    if not path.absolute().parent.is_dir():
-        raise IavaError(f"cannot write {path} (there is no folder {path.parent}): choose a folder that exists")
+    try:
+        if path.is_dir():
+            raise IavaError(f"cannot write {path} (Is a directory): name a file")
+        if not path.absolute().parent.is_dir():
+            raise IavaError(f"cannot write {path} (there is no folder {path.parent}): choose a folder that exists")
+        # The draft's name is longer: it may be too long.
+        _draft(path).exists()
+    except OSError as error:
+        raise cannot("write", path, error) from None
     check_folder(path.absolute().parent)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turns errors of the file system within a block into an `IavaError` about a path."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or path
+        raise IavaError(f"cannot read {place} ({error.strerror or error}): choose a place that can be read") from None
 
 
 def cannot(do: str, path: Path, error: OSError) -> IavaError:
     """The error about a place that cannot be used."""
     return IavaError(f"cannot {do} {path} ({error.strerror or error}): choose a place where files can be written")
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")

@@ -19,6 +19,7 @@ from iava.errors import IavaError
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
 from iava.evaluation.runner import Advance, ask_all, evaluate
+from iava.files import reading
 from iava.lvlm.model import LVLM
 from iava.metrics.memory import peak, weights
 
@@ -75,7 +76,8 @@ def plans(model: str, data: Path, tables: Sequence[str], *, limit: int | None, s
         raise IavaError(f"tables is {','.join(tables)!r}: it must be a list of {', '.join(TABLES)}")
     found = []
     for table in tables:
-        there = [name for name in TABLES[table] if (data / name).is_dir()]
+        with reading(data):
+            there = [name for name in TABLES[table] if (data / name).is_dir()]
         # If none is there, the message about the first one says where to get it.
         found += [_plan(model, data, name, limit, seed) for name in there or TABLES[table][:1]]
     for plan in found:

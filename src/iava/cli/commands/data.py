@@ -21,8 +21,11 @@ def check(
 ) -> None:
     """List the benchmarks in a folder: which are ready, broken or missing, and where to get them."""
     from iava.benchmarks.sources.find import check as check_all
+    from iava.files import reading
 
-    if folder.exists() and not folder.is_dir():
+    with reading(folder):
+        is_file = folder.exists() and not folder.is_dir()
+    if is_file:
         raise IavaError(f"{folder} is a file: name the folder with one subfolder per data set")
     found = check_all(folder)
     if as_json:

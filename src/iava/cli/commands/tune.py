@@ -69,24 +69,23 @@ def _grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    """Returns one row per combination, and one column per setting that varies."""
-    from rich import box
+    """Returns one row per combination, named by the settings that vary."""
     from rich.markup import escape
-    from rich.table import Table
 
+    from iava.reporting.folded_table import FoldedTable
     from iava.reporting.formatting import format_interval, format_value
 
     tried = found["tried"]
     varied = [name for name in tried[0]["settings"] if len({str(one["settings"][name]) for one in tried}) > 1]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{found['method']} on {found['split']}")
-    for heading in (*varied, "accuracy [95 %]", "F1", "yes", "AUC", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for one in tried:
         metrics, interval = one["metrics"], format_interval("accuracy", one["intervals"]["accuracy"])
-        table.add_row(
-            *(escape(str(one["settings"][name])) for name in varied),
+        row = [
+            ", ".join(f"{name}={one['settings'][name]}" for name in varied),
             f"{format_value('accuracy', metrics['accuracy'])} {interval}",
             *(format_value(name, metrics[name]) for name in ("f1", "yes_ratio", "auc")),
             f"best {found['maximise']}" if one["settings"] == found["best"] else "",
-        )
-    return table
+        ]
+        rows.append([escape(text) for text in row])
+    heading = f"{found['method']} on {found['split']}"
+    return FoldedTable([heading, "accuracy [95 %]", "F1", "yes", "AUC", ""], [rows])
