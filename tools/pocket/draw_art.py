@@ -1,8 +1,8 @@
 """Draws the sprites of the pocket world: `python -m tools.pocket.draw_art DIR`. Needs `pip install resvg-py`.
 
-DIR holds unpacked npm packages `@iconify-json/*` (`npm pack @iconify-json/noto && tar xzf ...`). Each style has a folder
-named like the last part of its package. Writes `src/iava/pocket/art.webp` with one row for each style and one
-column for each object class, lossless, 96 x 96 pixels each.
+DIR holds unpacked npm packages `@iconify-json/*` (`npm pack @iconify-json/noto && tar xzf ...`). Each style has a
+folder named like the last part of its package. Writes `src/iava/pocket/art.webp`, lossless: one row for each style, one
+column for each object class, 96 x 96 pixels each.
 """
 
 import io

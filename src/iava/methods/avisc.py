@@ -6,7 +6,7 @@ Findings of ACL 2025). Checked against the authors' code: choice of layers, thre
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -51,7 +51,7 @@ class AvisC(Method):
     beta: float = 0.1
 
     name, paper = "avisc", "2405.17820"
-    published: ClassVar = {"alpha": {"llava": 2.5, "instructblip": 3.0, "other": 1.0}}
+    published: ClassVar[dict[str, dict[str, Any]]] = {"alpha": {"llava": 2.5, "instructblip": 3.0, "other": 1.0}}
 
     def __post_init__(self) -> None:
         check_number("gamma", self.gamma, low=0, high=1, above=True)

@@ -6,7 +6,7 @@ Instruction-Aligned Visual Attention for Mitigating Hallucinations in Large Visi
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import ProcessorMixin
@@ -71,7 +71,7 @@ class IAVA(Method):
     name = "iava"
     paper: ClassVar[str | None] = "2503.18556"
     cost = "2 in one batch, and the general instruction once"
-    published: ClassVar = {"lam": {"llava": 0.0, "instructblip": -0.1, "other": 0.0}}
+    published: ClassVar[dict[str, dict[str, Any]]] = {"lam": {"llava": 0.0, "instructblip": -0.1, "other": 0.0}}
     negatives: ClassVar[Sequence[str]] = tuple(NEGATIVES)
 
     def __post_init__(self) -> None:

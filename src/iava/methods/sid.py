@@ -5,7 +5,7 @@ Self-Introspective Decoding: Alleviating Hallucinations for Large Vision-Languag
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from transformers import PreTrainedModel
@@ -56,7 +56,7 @@ class SID(Method):
     beta: float = 0.1
 
     name, paper = "sid", "2408.02032"
-    published: ClassVar = {"early": {"instructblip": 5, "other": 3}}
+    published: ClassVar[dict[str, dict[str, Any]]] = {"early": {"instructblip": 5, "other": 3}}
 
     def __post_init__(self) -> None:
         if isinstance(self.keep, float):

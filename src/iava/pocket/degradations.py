@@ -13,7 +13,7 @@ Degradation = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 BLUR_SIGMA = 2.7  # pixels
 LOW_RESOLUTION = 32  # pixels on a side
-NOISE_SIGMA = 80.0  # of 255
+NOISE_SIGMA = 75.0  # of 255
 FOG_DENSITY = 0.45
 FOG_BRIGHTNESS = 0.86
 DARK_EXPOSURE = 0.55
