@@ -1,5 +1,7 @@
 """Files are whole or not there, and asking whether a place can be written leaves no trace."""
 
+import os
+
 import pytest
 
 from iava.files import check_file, check_folder, write_text
@@ -31,3 +33,13 @@ def test_places_that_cannot(tmp_path):
         check_file(tmp_path)
     with pytest.raises(ValueError, match="there is no folder"):
         check_file(tmp_path / "missing" / "page.html")
+
+
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "page")
+    assert os.read(reader, 100) == b"page"
+    assert pipe.is_fifo()
+    os.close(reader)

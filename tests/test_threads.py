@@ -12,6 +12,8 @@ from iava import load
 from tests import families, tiny
 from tests.test_families import state
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = ["Is there a dog ?", "how many red birds are there on the street ?", "What ?", "where is the blue boat ?"]
 METHODS = ["greedy", "sample", "iava", "vcd", "icd", "pai", "sid", "only"]
 PICTURES = [tiny.image(number) for number in range(3)]

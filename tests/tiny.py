@@ -70,6 +70,8 @@ def model(
     feature_layer: int = -2,
     spread: float = 0.35,
     attention: str = "sdpa",
+    vocabulary: int = 5 + len(WORDS),
+    image_token: int = 4,
 ) -> LlavaForConditionalGeneration:
     """A LLaVA of a few thousand weights, spread wide enough that attention peaks and answers differ."""
     torch.manual_seed(seed)
@@ -83,7 +85,7 @@ def model(
         projection_dim=16,
     )
     text = LlamaConfig(
-        vocab_size=5 + len(WORDS),
+        vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=2 * width,
         num_hidden_layers=layers,
@@ -96,7 +98,7 @@ def model(
         initializer_range=spread,
     )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=4, vision_feature_layer=feature_layer
+        vision_config=vision, text_config=text, image_token_index=image_token, vision_feature_layer=feature_layer
     )
     llava = LlavaForConditionalGeneration(config).eval()
     for name, weight in llava.named_parameters():

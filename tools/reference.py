@@ -83,10 +83,11 @@ def notebook(path: Path) -> str:
 def main() -> None:
     """Writes all generated pages."""
     card = (ROOT / "src" / "iava" / "pocket" / "README.md").read_text(encoding="utf-8")
+    card = card.replace("[LICENSES.md](LICENSES.md)", "`src/iava/pocket/LICENSES.md`")
     pages = {
         "reference/cli.md": command_line(),
         "reference/python.md": python_api(),
-        "reference/pocket.md": card.replace("[LICENSES.md](LICENSES.md)", "`src/iava/pocket/LICENSES.md`"),
+        "reference/pocket.md": card.replace("../../../docs/images/", "../images/"),
         "reference/changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
         "quickstart.md": notebook(DOCS / "quickstart.ipynb"),
     }

@@ -53,7 +53,16 @@ def run(release: str) -> int:
     path = [str(folder)] if folder else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT / "src")])}
     print(f"transformers {release}", flush=True)
-    command = ["pytest", "-q", "--numprocesses", "2", "--dist", "loadfile", *(f"tests/{name}" for name in TESTS)]
+    command = [
+        "pytest",
+        "-q",
+        "--no-page",
+        "--numprocesses",
+        "2",
+        "--dist",
+        "loadfile",
+        *(f"tests/{name}" for name in TESTS),
+    ]
     return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environment).returncode
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from iava.benchmarks.registry import benchmark
 from iava.benchmarks.sources.pocket import pocket
-from iava.pocket.scenes import OBJECT_CLASSES, load_scene
+from iava.pocket.scenes import load_scene
 from iava.pocket.text import NUMBERS, caption, plural
+from iava.pocket.world import OBJECT_CLASSES
 
 SPLIT, LIMIT = "tune", 40
 

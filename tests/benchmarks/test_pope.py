@@ -9,7 +9,8 @@ import pytest
 from iava.benchmarks.pope import CATEGORIES, build, fair_region, wording
 from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.yes_no import COUNTS, rates, tally
-from iava.pocket.scenes import OBJECT_CLASSES, load_scene
+from iava.pocket.scenes import load_scene
+from iava.pocket.world import OBJECT_CLASSES
 
 FARM = {"cow", "tractor", "dog"}
 OBJECTS = {

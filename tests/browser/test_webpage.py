@@ -119,7 +119,7 @@ def test_what_is_wrong_is_said(page, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     page.get_by_label("Upload").set_input_files(tmp_path / "text.png")
     page.get_by_role("button", name="Ask").click()
-    alert.get_by_text("not in a known image format").wait_for()
+    alert.get_by_text("not in a format that is read here").wait_for()
     (tmp_path / "large.png").write_bytes(b"x" * 300_000)
     page.get_by_label("Upload").set_input_files(tmp_path / "large.png")
     page.get_by_role("button", name="Ask").click()

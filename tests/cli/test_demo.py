@@ -2,7 +2,7 @@
 
 import json
 
-from iava.cli.demo import METHODS, differing_images
+from iava.cli.commands.demo import METHODS, differing_images
 from iava.reporting.verdicts import verdicts
 from tests.commands import refused, run
 

@@ -1,6 +1,7 @@
 """`iava score`: numbers, tables, and bad files."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -103,6 +104,29 @@ def test_tables(lines):
     assert "200.00" in table
     assert "perception" in table
     assert "not asked: existence, position" in table
+
+
+def test_many_columns_fit_a_narrow_terminal(tmp_path, monkeypatch):
+    annotations = [
+        {"id": 1, "type": "generative", "truth": ["dog"], "hallu": ["cat"]},
+        *(
+            {"id": 2 + n, "type": kind, "truth": "no"}
+            for n, kind in enumerate(("relation", "discriminative-hallucination"))
+        ),
+    ]
+    (tmp_path / "annotations.json").write_text(json.dumps(annotations))
+    (tmp_path / "relation.json").write_text("{}")
+    rows = [{"id": 1, "response": "A dog"}, {"id": 2, "response": "No."}, {"id": 3, "response": "Yes."}]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("score", "amber", path, "--annotations", tmp_path / "annotations.json")
+    metrics = json.loads(run(*arguments, "--json").stdout)
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "60")
+    table = re.sub(r"\x1b\[[0-9;]*m", "", run(*arguments).stdout)
+    assert max(map(len, table.splitlines())) <= 60
+    for metric in (*metrics["generative"], *metrics["discriminative"]):
+        assert metric in table.split()
 
 
 def test_empty_predictions_count_and_are_reported(lines):

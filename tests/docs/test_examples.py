@@ -4,6 +4,7 @@ import contextlib
 import doctest
 import inspect
 import io
+import json
 import re
 from importlib import resources
 
@@ -14,6 +15,8 @@ import iava
 from iava.pocket.scenes import load_scene
 from tests.docs.pages import ROOT
 from tools.reference import SETUP
+
+TRUTHS = ["yes", "yes", "no"]
 
 
 def readme(section: str) -> str:
@@ -87,3 +90,30 @@ def test_the_method_of_the_guide_is_pai_without_raised_attention(tmp_path, monke
     assert ours.settings == {"alpha": 0.5, "beta": 0.1}
     torch.testing.assert_close(ours.logits, same.logits)
     assert ours.tokens == same.tokens
+
+
+def test_the_benchmark_of_the_guide_reads_questions_and_scores_answers(tmp_path) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("[start:add-a-benchmark]")[1]
+    made: dict = {}
+    exec(re.search(r"```python\n(.*?)```", text, flags=re.DOTALL).group(1), made)
+    rows = [
+        {"id": str(n), "image": "a.png", "question": f"Is it {n}?", "answer": truth} for n, truth in enumerate(TRUTHS)
+    ]
+    answered = [{**row, "prediction": said} for row, said in zip(rows, ("Yes.", "No.", "Perhaps."), strict=True)]
+    for name, lines in {"colours.json": rows, "answers.jsonl": answered}.items():
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "images").mkdir()
+    load_scene("test", 0).render().save(tmp_path / "images" / "a.png")
+    benchmark = made["Colours"]("colours")
+    assert [question.truth for question in benchmark.load(tmp_path).questions] == TRUTHS
+    found = benchmark.predictions(tmp_path / "answers.jsonl", {})
+    parsed = [
+        benchmark.read(found.task, question, said, None)
+        for question, said in zip(found.task.questions, found.texts, strict=True)
+    ]
+    assert parsed == ["yes", "no", None]
+    records = [
+        {"category": "colour", "truth": truth, "parsed": said} for truth, said in zip(TRUTHS, parsed, strict=True)
+    ]
+    score = benchmark.score(records)
+    assert (score["n"], score["accuracy"], score["unparsed"]) == (3, 1 / 3, 1 / 3)

@@ -42,3 +42,15 @@ def test_the_site_check_finds_missing_files_and_anchors(tmp_path) -> None:
     )
     (tmp_path / "sub" / "index.html").write_text('<h2 id="here">1</h2><img src="../no.png"><a href="..">2</a>')
     assert broken_links(tmp_path) == ["index.html: sub/#nope", "sub/index.html: ../no.png"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_named_files_and_tests_exist(page) -> None:
+    code = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+    files = [name for name in code if re.fullmatch(r"(src|tests|tools|docs)/[\w./+-]+", name)]
+    tests = [name for name in code if re.fullmatch(r"(test_\w+|Test\w+)", name)]
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    missing = [name for name in files if not (ROOT / name).exists()]
+    missing += [name for name in tests if f"def {name}(" not in source and f"class {name}:" not in source]
+    # The changelog names what an old version had.
+    assert not missing or page.name == "CHANGELOG.md"

@@ -7,7 +7,7 @@ from iava.engine.edit import attention_under
 from iava.engine.instruction import WrittenPrompt
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt, prompt_of
-from tests import naive, tiny
+from tests import naive, tiny, tokenizers
 
 PICTURE = tiny.image(3)
 
@@ -122,3 +122,39 @@ def test_a_question_that_is_the_general_instruction():
     expected = naive.attention(model, proc, PICTURE, naive.GENERAL)
     for row in found:
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "USER: <image>\n{}\nASSISTANT:",
+        "USER: <image>\n{}\nASSISTANT: ",
+        "USER: <image>{} ASSISTANT: Yes,",
+        "USER: {}\n<image> ASSISTANT:",
+        "USER: <image>\nWhat?\nASSISTANT: A dog.</s>USER: {}\nASSISTANT:",
+    ],
+)
+@pytest.mark.parametrize("name", ["llava", "llava, new rule"])
+def test_prompts_written_by_hand_equal_the_whole_prompt_with_the_other_text(name, text):
+    """White space, merges at the edges and the first token of a text are those of the whole prompt."""
+    proc, token = tokenizers.processor(name), tokenizers.image_token_id(name)
+    model = tiny.model(3, vocabulary=len(proc.tokenizer), image_token=token)
+
+    def attention(question):
+        inputs = proc(text=[text.format(question)], images=[PICTURE], return_tensors="pt")
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            matrices = model(**inputs, output_attentions=True).attentions
+        model.set_attn_implementation("sdpa")
+        return torch.stack([matrix[0, :, -1, inputs["input_ids"][0] == token] for matrix in matrices])
+
+    questions = ["What is shown?", "Is this a dog?\n\nIs that a cat?"]
+    prompts = [text.format(question) for question in questions]
+    prompt = read(model, dict(proc(text=prompts, images=[PICTURE] * 2, padding=True, return_tensors="pt")))
+    edits = [WrittenPrompt(proc, prompt.ids(row), token).replaced("Describe this image.") for row in range(2)]
+    with torch.no_grad():
+        found = attention_under(prompt, edits)
+    expected = attention("Describe this image.")
+    for row, question in enumerate(questions):
+        torch.testing.assert_close(found[row], expected, atol=1e-5, rtol=1e-4)
+        assert (found[row] - attention(question)).abs().max() > 1e-3

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from iava.cli.reproduce import duration
+from iava.cli.commands.reproduce import duration
 from iava.evaluation import reproduce
 from iava.evaluation.reproduce import TABLES, estimate, plans
 from tests.commands import refused, run

@@ -193,6 +193,20 @@ def test_a_question_that_memory_does_not_hold_is_an_error_and_the_run_goes_on(tm
     assert len(records.rows) == len(task.questions)
 
 
+def test_a_question_that_cannot_be_asked_is_an_error_of_its_own(tmp_path):
+    task = pocket("pope", "tune-heldout", 2)
+    bad, ugly = task.questions[1], task.questions[3]
+    odd = {bad.id: "What is <image>?", ugly.id: "Is there a \ud800?"}
+    questions = [replace(q, question=odd.get(q.id, q.question)) for q in task.questions]
+    lvlm = LVLM(tiny.model(), tiny.processor())
+    records = Records(tmp_path / "r")
+    ask_all(lvlm, replace(task, questions=questions), [lvlm.method("greedy")], records, replace(PLAN, max_new_tokens=1))
+    assert {r["id"] for r in records.rows if "error" in r} == set(odd)
+    assert len(records.rows) == len(questions)
+    # What was written can be read, and nothing is asked again.
+    assert Records(tmp_path / "r").rows == records.rows
+
+
 def test_other_errors_of_torch_are_not_hidden(tmp_path):
     lvlm = FakeLVLM()
 

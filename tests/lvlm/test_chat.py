@@ -216,6 +216,7 @@ def test_images_are_taken_in_the_order_of_the_parts():
         ([said("system", "See ."), said("assistant", "a")], [], "the messages have no user turn"),
         ([said("user", "What ?"), said("system", "See .")], [], "the last message is a system prompt"),
         ([said("user", PICTURES[0])], [], "message 1 (user) has no text"),
+        ("a \ud83d dog ?", [], "message 1 holds half of a surrogate pair ('a \\ud83d dog ?')"),
         ([said("user", "What ?"), said("assistant", " ")], [], "message 2 (assistant) has no text"),
         (
             [said("assistant", "a"), said("user", "What ?"), said("assistant", "a"), said("assistant", "b")],

@@ -7,12 +7,18 @@ import torch
 
 import iava
 from iava import Greedy
+from iava.engine import hf
 from iava.engine.prefix_cache import PrefixCache
 from tests import families, tiny
 from tests.families import FAMILIES
 
 PICTURE = tiny.image(2)
 QUESTIONS = ["Is there a dog ?", "where is the blue boat on the street ?", "What ?"]
+
+
+READ_ONCE = pytest.mark.skipif(
+    not hf.takes_image_features(tiny.model()), reason="this release of transformers reads the image in every call"
+)
 
 
 def counting(model):
@@ -43,6 +49,7 @@ def test_later_questions_get_what_they_get_alone(method, negative):
             torch.testing.assert_close(seen, wanted, atol=1e-5, rtol=0)
 
 
+@READ_ONCE
 def test_a_later_question_costs_what_follows_the_image(monkeypatch):
     lvlm = iava.load(tiny.model(1), tiny.processor())
     reading = lvlm.read(PICTURE)
@@ -55,6 +62,7 @@ def test_a_later_question_costs_what_follows_the_image(monkeypatch):
     assert read == [11, 11]
 
 
+@READ_ONCE
 def test_many_questions_encode_the_image_once(monkeypatch):
     model = tiny.model(1)
     lvlm = iava.load(model, tiny.processor())

@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 
 from iava.errors import IavaError
-from iava.pocket.scenes import (
-    COLOURS,
-    CONTEXTS,
-    HELDOUT_STYLE,
-    IMAGES,
-    OBJECT_CLASSES,
-    SIZE,
-    SPLIT_SEEDS,
-    load_scene,
-    natural_colour,
-)
+from iava.pocket.scenes import IMAGES, SPLIT_SEEDS, load_scene
+from iava.pocket.sprites import natural_colour
+from iava.pocket.world import COLOURS, CONTEXTS, HELDOUT_STYLE, OBJECT_CLASSES, SIZE
 
 SCENES = {split: [load_scene(split, i) for i in range(60)] for split in SPLIT_SEEDS}
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from iava.benchmarks.pope import wording
-from iava.pocket.scenes import COLOURS, CONTEXTS, OBJECT_CLASSES, Scene, SceneObject, load_scene
+from iava.pocket.scenes import Scene, load_scene
+from iava.pocket.sprites import SceneObject
 from iava.pocket.text import (
     HALLUCINATION_RATES,
     PREFIX,
@@ -17,6 +18,7 @@ from iava.pocket.text import (
     plural,
     positions,
 )
+from iava.pocket.world import COLOURS, CONTEXTS, OBJECT_CLASSES
 from iava.words import with_article
 
 TOKENIZER = build_tokenizer()

@@ -9,7 +9,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForCon
 
 import iava
 from iava.benchmarks.sources.pocket import pocket
-from iava.pocket.scenes import ART, CELL, OBJECT_CLASSES, STYLES, load_scene
+from iava.pocket.scenes import load_scene
+from iava.pocket.sprites import ART, CELL
+from iava.pocket.world import OBJECT_CLASSES, STYLES
 
 WEIGHTS = resources.files("iava.pocket") / "weights"
 

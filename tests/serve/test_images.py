@@ -8,7 +8,7 @@ import pytest
 
 from iava.serve.errors import ApiError
 from iava.serve.fetch import Fetcher
-from iava.serve.images import read_pictures
+from iava.serve.images import ImageReader
 from iava.serve.limits import Limits
 from tests import tiny
 from tests.serve.serving import data_uri, png
@@ -16,7 +16,7 @@ from tests.serve.serving import data_uri, png
 
 def read(*urls, **limits):
     fields = [(f"image.{number}", url) for number, url in enumerate(urls)]
-    return read_pictures(fields, Limits(**limits), Fetcher(), time.monotonic() + 5)
+    return ImageReader(Limits(**limits), Fetcher()).read(fields, time.monotonic() + 5)
 
 
 def refused(*urls, **limits):
@@ -28,15 +28,22 @@ def refused(*urls, **limits):
 
 def test_data_uris_are_read_in_order():
     found = read(data_uri(tiny.image(1)), data_uri(tiny.image(2)), data_uri(tiny.image(1)))
-    for picture, seed in zip(found, (1, 2, 1), strict=True):
-        assert np.array_equal(np.asarray(picture.image), np.asarray(tiny.image(seed)))
-    assert found[0].digest == found[2].digest != found[1].digest
+    for image, seed in zip(found, (1, 2, 1), strict=True):
+        assert np.array_equal(np.asarray(image), np.asarray(tiny.image(seed)))
+
+
+def test_equal_images_are_one_object_as_long_as_one_is_held():
+    reader, later = ImageReader(Limits(), Fetcher()), time.monotonic() + 5
+    (held,) = reader.read([("image", data_uri(tiny.image(1)))], later)
+    again, other = reader.read([("a", data_uri(tiny.image(1))), ("b", data_uri(tiny.image(2)))], later)
+    assert again is held
+    assert other is not held
 
 
 @pytest.mark.parametrize("head", ["data:image/png;base64,", "DATA:;BASE64,", "data:image/png;charset=utf-8;base64,"])
 def test_the_media_type_does_not_matter(head):
     uri = head + base64.b64encode(png(tiny.image())).decode()
-    assert read(uri)[0].image.size == tiny.image().size
+    assert read(uri)[0].size == tiny.image().size
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ LEFT_OUT = "positive_data_acceptance"
 
 @pytest.mark.slow
 def test_every_answer_is_as_described(lvlm, tmp_path):
+    pytest.importorskip("schemathesis", reason="pip install schemathesis")
     # As a program of its own, because its pytest plug-in lags behind pytest.
     command = [sys.executable, "-m", "schemathesis.cli", "run", "--max-examples", "60", "--seed", "1"]
     command += ["--phases", "examples,coverage,fuzzing", "--exclude-checks", LEFT_OUT, "--continue-on-failure"]

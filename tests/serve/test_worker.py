@@ -84,7 +84,7 @@ class Told:
 
 def row(word, method="greedy", *, longest=100, settings=(), explain=False, has_images=True):
     plan = Plan(method, tuple(settings), explain, has_images)
-    return Row(plan, word, [], Decoding(longest), Told())
+    return Row(plan, word, Decoding(longest), Told())
 
 
 def held(batches, worker):

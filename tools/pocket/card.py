@@ -22,8 +22,9 @@ from torch.nn import functional as F
 
 from iava.lvlm.loading import load
 from iava.lvlm.model import LVLM
-from iava.pocket.scenes import OBJECT_CLASSES, Scene, load_scene
+from iava.pocket.scenes import Scene, load_scene
 from iava.pocket.text import halves_of, plural, positions
+from iava.pocket.world import OBJECT_CLASSES
 from tools.pocket.train_vision import NAMES, normalised, patch_labels, render_with_labels
 
 TRAINING_SCENES = 1000

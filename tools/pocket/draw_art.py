@@ -1,7 +1,7 @@
 """Draws the sprites of the pocket world: `python -m tools.pocket.draw_art DIR`. Needs `pip install resvg-py`.
 
-DIR holds unpacked npm packages `@iconify-json/*` (`npm pack @iconify-json/noto && tar xzf ...`), in one folder for each
-style, named like the last part of the package. Writes `src/iava/pocket/art.webp` with one row for each style and one
+DIR holds unpacked npm packages `@iconify-json/*` (`npm pack @iconify-json/noto && tar xzf ...`). Each style has a folder
+named like the last part of its package. Writes `src/iava/pocket/art.webp` with one row for each style and one
 column for each object class, lossless, 96 x 96 pixels each.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import resvg_py
 from PIL import Image
 
-from iava.pocket.scenes import ART, CELL, OBJECT_CLASSES, STYLES
+from iava.pocket.sprites import ART, CELL
+from iava.pocket.world import OBJECT_CLASSES, STYLES
 
 # Icon names of FxEmojis that differ from the other styles. None: the icon is taken from Noto.
 FXEMOJI = {

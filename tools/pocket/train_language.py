@@ -17,8 +17,9 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from iava.benchmarks.pope import wording
-from iava.pocket.scenes import CONTEXTS, OBJECT_CLASSES, Scene, load_scene
+from iava.pocket.scenes import Scene, load_scene
 from iava.pocket.text import Exchange, build_tokenizer, exchanges, halves_of, positions
+from iava.pocket.world import CONTEXTS, OBJECT_CLASSES
 from tools.pocket.packs import TOKENS, Pack, Packer, random_patch_mask, visible_objects
 from tools.pocket.train_vision import (
     GRID,
@@ -145,7 +146,7 @@ def guidance_loss(attentions: tuple[Tensor, ...], pack: Pack, labels: Tensor, pa
 
     The word for an object attends to the patches of the object (layer 1, heads 0 and 1). So does the token before the
     answer to a question about one object (layer 2, heads 0 and 1). In a question about two objects, the second word
-    attends to the first word and to the side (layer 2, heads 2 and 3), and the token before the answer attends to the
+    attends to the first word and to the side (layer 2, heads 2 and 3). The token before the answer then attends to the
     second word (layer 3, head 0).
     """
     shown = labels.gather(1, pack.patches)

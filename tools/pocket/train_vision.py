@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from iava.pocket.scenes import COLOURS, OBJECT_CLASSES, SIZE, Scene, load_scene, practice_scene
+from iava.pocket.scenes import Scene, load_scene, practice_scene
+from iava.pocket.world import COLOURS, OBJECT_CLASSES, SIZE
 
 SIDE = 96  # pixels on a side of the model's input
 PATCH = 8

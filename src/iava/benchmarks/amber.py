@@ -36,6 +36,8 @@ from iava.metrics.stats import share
 PIPELINES = ("own", "official")
 DIMENSION_NAMES = ("existence", "attribute", "state", "number", "action", "relation")
 _FLIPPED = {"yes": "no", "no": "yes"}
+_MOST = 1_000_000
+"""More words than any description names."""
 
 
 def official(text: str, _: Any = None) -> str | None:
@@ -103,12 +105,16 @@ class AMBER(Benchmark):
             return [Part("overall", lambda _: True, tally, joined, "score"), *parts]
         return [_asked("overall", kinds) if kinds else _described("overall"), *parts]
 
+    def is_category(self, name: str) -> bool:
+        """Whether it is a type of AMBER's annotations."""
+        return name == GENERATIVE or name in DIMENSIONS
+
     def is_answer(self, row: Record) -> bool:
         """Descriptions have a list of objects and the counts of `read`; all others are answered with yes or no."""
         if row["category"] != GENERATIVE:
-            return row["category"] in DIMENSIONS and super().is_answer(row)
+            return super().is_answer(row)
         counts = row.get("parsed")
-        there = isinstance(counts, dict) and all(isinstance(counts.get(name), int) for name in COUNTS)
+        there = isinstance(counts, dict) and all(counts.get(name) in range(_MOST) for name in COUNTS)
         return there and is_texts(row["truth"])
 
     def right(self, records: Sequence[Record]) -> float:

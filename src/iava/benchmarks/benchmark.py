@@ -168,6 +168,8 @@ class Benchmark(ABC):
         """Whether something that was read from a file has the shape of a record of this benchmark."""
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _TEXTS):
             return False
+        if not self.is_category(row["category"]) or not is_texts(row.get("choices", [])):
+            return False
         logits = [row[key] for key in ("yes", "no") if key in row]
         if "error" in row:
             return isinstance(row["error"], str) and "truth" in row
@@ -179,6 +181,10 @@ class Benchmark(ABC):
             and (not logits or (len(logits) == 2 and all(map(_is_number, logits))))
             and self.is_answer(row)
         )
+
+    def is_category(self, name: str) -> bool:
+        """Whether the benchmark has questions of a category."""
+        return True
 
     def is_answer(self, row: Record) -> bool:
         """Whether a record's truth and parsed answer can be judged; see `right` and `parts`."""
@@ -219,8 +225,13 @@ class Benchmark(ABC):
 _TEXTS = ("id", "image", "split", "category", "method", "question", "text")
 
 
+_LARGEST = 1e15
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Logits may be infinite; an integer of any size may not be a float.
+    return number and (isinstance(value, float) or abs(value) < _LARGEST)
 
 
 def is_texts(value: Any) -> bool:

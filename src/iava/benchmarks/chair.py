@@ -27,7 +27,8 @@ from iava.errors import IavaError
 from iava.jsonfiles import Unique, entries, id_of, read_json, read_lines, text_of
 from iava.metrics.parts import Part, Record
 from iava.metrics.stats import share
-from iava.pocket.scenes import OBJECT_CLASSES, Scene
+from iava.pocket.scenes import Scene
+from iava.pocket.world import OBJECT_CLASSES
 from iava.words import singular, tokens
 
 PROMPT = "Please describe this image in detail."

@@ -57,6 +57,10 @@ class HallusionBench(Benchmark):
         located = [(where, _question(where, row)) for where, row in read_lines(file)]
         return folder_task(self.name, "test", _unique(located), folder)
 
+    def is_category(self, name: str) -> bool:
+        """Whether it is a kind of question with an input it has."""
+        return any(name in some for some in _PARTS.values())
+
     def is_answer(self, row: Record) -> bool:
         """Also with an id that says set, figure and question."""
         return super().is_answer(row) and row["id"].count("/") == 4

@@ -19,8 +19,9 @@ from iava.benchmarks.task import Located, Question, Task
 from iava.errors import IavaError
 from iava.jsonfiles import id_of, read_lines, read_text, text_of, words_of, yes_or_no
 from iava.metrics.parts import Part, Record
-from iava.pocket.scenes import COLOURS, OBJECT_CLASSES, Scene
+from iava.pocket.scenes import Scene
 from iava.pocket.text import colour_question, colourable_objects, count_question, position_question, positions
+from iava.pocket.world import COLOURS, OBJECT_CLASSES
 
 PERCEPTION = (
     "existence",
@@ -114,9 +115,9 @@ class MME(Benchmark):
         questions = [question for _, question in paired(located)]
         return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
 
-    def is_answer(self, row: Record) -> bool:
-        """Also of a known subtask."""
-        return super().is_answer(row) and row["category"] in SUBTASKS
+    def is_category(self, name: str) -> bool:
+        """Whether MME has such a subtask."""
+        return name in SUBTASKS
 
     def score(self, records: Sequence[Record]) -> dict[str, Any]:
         """MME's numbers.

@@ -55,8 +55,8 @@ class MMVP(Benchmark):
         return f"{question.question}\n{listed}\nAnswer with the option's letter from the given choices directly."
 
     def is_answer(self, row: Record) -> bool:
-        """The truth is the letter of a choice, the parsed answer a letter or None."""
-        return isinstance(row["truth"], str) and isinstance(row.get("parsed", 0), str | None)
+        """The truth is the letter of a choice, the parsed answer a letter or None; the group is a pair."""
+        return isinstance(row["truth"], str) and isinstance(row.get("parsed", 0), str | None) and "group" in row
 
     def parts(self, categories: Sequence[str]) -> list[Part]:
         """Overall: accuracy of questions and of pairs."""

@@ -1,1 +1,1 @@
-"""The command line: `app` registers the commands, one module per command."""
+"""The command line: `app` registers the commands, `options` and `settings` hold what they share."""

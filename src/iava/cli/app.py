@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli import (
+from iava.cli.commands import (
     ablate,
     ask,
     bench,

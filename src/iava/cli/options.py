@@ -11,6 +11,7 @@ import typer
 from iava.benchmarks.parsers import NOTES
 from iava.cli.settings import SETTINGS, read_pairs
 from iava.errors import IavaError
+from iava.methods.checks import MAX_SEED
 
 Model = Annotated[
     str, typer.Option(help="Model to load: pocket (ships with iava), a local folder, or a Hugging Face Hub id.")
@@ -24,14 +25,20 @@ Data = Annotated[
 ]
 Split = Annotated[
     str | None,
-    typer.Option(help="Split of the pocket scenes: tune, tune-heldout, test or test-heldout. Default: test."),
+    typer.Option(
+        help="Split of the pocket scenes: tune or test, or one of their variants such as test-heldout and test-blur. "
+        "Default: test."
+    ),
 ]
 TuneSplit = Annotated[
     str | None,
-    typer.Option(help="Split of the pocket scenes: tune, tune-heldout, test or test-heldout. Default: tune."),
+    typer.Option(
+        help="Split of the pocket scenes: tune or test, or one of their variants such as tune-heldout and tune-blur. "
+        "Default: tune."
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(help="Use only the first N images. Default: all images.")]
-Seed = Annotated[int, typer.Option(help="Random seed for sampling and for bootstrap intervals.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed for sampling and for bootstrap intervals.")]
 MaxNewTokens = Annotated[int, typer.Option(help="Maximum number of new tokens per answer, at least 1.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 Tuned = Annotated[
@@ -198,7 +205,7 @@ def data_folder(benchmark: str, data: Path | None, model: str) -> Path | None:
 
 def tuned_files(text: str | None) -> list[Path]:
     """Returns the files of `--settings`."""
-    return [Path(path) for path in text.split(",")] if text else []
+    return [] if text is None else [Path(path) for path in text.split(",")]
 
 
 def method_list(option: str, text: str) -> list[str]:

@@ -27,7 +27,7 @@ class AttentionCall:
         options: the other keyword arguments of the attention function.
         answer: what `run` asks.
 
-    Example:
+    Examples:
         >>> def near(call):  # every query prefers what is close to it
         ...     keys = torch.arange(call.key.shape[2])
         ...     queries = keys[-call.query.shape[2] :, None]

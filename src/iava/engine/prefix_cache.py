@@ -4,7 +4,7 @@ In a causal decoder, keys and values up to the last image token do not depend on
 decoder inputs up to there are equal share them. Each prompt then costs what follows its image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,12 @@ class SharedPrefix:
     layers: list[tuple[torch.Tensor, torch.Tensor]]
     attention: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        pairs = [tensor for pair in self.layers for tensor in pair]
+        return sum(tensor.nbytes for tensor in (self.embeddings, self.positions, *pairs, *self.attention.values()))
+
     def equals(self, embeddings: torch.Tensor, positions: torch.Tensor) -> bool:
         """Whether another prompt begins so, up to rounding: a vision tower rounds the rows of a batch differently."""
         if embeddings.shape != self.embeddings.shape or not torch.equal(self.positions, positions):
@@ -47,10 +53,16 @@ class SharedPrefix:
 
 
 class PrefixCache:
-    """Shared prefixes of earlier calls, for later ones. Belongs to one model."""
+    """Shared prefixes of earlier calls, for later ones. Belongs to one model.
 
-    def __init__(self) -> None:
-        self.prefixes: list[SharedPrefix] = []
+    Args:
+        prefixes: of earlier calls.
+    """
+
+    def __init__(self, prefixes: Sequence[SharedPrefix] = ()) -> None:
+        self.prefixes = list(prefixes)
+        self.latest: list[SharedPrefix] = []
+        """The prefix of each prompt of the last call; empty if nothing could be shared."""
 
 
 def read_together(
@@ -89,6 +101,8 @@ def read_together(
         if prefix_cache is not None:
             prefix_cache.prefixes = known
     prompt.shared = [known[number] for number in found]
+    if prefix_cache is not None:
+        prefix_cache.latest = prompt.shared
     return _read_on(prompt, hooks, probe)
 
 

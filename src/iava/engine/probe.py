@@ -81,7 +81,7 @@ def probe(model: PreTrainedModel, *, layers: str | Sequence[int] = "all", **inpu
     Raises:
         IavaError: if the model cannot be served, a prompt has no image tokens, or the model lacks a layer.
 
-    Example:
+    Examples:
         >>> attention = iava.probe(model, **inputs)
         >>> attention.shape
         torch.Size([1, 144])

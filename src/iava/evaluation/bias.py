@@ -17,7 +17,7 @@ def bias_of(records: Sequence[Record], target: str) -> float | None:
     Returns:
         The bias, in logits; None if one of the two answered nothing.
     """
-    answered = [record for record in records if "error" not in record]
+    answered = [record for record in records if "error" not in record and "yes" in record]
     yes = [record["parsed"] == "yes" for record in answered if record["method"] == target]
     margins = [record["yes"] - record["no"] for record in answered if record["method"] == "greedy"]
     return fit_bias(margins, sum(yes) / len(yes)) if yes and margins else None

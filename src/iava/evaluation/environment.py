@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def environment(model: torch.nn.Module) -> dict[str, Any]:
     return {
         "command": command(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("iava", "torch", "transformers")}
+        "versions": {name: package_version(name) for name in ("iava", "torch", "transformers")}
         | {"python": platform.python_version()},
         "git": git_revision(),
         "machine": {
@@ -30,6 +30,14 @@ def environment(model: torch.nn.Module) -> dict[str, Any]:
             "dtype": str(weight.dtype).removeprefix("torch."),
         },
     }
+
+
+def package_version(name: str) -> str:
+    """The version of an installed package. "source" stands for a checkout that runs without being installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "source"
 
 
 def command() -> str:

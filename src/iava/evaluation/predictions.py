@@ -9,6 +9,7 @@ from iava.benchmarks.benchmark import Benchmark, Predictions
 from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.errors import IavaError
 from iava.evaluation.records import check_unique, read_records
+from iava.files import reading
 from iava.metrics.parts import Record
 
 
@@ -43,9 +44,10 @@ def score_file(
             owners = ", ".join(other for other in BENCHMARKS if option in benchmark(other).score_files)
             raise IavaError(f"--{option} was given, but {name} has no use for it: it belongs to {owners}")
     chosen = asked.parser_name(parser)
-    if _is_run(path):
-        return _score_records(asked, path, chosen), None
-    found = asked.predictions(path, given)
+    with reading(path):
+        if _is_run(path):
+            return _score_records(asked, path, chosen), None
+        found = asked.predictions(path, given)
     head = {"benchmark": name} | ({"parser": chosen} if chosen else {})
     blank = [place for place, text in zip(found.places, found.texts, strict=True) if not text.strip()]
     remark = None

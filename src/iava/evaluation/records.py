@@ -48,7 +48,9 @@ class Records:
         Raises:
             IavaError: if they cannot be written, because the disk is full, for example.
         """
-        data = "".join(_line(row) for row in rows).encode()
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        # A lone surrogate has no UTF-8 form; its escape is the same in JSON.
+        data = lines.encode("utf-8", "backslashreplace")
         try:
             with open(self.path, "ab", buffering=0) as file:
                 size = file.tell()
@@ -63,16 +65,6 @@ class Records:
         except OSError as error:
             raise cannot("write", self.path, error) from None
         self.rows += rows
-
-
-def _line(row: Record) -> str:
-    line = json.dumps(row, ensure_ascii=False) + "\n"
-    try:
-        line.encode()
-    except UnicodeEncodeError:
-        # A lone surrogate has no UTF-8 form.
-        return json.dumps(row) + "\n"
-    return line
 
 
 def read_records(path: Path, check: Check) -> tuple[list[Record], int]:

@@ -1,8 +1,8 @@
-"""The comparison of IAVA's paper (arXiv 2503.18556), with the controls it lacks, as one run a data set.
+"""The comparison of IAVA's paper (arXiv 2503.18556) with the controls that it lacks, as one run for each data set.
 
-Regular decoding (drawn), VCD, M3ID, AvisC and IAVA with their published settings for LLaVA-1.5 and InstructBLIP, beside
-greedy decoding, the plausibility constraint alone and a constant bias. All but `sample` and `apc` take the best token:
-whether the paper's contrasts draw, it does not say.
+The paper compares regular decoding (sampling), VCD, M3ID, AvisC and IAVA. Each has its published settings for LLaVA-1.5
+and InstructBLIP. The controls are greedy decoding, the plausibility constraint alone and a constant bias. All methods
+but `sample` and `apc` take the best token: the paper does not say whether its contrasts sample.
 """
 
 import time
@@ -19,6 +19,7 @@ from iava.errors import IavaError
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
 from iava.evaluation.runner import Advance, ask_all, evaluate
+from iava.files import reading
 from iava.lvlm.model import LVLM
 from iava.metrics.memory import peak, weights
 
@@ -34,20 +35,20 @@ COMPARED: dict[str, dict[str, Any]] = {
     "avisc": {},
     "iava": {"negative": "zeros"},
 }
-"""Methods -> what is published and not their default; what differs between models they know themselves."""
+"""Methods -> published settings that are not their defaults. Methods know what differs between models."""
 _SAMPLE_IMAGES = 3
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a data set is going to cost.
+    """The estimated cost of a data set.
 
     Args:
         benchmark: the data set.
-        questions, images: how many there are.
+        questions, images: their numbers.
         answers: questions times methods.
-        seconds: for all of it, by the time that a few images took.
-        memory: bytes of tensors at once: the model, and what asking about one image held.
+        seconds: for all of them, extrapolated from a few images.
+        memory: peak bytes of tensors: the model, and what one image took.
     """
 
     benchmark: str
@@ -59,7 +60,7 @@ class Estimate:
 
 
 def plans(model: str, data: Path, tables: Sequence[str], *, limit: int | None, seed: int) -> list[Plan]:
-    """A plan for each data set of the tables; of those that make one table, the ones that are in the folder.
+    """A plan for each data set of the tables. Of several that make one table, those in the folder are taken.
 
     Args:
         model: the name under which the model is loaded.
@@ -75,11 +76,12 @@ def plans(model: str, data: Path, tables: Sequence[str], *, limit: int | None, s
         raise IavaError(f"tables is {','.join(tables)!r}: it must be a list of {', '.join(TABLES)}")
     found = []
     for table in tables:
-        there = [name for name in TABLES[table] if (data / name).is_dir()]
-        # Where nothing is there, the first one says where to get it.
+        with reading(data):
+            there = [name for name in TABLES[table] if (data / name).is_dir()]
+        # If none is there, the message about the first one says where to get it.
         found += [_plan(model, data, name, limit, seed) for name in there or TABLES[table][:1]]
     for plan in found:
-        plan.task  # noqa: B018 - what is missing or broken is said before anything starts
+        plan.task  # noqa: B018 - missing or broken data is reported before anything starts
     return found
 
 
@@ -94,7 +96,7 @@ def _plan(model: str, data: Path, name: str, limit: int | None, seed: int) -> Pl
 
 
 def reproduce(lvlm: LVLM, some: Sequence[Plan], folder: Path, advance: Advance = lambda *_: None) -> list[Path]:
-    """Runs the plans one after the other, or what is left of them, each in the folder of its data set's name.
+    """Runs the plans, or the rest of them, one after the other, each in the folder of its data set's name.
 
     Returns:
         The runs' folders.
@@ -108,14 +110,14 @@ def reproduce(lvlm: LVLM, some: Sequence[Plan], folder: Path, advance: Advance =
 
 
 def estimate(lvlm: LVLM, plan: Plan, advance: Advance = lambda *_: None) -> Estimate:
-    """Asks about a few images by every method, and says what all of them would take. Nothing is kept."""
+    """Asks about a few images by every method, and estimates the cost of all. Nothing is kept."""
     sample = first_groups(plan.task, _SAMPLE_IMAGES)
     device = next(lvlm.model.parameters()).device
     seconds, memory = {}, 0
     for number, (name, settings) in enumerate(plan.methods.items(), start=1):
         method = [lvlm.method(name, **settings)]
         with TemporaryDirectory() as folder:
-            # The first image comes twice: what is slow only once must not count as speed.
+            # The first image is asked twice, so that the cost of the first call does not count.
             once, all_of_them = Records(Path(folder) / "once"), Records(Path(folder) / "all")
             held, _ = peak(partial(ask_all, lvlm, first_groups(sample, 1), method, once, plan), device)
             start = time.perf_counter()
@@ -132,5 +134,5 @@ def estimate(lvlm: LVLM, plan: Plan, advance: Advance = lambda *_: None) -> Esti
 
 
 def _asked(task: Task) -> int:
-    """How often something is asked: equal questions about an image are asked once."""
+    """The number of different questions: equal questions about an image are asked once."""
     return len({(question.image, question.question) for question in task.questions})

@@ -18,7 +18,7 @@ from iava.errors import IavaError
 from iava.evaluation.bias import bias_of
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records, check_unique, read_records, write_json
-from iava.files import cannot, check_folder
+from iava.files import cannot, check_folder, reading
 from iava.jsonfiles import read_json
 from iava.metrics.parts import Record
 from iava.metrics.results import Row, rows_of
@@ -72,13 +72,15 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     Raises:
         IavaError: if a folder is named twice or holds no answers, a file is broken, or two parts answer the same.
     """
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise IavaError("a folder is named twice: name each once")
     divided: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    places: set[Path] = set()
     for folder in folders:
         manifest = read_manifest(folder)
+        places.add(folder.resolve())
         whole = {key: value for key, value in manifest["settings"].items() if key not in _OF_A_SHARD}
         divided.setdefault(json.dumps(whole, sort_keys=True), []).append((folder, manifest))
+    if len(places) < len(folders):
+        raise IavaError("a folder is named twice: name each once")
     return [_joined(parts) for parts in divided.values()]
 
 
@@ -89,8 +91,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         IavaError: if there is none, or it is broken.
     """
     path = folder / "manifest.json"
-    if not path.is_file():
-        raise IavaError(f"{folder} holds no run (there is no {path}): name a folder that `iava eval` wrote")
+    with reading(path):
+        if not path.is_file():
+            raise IavaError(f"{folder} holds no run (there is no {path}): name a folder that `iava eval` wrote")
     manifest = read_json(path)
     if not _is_manifest(manifest):
         raise IavaError(f"{path} is no manifest of a run: name a folder that `iava eval` wrote")
@@ -103,13 +106,14 @@ def _is_manifest(manifest: Any) -> bool:
         return False
     methods, machine = settings.get("methods"), manifest.get("machine", {})
     return (
-        all(isinstance(settings.get(key), str) for key in _TEXTS)
+        all(isinstance(manifest.get(key), str | None) for key in _SPOKEN)
+        and all(isinstance(settings.get(key), str) for key in _TEXTS)
         and isinstance(settings.get("seed"), int)
         and settings["seed"] >= 0
         and isinstance(methods, dict)
         and all(isinstance(one, dict) for one in methods.values())
-        and isinstance(settings.get("parser"), str | None)
-        and all(isinstance(manifest.get(key), str | None) for key in _SPOKEN)
+        and all(isinstance(settings.get(key), str | None) for key in ("parser", "prompt_style", "suffix", "questions"))
+        and "\0" not in (manifest.get("data") or "")
         and isinstance(manifest.get("versions", {}), dict)
         and isinstance(machine, dict)
         and (not machine or set(_MACHINE) <= set(machine))

@@ -1,6 +1,6 @@
-"""The same questions by one method under many settings, each a run in its own folder (`iava.evaluation.runner`).
+"""Measures one method under many settings on the same questions. Each setting is a run in its own folder.
 
-A sweep that was stopped goes on, more settings measure only what is new, and every record is kept.
+A sweep that was stopped continues. Further settings measure only what is new. Every record is kept.
 """
 
 import json
@@ -20,12 +20,12 @@ from iava.metrics.results import Row
 
 @dataclass(frozen=True)
 class Trial:
-    """A method under certain settings.
+    """The run of a method under one candidate's settings.
 
     Args:
-        settings: as they were asked for.
+        settings: of the method.
         folder: of the run.
-        results: what `iava.evaluation.runner.evaluate` returned.
+        results: of `iava.evaluation.runner.evaluate`.
     """
 
     settings: Mapping[str, Any]
@@ -50,12 +50,12 @@ def sweep(
     folder: Path,
     advance: Advance = lambda *_: None,
 ) -> list[Trial]:
-    """Measures a method under each of some settings, or what is left of them.
+    """Measures a method under each candidate's settings, or the rest of them.
 
     Args:
-        plan: all the rest; its methods are replaced.
-        candidates: complete settings, in the order of the answer.
-        folder: gets a folder for each of them, named after method and settings.
+        plan: everything else. Its methods are replaced.
+        candidates: complete settings, in the order of the result.
+        folder: gets a folder for each candidate, named after method and settings.
 
     Raises:
         IavaError: as `evaluate`.

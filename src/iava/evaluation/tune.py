@@ -1,6 +1,6 @@
-"""Chooses a method's settings by measuring many on a split for tuning, as many for every method.
+"""Chooses a method's settings on a split for tuning, with the same budget for every method.
 
-Each setting that is tried is a run of its own (`iava.evaluation.sweep`).
+Each candidate is a run of its own (`iava.evaluation.sweep`).
 """
 
 import json
@@ -22,7 +22,7 @@ from iava.methods.registry import check_settings, resolve
 MAXIMISED = ("accuracy", "auc", "f1")
 SPLITS = ("tune", "tune-heldout")
 BUDGET = 12
-"""Settings that are tried for each method, its defaults among them."""
+"""Candidates for each method, its defaults among them."""
 
 Grid = dict[str, list[Any]]
 _CONTRAST: Grid = {"alpha": [0.25, 0.5, 1.0, 2.0], "beta": [0.0, 0.1, 0.5]}
@@ -51,12 +51,12 @@ GRIDS: dict[str, Grid] = {
     "sid": {"alpha": [0.25, 0.5, 1.0, 2.0], "keep": [0.05, 0.1, 0.2, 0.4]},
     "only": {"alpha1": [1.0, 3.0, 5.0], "alpha2": [0.5, 1.0, 2.0], "gamma": [0.1, 0.2, 0.4]},
 }
-"""Method -> setting -> values; a larger grid than the budget is tried in part, drawn at random with the seed."""
+"""Method -> setting -> values. Of a grid larger than the budget a random part is tried."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What is tried, and what for.
+    """The candidates of a search, and its objective.
 
     Args:
         model: the name under which the model was loaded.
@@ -98,7 +98,7 @@ class SearchSpace:
             raise IavaError(f"there is no grid for {self.method}: {wanted}")
 
     def settings(self) -> list[dict[str, Any]]:
-        """What is tried: the method's defaults, then the grid in its order; complete, each once.
+        """The candidates: the method's defaults, then the grid in its order. Each is complete and occurs once.
 
         Raises:
             IavaError: if a setting is unknown or a value out of range.
@@ -116,11 +116,12 @@ class SearchSpace:
 
 
 def tune(lvlm: LVLM, space: SearchSpace, folder: Path, advance: Advance = lambda *_: None) -> dict[str, Any]:
-    """Measures every setting of a search, or what is left of them, and writes `folder`/tune.json.
+    """Measures every candidate, or the rest of them, and writes `folder`/tune.json.
 
     Returns:
-        What is in the file: "method", "maximise", "split", "limit", "best" (settings; equal: the first tried), and
-        "tried": for each its settings, metrics (fractions of 1), intervals and folder; and the first run's manifest.
+        The content of the file: "method", "maximise", "split", "limit", "best" (settings; of equal ones the first),
+        "tried" (of each candidate settings, metrics as fractions of 1, intervals and folder), and "manifest" of the
+        first run.
 
     Raises:
         IavaError: if the folder cannot be used.
@@ -148,12 +149,12 @@ def tune(lvlm: LVLM, space: SearchSpace, folder: Path, advance: Advance = lambda
 
 
 def read_tuned(paths: Sequence[Path], names: Sequence[str], split: str) -> dict[str, Any]:
-    """The best settings of some tune.json, as method.setting -> value.
+    """The best settings in tune.json files, as method.setting -> value.
 
     Args:
         paths: of the files.
-        names: the methods that are going to be measured.
-        split: where.
+        names: the methods that will be measured.
+        split: the split that they will be measured on.
 
     Raises:
         IavaError: if a file cannot be read, is about another method, or was tuned on the split.
@@ -161,9 +162,9 @@ def read_tuned(paths: Sequence[Path], names: Sequence[str], split: str) -> dict[
     found: dict[str, Any] = {}
     for path in paths:
         try:
-            tuned = json.loads(path.read_text())
+            tuned = json.loads(path.read_text(encoding="utf-8"))
             method, tuned_on, best = tuned["method"], tuned["split"], dict(tuned["best"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise IavaError(f"{path} is no tune.json of `iava tune`") from None
         if method not in names:
             raise IavaError(f"{path} is about {method}, which is not among the methods: {', '.join(names)}")

@@ -2,11 +2,11 @@
 
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from PIL import Image
 
+from iava.evaluation.environment import package_version
 from iava.lvlm.answers import Answer
 from iava.lvlm.model import LVLM
 from iava.reporting.differences import word_differences
@@ -72,14 +72,14 @@ def explain_page(image: Image.Image, answers: Answers, *, model: str, facts: Map
         compared_with=None if len(first_answers) < 2 else "the other" if len(first_answers) == 2 else "the first",
         provenance=_answer_provenance(image, first_answers, model, facts or {}),
         model=model,
-        version=version("iava"),
+        version=package_version("iava"),
     )
 
 
 def _answer_provenance(
     image: Image.Image, answers: Sequence[Answer], model: str, facts: Mapping[str, str]
 ) -> list[tuple[str, list[str]]]:
-    versions = {name: version(name) for name in ("iava", "torch", "transformers")}
+    versions = {name: package_version(name) for name in ("iava", "torch", "transformers")}
     return [
         ("Model", [model]),
         ("Image", [f"{image.width} × {image.height} pixels"]),

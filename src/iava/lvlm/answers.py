@@ -76,7 +76,7 @@ class Answer:
         generation: settings of `generate` that the call asked for beyond the method's.
         note: what else is to be known, such as that there was no image; None where there is nothing.
 
-    Example:
+    Examples:
         >>> answer = lvlm.ask(image, "Is there a fork in the image?", explain=True)
         >>> answer.text, answer.method
         ('Yes.', 'iava')

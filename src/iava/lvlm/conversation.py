@@ -151,8 +151,11 @@ class _Reader:
     def _part(self, where: str, role: str, part: Any) -> dict[str, Any]:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
+            text = part["text"]
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise IavaError(f"{where} holds half of a surrogate pair ({ascii(text)[:80]}), which is no character")
             # White space around a question is not a part of it.
-            return {"type": "text", "text": part["text"].strip() if role == "user" else part["text"]}
+            return {"type": "text", "text": text.strip() if role == "user" else text}
         if kind not in ("image", "image_url"):
             raise IavaError(f"{where} has the part {_short(part)}: a part is a text, an image or an image_url")
         if role != "user":

@@ -29,7 +29,7 @@ from iava.lvlm.generation import (
 from iava.lvlm.inputs import Inputs
 from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
-from iava.methods.checks import check_whole
+from iava.methods.checks import MAX_SEED, check_whole
 from iava.methods.registry import check_settings, resolve
 from iava.methods.trace import Trace
 
@@ -97,6 +97,8 @@ class BatchDecoder:
             IavaError: see `LVLM.ask_many`.
         """
         check_whole("max_new_tokens", request.max_new_tokens, low=1)
+        if request.seed is not None:
+            check_whole("seed", request.seed, low=0, high=MAX_SEED)
         method = self._bound(request)
         self._say_settings(request)
         rewordings = [one.asking(method.reword(one.question), *one.question_texts[1:]) for one in conversations]
@@ -218,6 +220,10 @@ class BatchDecoder:
     def _check(self, conversation: Conversation) -> None:
         special = [str(token) for token in self.processor.tokenizer.added_tokens_decoder.values() if token.special]
         for text in conversation.texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise IavaError(f"the text {text!r} has no UTF-8 form: leave out its lone surrogates") from None
             for token in special:
                 if token in text:
                     where = "question" if text == conversation.question else "conversation"

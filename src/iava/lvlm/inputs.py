@@ -13,6 +13,7 @@ from iava.engine.chat_format import tokenizer_lock
 from iava.engine.hf import takes_image_features
 from iava.errors import IavaError, reason_of
 from iava.lvlm.generation import evaluation_mode
+from iava.lvlm.memory import ImageMemory
 
 
 class Inputs:
@@ -22,10 +23,19 @@ class Inputs:
         model: the vision-language model.
         processor: its processor.
         picture: the one image, RGB. None: each prompt has images of its own, or none.
+        memory: keeps what is made of images for later calls, where each prompt has one.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, picture: Image.Image | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        picture: Image.Image | None = None,
+        *,
+        memory: ImageMemory | None = None,
+    ) -> None:
         self.picture = picture
+        self._memory = memory
         self._model: Any = model
         self._features: Any = None
         self._same: tuple[tuple[int, ...], Inputs] | None = None
@@ -33,6 +43,9 @@ class Inputs:
         if picture is not None:
             self._processor = copy.copy(processor)
             self._processor.image_processor = _Remembered(self._processor.image_processor)
+        elif memory is not None:
+            self._processor = copy.copy(processor)
+            self._processor.image_processor = _Kept(self._processor.image_processor, memory)
 
     def of(
         self, texts: Sequence[str], images: Sequence[list[Image.Image]] | None = None, *, pixels: bool
@@ -50,7 +63,7 @@ class Inputs:
         device = input_device(self._model)
         if self.picture is not None:
             images = [[self.picture] for _ in texts]
-        features = None if pixels or self.picture is None else self._image_features(texts[0], self.picture)
+        features = None if pixels else self._features_of(texts, images or [])
         inputs = self._processed(texts, images or [])
         if features is not None:
             del inputs["pixel_values"]
@@ -65,7 +78,7 @@ class Inputs:
             made["qformer_input_ids"] = text["input_ids"].to(device)
             made["qformer_attention_mask"] = text["attention_mask"].to(device)
         if features is not None:
-            made["mm_encoder_outputs"] = {"image": _repeated(features, len(texts))}
+            made["mm_encoder_outputs"] = {"image": features}
         return made
 
     def _processed(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> Any:
@@ -94,8 +107,8 @@ class Inputs:
 
     def ids(self, text: str, images: list[Image.Image]) -> list[int]:
         """The tokens of one prompt. The images are processed once for all texts around them."""
-        if self.picture is not None:
-            made = self._processed([text], [[self.picture]])
+        if self.picture is not None or self._memory is not None:
+            made = self._processed([text], [images if self.picture is None else [self.picture]])
         else:
             key = tuple(map(id, images))
             if self._same is None or self._same[0] != key:
@@ -105,18 +118,28 @@ class Inputs:
             made = self._same[1]._processed([text], [images])
         return [int(id) for id in made["input_ids"][0]]
 
-    def _image_features(self, text: str, picture: Image.Image) -> Any:
-        """The vision tower's output, or None for models that need the pixels in each call."""
-        model = self._model
-        if not takes_image_features(model):
+    def _features_of(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> Any:
+        """The vision tower's output for one image a prompt. None: the pixels are needed."""
+        one_each = bool(images) and all(len(some) == 1 for some in images)
+        if not one_each or not takes_image_features(self._model):
             return None
-        if self._features is None:
-            one = self._processed([text], [[picture]]).to(input_device(model), dtype=model.dtype)
-            encode = model.base_model.get_image_features
-            wanted = [name for name in inspect.signature(encode).parameters if name in one]
-            with evaluation_mode(model), torch.no_grad():
-                self._features = encode(**{name: one[name] for name in wanted}, return_dict=True)
-        return self._features
+        if self._memory is None:
+            if self.picture is None:
+                return None
+            self._features = self._features or self._encoded(texts[0], self.picture)
+            return _joined_features([self._features] * len(texts))
+        kept = [self._memory.of(some[0]) for some in images]
+        for text, one in zip(texts, kept, strict=True):
+            one.features = one.features or _joined_features([self._encoded(text, one.image)])
+        return _joined_features([one.features for one in kept])
+
+    def _encoded(self, text: str, picture: Image.Image) -> Any:
+        model = self._model
+        one = self._processed([text], [[picture]]).to(input_device(model), dtype=model.dtype)
+        encode = model.base_model.get_image_features
+        wanted = [name for name in inspect.signature(encode).parameters if name in one]
+        with evaluation_mode(model), torch.no_grad():
+            return encode(**{name: one[name] for name in wanted}, return_dict=True)
 
 
 def input_device(model: Any) -> torch.device:
@@ -140,17 +163,53 @@ class _Remembered:
     def __call__(self, images: list, **settings: Any) -> Any:
         if self._processed is None:
             self._processed = self._image_processor(images[:1], **settings)
-        repeated = {name: _times(value, len(images)) for name, value in self._processed.items()}
-        return type(self._processed)(repeated)
+        joined = {name: _joined([value] * len(images)) for name, value in self._processed.items()}
+        return type(self._processed)(joined)
 
 
-def _repeated(features: Any, times: int) -> Any:
-    """The features of several equal images, from those of one."""
-    repeated = {"pooler_output": _times(features.pooler_output, times)}
-    if "deepstack_features" in features:
-        repeated["deepstack_features"] = [_times(layer, times) for layer in features.deepstack_features]
-    return type(features)(**repeated)
+class _Kept:
+    """An image processor that processes an image once, where each prompt has one."""
+
+    def __init__(self, image_processor: Any, memory: ImageMemory) -> None:
+        self._image_processor = image_processor
+        self._memory = memory
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._image_processor, name)
+
+    def __call__(self, images: list, **settings: Any) -> Any:
+        rows = [some if isinstance(some, list | tuple) else [some] for some in images]
+        if any(len(some) != 1 for some in rows):
+            return self._image_processor(images, **settings)
+        kept = [self._memory.of(some[0]) for some in rows]
+        for one, row in zip(kept, images, strict=True):
+            one.processed = one.processed or self._image_processor([row], **settings)
+        made = [one.processed for one in kept]
+        names = list(made[0])
+        if not all(_fit([one[name] for one in made]) for name in names):
+            # Images of different shapes are padded to one, which only the processor can.
+            return self._image_processor(images, **settings)
+        return type(made[0])({name: _joined([one[name] for one in made]) for name in names})
 
 
-def _times(value: Any, times: int) -> Any:
-    return torch.cat([value] * times) if isinstance(value, torch.Tensor) else [*value] * times
+def _joined_features(features: Sequence[Any]) -> Any:
+    """The features of several images, from those of each; None where they have different shapes."""
+    if not _fit([one.pooler_output for one in features]):
+        return None
+    joined = {"pooler_output": _joined([one.pooler_output for one in features])}
+    if "deepstack_features" in features[0]:
+        layers = zip(*(one.deepstack_features for one in features), strict=True)
+        joined["deepstack_features"] = [_joined(layer) for layer in layers]
+    return type(features[0])(**joined)
+
+
+def _fit(values: Sequence[Any]) -> bool:
+    """Whether `_joined` can join values."""
+    return not isinstance(values[0], torch.Tensor) or len({value.shape[1:] for value in values}) == 1
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    """What was made of each image, one behind the other."""
+    if isinstance(values[0], torch.Tensor):
+        return torch.cat(list(values))
+    return [one for value in values for one in value]

@@ -1,6 +1,7 @@
 """Loading a model from a name, a folder or an object."""
 
 import logging
+import os
 import shutil
 import tempfile
 import weakref
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig, ProcessorMixin
 
 from iava.engine.wrappers import unwrapped
@@ -66,7 +68,7 @@ def load(
         IavaError: if there is no such model, it is not an image-text-to-text model, its weights are broken or do not
             fit it, it brings code that may not run, an option does not go with another, or a package is missing.
 
-    Example:
+    Examples:
         >>> lvlm = iava.load("pocket")
         >>> lvlm = iava.load(model, processor)
         >>> type(lvlm).__name__
@@ -85,8 +87,8 @@ def load(
     name = str(resources.files("iava.pocket") / "weights") if str(model) == "pocket" else str(model)
     hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     config = check_config(name, trust_remote_code, revision=revision, **hub)
-    # The same commit for all files, whatever is pushed while they are read.
-    commit = config.get("_commit_hash")
+    # All files come from one commit, even if the repository changes while they are read.
+    commit = None if os.path.exists(name) else guarded(name, lambda: _commit(name, revision, **hub))
     hub |= {"revision": commit or revision, "trust_remote_code": trust_remote_code}
     quantized = quantization is not None or config.get("quantization_config") is not None
     options, folder = _options(device, dtype, device_map, quantization, quantized)
@@ -108,6 +110,11 @@ def load(
     if "device_map" not in options:
         found = guarded(name, lambda: found.to(_device(device)))
     return LVLM(found, found_processor, commit, **limits)
+
+
+def _commit(name: str, revision: str | None, **hub: Any) -> str:
+    """The commit of a model on the Hub, read off the place of its config in the cache."""
+    return Path(hf_hub_download(name, "config.json", revision=revision, **hub)).parent.name
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -35,7 +35,7 @@ class LVLM:
         max_pixels: largest width times height of an image.
         remote: whether images may be fetched from http(s) addresses; see `read_image`.
 
-    Example:
+    Examples:
         >>> lvlm = iava.load("pocket")
         >>> lvlm.ask(image, "Is there a fork in the image?").text
         'Yes.'
@@ -150,6 +150,7 @@ class LVLM:
         """Answers a conversation with any number of images.
 
         Without an image the method has nothing to contrast: the answer is decoded plainly, and its `note` says so.
+        The arguments that are not listed here are those of `ask_many`.
 
         Args:
             messages: as chat models take them, each {"role": "system", "user" or "assistant", "content": a text or a
@@ -157,7 +158,6 @@ class LVLM:
                 ...}}, {"type": "image", "image": ...} or {"type": "image"}, which takes the next of `images`. An
                 assistant message at the end is the beginning of the answer.
             images: for the image parts without a source, in order.
-            method, max_new_tokens, explain, seed, generation, settings: as in `ask_many`.
 
         Returns:
             The answer; its text does not repeat its given beginning.
@@ -165,7 +165,7 @@ class LVLM:
         Raises:
             IavaError: as in `ask_many`, and if a message is not as above.
 
-        Example:
+        Examples:
             >>> content = [{"type": "image"}, {"type": "text", "text": "Is there a fork in the image?"}]
             >>> lvlm.chat([{"role": "user", "content": content}], images=[image]).text
             'Yes.'
@@ -201,7 +201,7 @@ class LVLM:
         Raises:
             IavaError: if the image cannot be read.
 
-        Example:
+        Examples:
             >>> session = lvlm.read(image)
             >>> session.ask("Is there a fork in the image?").text
             'Yes.'

@@ -39,7 +39,7 @@ class AvisC(Method):
     Raises:
         IavaError: if a setting is out of range.
 
-    Example:
+    Examples:
         >>> out = model.generate(**inputs, custom_generate=iava.AvisC(lam=1), max_new_tokens=8)
         >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ' Yes.'

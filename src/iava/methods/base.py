@@ -48,7 +48,7 @@ class Method(_Attributes):
         model: the vision-language model. InstructBLIP and BLIP-2 need it, because they hand decoding to their language
             model, which does not know the image.
 
-    Example:
+    Examples:
         >>> @dataclasses.dataclass(eq=False)
         ... class Blind(Method):  # contrast with the text alone
         ...     alpha: float = 1.0

@@ -5,15 +5,20 @@ from collections.abc import Collection, Sequence
 
 from iava.errors import IavaError
 
+FLOAT32_MAX = 3.4e38
+"""Just below the largest float32."""
+MAX_SEED = 2**63 - 1
+"""Largest seed of torch's generators."""
+
 
 def check_number(name: str, value: float, *, low: float, high: float = math.inf, above: bool = False) -> None:
-    """Refuses what is not a finite number from `low` (or above it) to `high`."""
+    """Refuses what is not a number from `low` (or above it) to `high` that float32 can hold."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and (value > low if above else value >= low) and value <= high:
+    if is_number and abs(value) <= FLOAT32_MAX and (value > low if above else value >= low) and value <= high:
         return
     wanted = f"above {low}" if above else f"at least {low}"
-    if low == -math.inf:
-        wanted = "finite"
+    if low == -math.inf or (is_number and FLOAT32_MAX < value < math.inf):
+        wanted = "finite in float32"
     if high < math.inf:
         wanted = f"{wanted} and at most {high}"
     raise IavaError(f"{name} is {value!r}: it must be a number, {wanted}")

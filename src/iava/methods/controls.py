@@ -21,7 +21,7 @@ from iava.methods.words import yes_no_ids
 class Greedy(Method):
     """The most probable token at every step: plain `generate` with do_sample=False.
 
-    Example:
+    Examples:
         >>> out = model.generate(**inputs, custom_generate=iava.Greedy(), max_new_tokens=8)
         >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ' Yes.'
@@ -40,7 +40,7 @@ class Sample(Method):
         temperature: above 0; 1 leaves the distribution as it is.
         top_p: in (0, 1]; the smallest set of tokens with this much probability is drawn from, 1 is all of them.
 
-    Example:
+    Examples:
         >>> iava.Sample(temperature=0.7, top_p=0.9).settings()
         {'temperature': 0.7, 'top_p': 0.9}
         >>> lvlm.ask(image, "Is there a fork in the image?", method=iava.Sample(temperature=0.7), seed=1).text
@@ -72,7 +72,7 @@ class APC(Method):
     Args:
         beta: 0 to 1.
 
-    Example:
+    Examples:
         >>> lvlm.ask(image, "Is there a fork in the image?", method=iava.APC(beta=0.1), seed=1).text
         'Yes.'
     """
@@ -102,7 +102,7 @@ class ConstantBias(Method):
         bias: any finite number; above 0 says yes more often.
         processor: the model's processor or tokenizer, which knows those tokens.
 
-    Example:
+    Examples:
         >>> out = model.generate(**inputs, custom_generate=iava.ConstantBias(-40, processor), max_new_tokens=8)
         >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ' No.'

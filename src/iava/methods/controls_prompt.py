@@ -30,7 +30,7 @@ class PromptBias(Method):
     Raises:
         IavaError: if the hint is blank; on decoding, if a prompt does not hold it.
 
-    Example:
+    Examples:
         >>> iava.PromptBias().reword("Is there a fork in the image?")
         'Is there a fork in the image? Whenever possible, please select Yes.'
         >>> lvlm.ask(image, "Is there a fork in the image?", method=iava.PromptBias()).text

@@ -51,7 +51,7 @@ class IAVA(Method):
     Raises:
         IavaError: if a setting is out of range.
 
-    Example:
+    Examples:
         >>> out = model.generate(**inputs, custom_generate=iava.IAVA(processor, top_i=0.2), max_new_tokens=8)
         >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ' Yes.'

@@ -25,7 +25,7 @@ class IAVAPlus(IAVA):
     Takes what IAVA takes, with other defaults for `top_i` and `alpha` (chosen on the shipped model's `tune` split). The
     branch without an image is masked as `negative` says.
 
-    Example:
+    Examples:
         >>> out = model.generate(**inputs, custom_generate=iava.IAVAPlus(processor), max_new_tokens=8)
         >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ' Yes.'

@@ -35,7 +35,7 @@ class ICD(Method):
     Raises:
         IavaError: if a setting is out of range; while decoding, if the question cannot be found in a prompt.
 
-    Example:
+    Examples:
         >>> out = model.generate(**inputs, custom_generate=iava.ICD(processor), max_new_tokens=8)
         >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ' Yes.'

@@ -24,7 +24,7 @@ def contrast(logits: torch.Tensor, negative: torch.Tensor, *, alpha: float, beta
     Raises:
         IavaError: if alpha or beta is out of range.
 
-    Example:
+    Examples:
         >>> main, contrast_logits = torch.tensor([[2.0, 1.5, -3.0]]), torch.tensor([[2.5, 0.5, 0.0]])
         >>> iava.contrast(main, contrast_logits, alpha=1.0, beta=0.1)
         tensor([[1.5000, 2.5000,   -inf]])

@@ -41,7 +41,7 @@ def select_irrelevant(
     Raises:
         IavaError: if the shapes differ, or a parameter is out of range.
 
-    Example:
+    Examples:
         >>> general, query = torch.tensor([[0.4, 0.3, 0.1, 0.1]]), torch.tensor([[0.1, 0.4, 0.1, 0.2]])
         >>> iava.select_irrelevant(general, query, top_i=2, lam=0.0)
         tensor([[ True, False, False, False]])

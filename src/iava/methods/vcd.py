@@ -38,7 +38,7 @@ class VCD(Method):
     Raises:
         IavaError: if a setting is out of range; while decoding, if `generate` was given no pixels.
 
-    Example:
+    Examples:
         >>> out = model.generate(**inputs, custom_generate=iava.VCD(step=500), max_new_tokens=8)
         >>> processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         ' Yes.'

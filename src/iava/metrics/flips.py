@@ -1,9 +1,9 @@
-"""Which answers a method changes: what it puts right, and what it spoils."""
+"""The answers that a method changes: questions that it gains, and questions that it loses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from iava.metrics.parts import Record
+from iava.metrics.parts import Record, group_of
 
 REFERENCE = "greedy"
 
@@ -13,10 +13,10 @@ class Flips:
     """Questions that one of two methods answers rightly and the other does not.
 
     Args:
-        method: what is compared with greedy decoding.
-        asked: how many different questions both answered.
-        gained, lost: greedy's record and the method's, of each question that is right by the method only, or by greedy
-            only. A question that stands in several categories is listed once.
+        method: the method that is compared with greedy decoding.
+        asked: the number of different questions that both answered.
+        gained, lost: the records of greedy decoding and of the method, of each question that only the method, or only
+            greedy decoding, answers rightly. A question in several categories is listed once.
     """
 
     method: str
@@ -29,7 +29,7 @@ def flips(method: str, ours: Sequence[Record], greedy: Sequence[Record]) -> Flip
     """The flips of a method against greedy decoding, in the order of its records, over questions of yes and no."""
     theirs = {record["id"]: record for record in greedy}
     both = {
-        (record["image"], record["question"]): (theirs[record["id"]], record)
+        (group_of(record), record["image"], record["question"]): (theirs[record["id"]], record)
         for record in reversed(ours)
         if record["id"] in theirs and record["truth"] in ("yes", "no")
     }

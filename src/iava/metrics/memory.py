@@ -1,4 +1,4 @@
-"""How much memory a piece of work holds at once."""
+"""The peak of tensor memory during a piece of work."""
 
 import os
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak(work: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
-    """Runs some work and says how many bytes of tensors were alive at once, above what was there before.
+    """Runs some work and measures the peak of tensor memory in bytes, above what was allocated before.
 
-    On a GPU its allocator keeps the count. On a CPU the profiler writes down every allocation and release of the
-    tensor library, and the peak is their largest running sum: exact, the same in each run, and blind, as on a GPU, to
-    what is not a tensor. (The process's resident size would count freed memory that the C library keeps.)
+    On a GPU the allocator counts. On a CPU the profiler records every allocation and release of the tensor library, and
+    the peak is their largest running sum. It is exact, equal in each run, and does not see other memory. The process's
+    resident size would include freed memory that the C library keeps.
 
     Args:
         work: what to run.
@@ -29,7 +29,7 @@ def peak(work: Callable[[], Any], device: torch.device) -> tuple[int, Any]:
         result = work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before, result
-    # Or it says on standard output and error that it starts and stops.
+    # Otherwise the profiler reports on standard output and error that it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         result = work()

@@ -1,7 +1,7 @@
-"""Is it more than a shift? What greedy decoding would reach if a constant were added to its yes-no margin.
+"""The accuracy that greedy decoding reaches if a constant is added to its yes-no margin.
 
-A method that says yes more often moves along this curve, whatever it knows about the picture; only what lies above the
-curve is more than a constant bias could have done (arXiv 2504.10020).
+A method that only says yes more often moves along this curve, even if it knows nothing about the image. Only accuracy
+above the curve is more than a constant bias achieves (arXiv 2504.10020).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 
 def bias_curve(margins: Sequence[float], truths: Sequence[str]) -> Curve:
-    """Every yes-ratio that a constant bias can give, and the accuracy there.
+    """Every yes-ratio that a constant bias can reach, and the accuracy there.
 
     Args:
         margins: (Q,), logit of yes minus logit of no.
@@ -31,7 +31,7 @@ def bias_curve(margins: Sequence[float], truths: Sequence[str]) -> Curve:
 
 
 def _from_the_surest(margins: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """(Q,) questions from the largest margin down, and where in that order each different margin ends."""
+    """(Q,) questions from the largest margin down, and the last place of each different margin in that order."""
     values = np.asarray(margins, dtype=float)
     order = np.argsort(-values, kind="stable")
     falling = values[order]
@@ -48,16 +48,16 @@ def beyond_bias(
     seed: int,
     resamples: int = 1000,
 ) -> tuple[float, Interval]:
-    """How far a method's accuracy lies above the curve, at the method's own yes-ratio.
+    """A method's accuracy minus the curve's at the same yes-ratio.
 
-    Between two points of the curve lies the straight line: drawing between the two biases at random.
+    Between two points the curve is a straight line: a random choice between the two biases.
 
     Args:
         margins: (Q,), of greedy decoding.
         truths: (Q,), "yes" or "no".
-        said_yes, right: (Q,), whether the method said yes to a question, and whether it was right.
+        said_yes, right: (Q,), whether the method answered yes, and whether it was right.
         clusters: (Q,), the image of each question.
-        seed: the images drawn; the curve is that of the drawn images each time.
+        seed: of the draws of images. Each draw has its own curve.
 
     Returns:
         The difference of accuracies, a fraction of 1, and its 95 % interval over images.
@@ -93,17 +93,17 @@ def at_best_threshold(
     seed: int,
     resamples: int = 1000,
 ) -> tuple[float, float, Interval]:
-    """The accuracy of yes-no margins when yes is said above their best threshold, and how far that is above others'.
+    """The accuracy of yes-no margins at their best threshold, and its difference from the accuracy of other margins.
 
-    Each has the threshold that is best on these very questions (in each resample anew): a ruler, not a method. It does
-    not care about a shift, and asks at the working point what AUC asks on average.
+    Both thresholds are the best on these questions, in each resample anew. This is a measure and not a method: a shift
+    does not change it, and it measures at one working point what AUC measures on average.
 
     Args:
         margins: (Q,), of a method.
         others: (Q,), of greedy decoding, for the same questions.
         truths: (Q,), "yes" or "no".
         clusters: (Q,), the image of each question.
-        seed: the images drawn.
+        seed: of the draws of images.
 
     Returns:
         The accuracy, its difference from the others', both fractions of 1, and the difference's 95 % interval.
@@ -118,7 +118,7 @@ def at_best_threshold(
 
 
 def _best_of(margins: Sequence[float], truths: Sequence[str], images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives, for (R, C) how often each image is drawn, (R,) the accuracy at the best threshold."""
+    """A function from (R, C), how often each image is drawn, to (R,) accuracies at the best threshold."""
     order, ends = _from_the_surest(margins)
     sign = np.array([1.0 if truth == "yes" else -1.0 for truth in truths])[order]
     where = images[order]
@@ -126,7 +126,7 @@ def _best_of(margins: Sequence[float], truths: Sequence[str], images: np.ndarray
     def best(draws: np.ndarray) -> np.ndarray:
         weights = draws[:, where]
         gained = np.cumsum(weights * sign, axis=1)[:, ends].max(axis=1)
-        # Above all margins lies a threshold, too: nothing is yes.
+        # A threshold above all margins is possible, too: nothing is yes.
         return ((weights * (sign < 0)).sum(axis=1) + np.maximum(gained, 0)) / weights.sum(axis=1)
 
     return best

@@ -1,4 +1,4 @@
-"""Intervals and tests for answers that come in bunches: several questions about one image are not independent."""
+"""Intervals and tests for clustered answers: several questions about one image are not independent."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,11 +21,11 @@ def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def resampled(sums: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
-    """Draws images with replacement and sums up what they add.
+    """Draws images with replacement and sums their contributions.
 
     Args:
         sums: (C, K), what each of C images (clusters) adds to K totals.
-        seed: the same seed and C draw the same images, so that two calls are paired.
+        seed: equal seeds draw the same images for equal C, so that two calls are paired.
 
     Returns:
         (resamples, K) totals.
@@ -40,12 +40,12 @@ def _draws(clusters: int, seed: int, resamples: int) -> np.ndarray:
 
 
 def draws_in_chunks(clusters: int, seed: int, resamples: int = RESAMPLES) -> list[np.ndarray]:
-    """How often each of C clusters is drawn, in pieces of (R, C) float that leave room for what is made of them."""
+    """How often each of C clusters is drawn, in chunks of (R, C) float that bound the memory of later steps."""
     return np.array_split(_draws(clusters, seed, resamples), max(1, resamples // _CHUNK))
 
 
 def interval(values: np.ndarray, level: float = LEVEL) -> Interval:
-    """The percentile interval of resampled values; NaN (a resample without such a case) is left out, unless all are."""
+    """The percentile interval of resampled values. NaN (a resample without such a case) is left out, unless all are."""
     if np.isnan(values).all():
         return math.nan, math.nan
     tail = (1 - level) / 2
@@ -155,11 +155,11 @@ def bootstrap_auc(
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Exact two-sided p-value that two methods are right equally often, from the questions where they differ.
+    """Exact two-sided p-value of the hypothesis that two methods are right equally often.
 
     Args:
-        ours, theirs: (Q,) how right each answer is: true or false, or a degree, of which only the order counts (the
-            sign test then). A question must not be listed twice.
+        ours, theirs: (Q,) how right each answer is: true or false, or a degree, of which only the order counts (sign
+            test). A question must not be listed twice.
     """
     ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
     won, lost = int((ours > theirs).sum()), int((theirs > ours).sum())
@@ -167,7 +167,7 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values, in the order given: each may be compared with the level as it stands."""
+    """Holm's adjusted p-values, in the order given. Each is compared with the level directly."""
     order = np.argsort(p_values, kind="stable")
     adjusted = np.zeros(len(p_values))
     worst = 0.0

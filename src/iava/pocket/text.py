@@ -11,7 +11,9 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from iava.pocket.scenes import COLOURS, CONTEXTS, OBJECT_CLASSES, SIZE, Scene, SceneObject
+from iava.pocket.scenes import Scene
+from iava.pocket.sprites import SceneObject
+from iava.pocket.world import COLOURS, CONTEXTS, OBJECT_CLASSES, SIZE
 from iava.words import with_article
 
 CHAT_TEMPLATE = (

@@ -2,21 +2,16 @@
 
 from collections.abc import Sequence
 
-from rich import box
-from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table as RichTable
 
 from iava.metrics.results import Row
+from iava.reporting.folded_table import FoldedTable
 from iava.reporting.formatting import metric_heading
 from iava.reporting.tables import COMPARISON_HEADINGS, Cell, Table, comparison_cells, metric_cell
 from iava.reporting.verdicts import title
 
-_UNLIMITED = 10_000  # columns of a terminal that no table exceeds
 
-
-def console_table(rows: Sequence[Row]) -> "FoldedTable":
+def console_table(rows: Sequence[Row]) -> FoldedTable:
     """Results for the terminal: metrics, seconds per question, and the comparison with the best control.
 
     Args:
@@ -35,43 +30,6 @@ def console_table(rows: Sequence[Row]) -> "FoldedTable":
             [escape(text) for text in ("  " + title(row["method"]), *values, f"{row['seconds']:.3f}", *comparison)]
         )
     return FoldedTable(["", *headings, "s/question", *COMPARISON_HEADINGS], list(sections.values()))
-
-
-class FoldedTable:
-    """A table for terminals of any width.
-
-    Columns that do not fit beside each other go into further tables below, each with the first column repeated.
-
-    Args:
-        headings: the column headings.
-        sections: the rows of each section, as rich markup. A row may end early.
-    """
-
-    def __init__(self, headings: Sequence[str], sections: Sequence[Sequence[Sequence[str]]]) -> None:
-        self.headings = headings
-        self.sections = sections
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        unlimited = options.update(max_width=_UNLIMITED)
-        columns: list[int] = []
-        for column in range(1, len(self.headings)):
-            wider = Measurement.get(console, unlimited, self._table([*columns, column])).maximum
-            if columns and wider > options.max_width:
-                yield self._table(columns)
-                columns = []
-            columns.append(column)
-        yield self._table(columns)
-
-    def _table(self, columns: Sequence[int]) -> RichTable:
-        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        table.add_column(self.headings[0], overflow="fold")
-        for column in columns:
-            table.add_column(self.headings[column], justify="right", overflow="fold")
-        for section in self.sections:
-            for row in section:
-                table.add_row(row[0], *(row[column] for column in columns if column < len(row)))
-            table.add_section()
-        return table
 
 
 def _one_line(cell: Cell) -> str:

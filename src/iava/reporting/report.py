@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from iava.benchmarks import parsers
+from iava.evaluation.environment import package_version
 from iava.evaluation.runs import Run
 from iava.files import write_text
 from iava.lvlm.answers import Answer
@@ -74,7 +74,7 @@ def report_html(sections: Sequence[Section], groups: ExampleGroups = ()) -> str:
             if examples
         ],
         canvas=charts,
-        version=version("iava"),
+        version=package_version("iava"),
     )
 
 
@@ -96,7 +96,7 @@ def report_markdown(sections: Sequence[Section]) -> str:
 
 def report_latex(sections: Sequence[Section]) -> str:
     """The tables as LaTeX, for \\input in a document that loads booktabs."""
-    parts = [r"% Needs \usepackage{booktabs} and UTF-8; made by iava " + version("iava") + "\n"]
+    parts = [r"% Needs \usepackage{booktabs} and UTF-8; made by iava " + package_version("iava") + "\n"]
     for section in sections:
         name = f"{section.name}, {section.model}"
         caption = rf"\caption{{{escape_latex(name)}: "

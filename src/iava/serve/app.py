@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any, TextIO
 
 from fastapi import FastAPI, Request, Response
@@ -12,6 +11,7 @@ from fastapi.responses import PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from iava.evaluation.environment import package_version
 from iava.serve.access import Gate
 from iava.serve.catalogue import card
 from iava.serve.chat import Chat
@@ -76,7 +76,7 @@ def build(
         cleaning.cancel()
         await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="iava", version=version("iava"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="iava", version=package_version("iava"), lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)

@@ -81,20 +81,20 @@ class Chat:
         choices = body.n or 1
         if choices > limits.batch:
             raise ApiError(400, f"n is {choices}: at most {limits.batch} choices are served", param="n")
-        conversation, pictures = await service.conversation(body.messages, self._state.deadline)
-        plan = service.plan(options, has_images=bool(pictures))
+        conversation = await service.conversation(body.messages, self._state.deadline)
+        images = conversation.images
+        plan = service.plan(options, has_images=bool(images))
         service.check_draws(plan, decoding)
-        if plan.explain and (choices > 1 or len(pictures) > 1):
+        if plan.explain and (choices > 1 or len(images) > 1):
             raise ApiError(400, "only one answer about one image is explained", param="iava.explain")
-        self._plan, self._pictures = plan, pictures
-        self._state.log |= {"method": plan.method, "images": len(pictures), "stream": bool(body.stream)}
+        self._plan = plan
+        self._state.log |= {"method": plan.method, "images": len(images), "stream": bool(body.stream)}
         if body.user is not None:
             self._state.log["user"] = body.user
         return [
             Row(
                 plan,
                 conversation,
-                pictures,
                 decoding if decoding.seed is None else Decoding(**{**vars(decoding), "seed": decoding.seed + number}),
                 self._inbox.sender(number),
                 self._state.arrived,
@@ -192,8 +192,9 @@ class Chat:
         if answer is not None and answer.explanation is not None:
             selected = answer.explanation.selected
             report.selected = None if selected is None else selected.nonzero().flatten().tolist()
-            asked = [(" ".join(self._rows[0].conversation.question_texts), [answer])]
-            report.page = await self._service.page(self._pictures[0], asked, self._rows[0].decoding)
+            row = self._rows[0]
+            answers = [(" ".join(row.conversation.question_texts), [answer])]
+            report.page = await self._service.page(row.conversation.images[0], answers, row.decoding)
         return report
 
     def _logprobs(self, probabilities: list[TokenProbability]) -> list[TokenLogprob]:

@@ -22,18 +22,17 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
     if wanted > MAX_NEW_TOKENS:
         raise ApiError(400, f"max_tokens is {wanted}: at most {MAX_NEW_TOKENS} are explained", param="max_tokens")
     decoding = Decoding(max_new_tokens=wanted, seed=body.seed)
-    (picture,) = await service.pictures([("image", body.image)], state.deadline)
+    (image,) = await service.images([("image", body.image)], state.deadline)
     inbox = Inbox()
     for name, settings in body.methods.items():
         plan = service.plan({**settings, "method": name, "explain": True}, has_images=True, param=f"methods.{name}")
         for number, question in enumerate(body.questions):
-            conversation = service.read([{"role": "user", "content": question}], [picture], f"questions.{number}")
+            conversation = service.read([{"role": "user", "content": question}], [image], f"questions.{number}")
             place = len(state.rows)
             state.rows.append(
                 Row(
                     plan,
                     conversation,
-                    [picture],
                     decoding,
                     inbox.sender(place),
                     state.arrived,
@@ -56,5 +55,5 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
             for question, answers in asked
             for answer in answers
         ],
-        page=await service.page(picture, asked, decoding),
+        page=await service.page(image, asked, decoding),
     )

@@ -20,6 +20,7 @@ from iava.lvlm.conversation import Conversation, prompt_text
 from iava.lvlm.explanation import CANDIDATES, explanation, selected_shares
 from iava.lvlm.generation import end_tokens, evaluation_mode, generation_config
 from iava.lvlm.inputs import Inputs
+from iava.lvlm.memory import ImageMemory
 from iava.lvlm.model import LVLM
 from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
@@ -37,13 +38,14 @@ class RowDecoder:
     Args:
         lvlm: the model.
         prompt_tokens: most tokens of a prompt; None: what the model's positions hold.
+        image_bytes: how much is kept of images for later batches.
     """
 
-    def __init__(self, lvlm: LVLM, prompt_tokens: int | None = None) -> None:
+    def __init__(self, lvlm: LVLM, prompt_tokens: int | None, image_bytes: int) -> None:
         self._lvlm = lvlm
         self._model: Any = lvlm.model
         self._processor: Any = lvlm.processor
-        self._inputs = Inputs(lvlm.model, lvlm.processor)
+        self.memory = ImageMemory(image_bytes)
         self._window = int(lvlm.model.config.get_text_config().max_position_embeddings)
         self._prompt_tokens = min(prompt_tokens or self._window, self._window)
         self._ends = set(end_tokens(lvlm.model, self._processor.tokenizer))
@@ -76,73 +78,88 @@ class RowDecoder:
             IavaError: if the method refuses the model or a prompt.
             RuntimeError: if memory is full.
         """
+        try:
+            self._decode(rows)
+        except Exception:
+            # What is kept may be what fills the memory.
+            self.memory.clear()
+            raise
+        finally:
+            self.memory.trim()
+
+    def _decode(self, rows: Sequence[Row]) -> None:
         start, plan = time.monotonic(), rows[0].plan
         asked = self.method(plan.method, {name: json.loads(value) for name, value in plan.settings})
         # Without an image there is nothing to contrast.
-        plain = "sample" if asked.sampling else "greedy"
-        method = asked if plan.has_images else self.method(plain, {})
-        conversations = [_reworded(row.conversation, asked) for row in rows]
-        rows, inputs = self._batch(rows, conversations, pixels=method.reads_pixels)
-        if not rows:
+        method = asked if plan.has_images else self.method("sample" if asked.sampling else "greedy", {})
+        served, inputs, made = self._batch(rows, asked, pixels=method.reads_pixels or not plan.has_images)
+        if not served:
             return
         trace = Trace(top=CANDIDATES if plan.explain else 0)
-        known = [_reworded(row.conversation, asked) for row in rows]
-        decoded = partial(method, trace=trace)
+        options: dict[str, Any] = {"trace": trace}
+        images = [row.conversation.images for row in served]
         if plan.has_images:
-            known_prompts = rendered_prompts(self._model, self._processor, self._inputs, known, inputs)
-            decoded = partial(decoded, conversations=known_prompts)
+            conversations = [_reworded(row.conversation, asked) for row in served]
+            prompts = rendered_prompts(self._model, self._processor, inputs, conversations, made)
+            options |= {"conversations": prompts, "prefix_cache": self.memory.prefix_cache(images)}
         watch: AbstractContextManager[list[torch.Tensor]] = (
             cross_attention(self._model) if plan.explain else nullcontext([])
         )
-        longest = max(row.decoding.max_new_tokens for row in rows)
+        longest = max(row.decoding.max_new_tokens for row in served)
         with evaluation_mode(self._model), watch as looks:
             private_view(self._model).generate(
-                **inputs,
-                custom_generate=decoded,
+                **made,
+                custom_generate=partial(method, **options),
                 generation_config=generation_config(self._model, self._processor.tokenizer, longest, None),
-                logits_processor=[_Choice(rows, method)],
-                stopping_criteria=[_Told(rows)],
+                logits_processor=[_Choice(served, method)],
+                stopping_criteria=[_Told(served)],
             )
+        if plan.has_images:
+            self.memory.keep_prefixes(images, options["prefix_cache"])
         if plan.explain:
-            shares, seconds = selected_shares(trace, len(rows)), (time.monotonic() - start) / len(rows)
-            for number, row in enumerate(rows):
-                if row.reason is not None:
-                    # The last step may have taken the end token, which an answer does not list.
-                    steps = min(len(row.tokens) + (row.reason == "stop"), len(trace.steps))
-                    picture = row.pictures[0].image
-                    found = explanation(self._model, self._processor, picture, trace, looks, number, steps)
-                    assert trace.logits is not None
-                    row.done(
-                        Answer(
-                            text=self._processor.decode(row.tokens, skip_special_tokens=True).strip(),
-                            tokens=row.tokens,
-                            method=method.name,
-                            settings=method.settings(),
-                            seconds=seconds,
-                            logits=trace.logits[number].cpu(),
-                            explanation=found,
-                            selected=shares[number],
-                        )
-                    )
+            self._explain(served, method, trace, looks, (time.monotonic() - start) / len(served))
 
-    def _batch(
-        self, rows: Sequence[Row], conversations: Sequence[Conversation], *, pixels: bool
-    ) -> tuple[list[Row], dict[str, Any]]:
-        """The rows that can be served, and their inputs; the others are told why not."""
-        texts = [prompt_text(self._processor, conversation) for conversation in conversations]
-        made = self._inputs.of(texts, [conversation.images for conversation in conversations], pixels=True)
-        lengths = made["attention_mask"].sum(dim=1).tolist()
-        refused = [self._refusal(row, length) for row, length in zip(rows, lengths, strict=True)]
-        served = [number for number, error in enumerate(refused) if error is None]
+    def _explain(
+        self, rows: Sequence[Row], method: Method, trace: Trace, looks: list[torch.Tensor], seconds: float
+    ) -> None:
+        """Sends each complete answer with its explanation."""
+        assert trace.logits is not None
+        shares = selected_shares(trace, len(rows))
         for number, row in enumerate(rows):
-            error = refused[number]
-            if error is not None:
-                row.fail(error)
+            if row.reason is None:
+                continue
+            # The last step may have taken the end token, which an answer does not list.
+            steps = min(len(row.tokens) + (row.reason == "stop"), len(trace.steps))
+            image = row.conversation.images[0]
+            answer = Answer(
+                text=self._processor.decode(row.tokens, skip_special_tokens=True).strip(),
+                tokens=row.tokens,
+                method=method.name,
+                settings=method.settings(),
+                seconds=seconds,
+                logits=trace.logits[number].cpu(),
+                explanation=explanation(self._model, self._processor, image, trace, looks, number, steps),
+                selected=shares[number],
+            )
+            row.done(answer)
+
+    def _batch(self, rows: Sequence[Row], method: Method, *, pixels: bool) -> tuple[list[Row], Inputs, dict[str, Any]]:
+        """The rows that can be served, what makes inputs, and their inputs; the other rows are told why not."""
+        inputs = Inputs(self._model, self._processor, memory=self.memory)
+        texts = [prompt_text(self._processor, _reworded(row.conversation, method)) for row in rows]
+        made = inputs.of(texts, [row.conversation.images for row in rows], pixels=pixels)
+        lengths = made["attention_mask"].sum(dim=1).tolist()
+        served = []
+        for row, length in zip(rows, lengths, strict=True):
+            refusal = self._refusal(row, length)
+            if refusal is not None:
+                row.fail(refusal)
             else:
-                row.begin(partial(self._processor.decode, skip_special_tokens=True), self._ends, lengths[number])
+                row.begin(partial(self._processor.decode, skip_special_tokens=True), self._ends, length)
+                served.append(row)
         if served and len(served) < len(rows):
-            return self._batch([rows[n] for n in served], [conversations[n] for n in served], pixels=pixels)
-        return [rows[number] for number in served], made
+            return self._batch(served, method, pixels=pixels)
+        return served, inputs, made
 
     def _refusal(self, row: Row, prompt_tokens: int) -> ApiError | None:
         new_tokens = row.decoding.max_new_tokens

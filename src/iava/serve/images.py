@@ -8,8 +8,8 @@ import re
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
+from weakref import WeakValueDictionary
 
 from PIL import Image
 
@@ -22,56 +22,59 @@ from iava.serve.limits import Limits
 _DATA_URI = re.compile(r"data:(?P<type>[\w.+/-]*)(?:;[\w=.+-]+)*?(?P<base64>;base64)?,", re.ASCII | re.IGNORECASE)
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """An image of a request.
+class ImageReader:
+    """Reads the images of requests. For any thread.
 
     Args:
-        image: RGB.
-        digest: SHA-256 of the encoded bytes. Equal images have equal digests.
-    """
-
-    image: Image.Image
-    digest: bytes
-
-
-def read_pictures(urls: Sequence[tuple[str, str]], limits: Limits, fetcher: Fetcher, deadline: float) -> list[Picture]:
-    """Reads the images of a request, in order.
-
-    Args:
-        urls: (name of the field, `image_url.url`) each.
         limits: on the number of images and on their pixels together.
         fetcher: for http and https.
-        deadline: `time.monotonic()` at which the request's time is up.
-
-    Raises:
-        ApiError: 400 if an image is refused or cannot be read; 504 if fetching takes too long.
     """
-    if len(urls) > limits.images:
-        raise ApiError(
-            400,
-            f"the request has {len(urls)} images: at most {limits.images} are served",
-            param=urls[limits.images][0],
-            code="too_many_images",
-        )
-    pictures: list[Picture] = []
-    left = limits.pixels
-    for field, url in urls:
-        data = _bytes_of(url, field, fetcher, limits, deadline)
-        left -= _pixels(data)
-        if left < 0:
+
+    def __init__(self, limits: Limits, fetcher: Fetcher) -> None:
+        self._limits = limits
+        self._fetcher = fetcher
+        # As long as somebody holds an image, equal bytes are the same object.
+        self._known: WeakValueDictionary[bytes, Image.Image] = WeakValueDictionary()
+
+    def read(self, urls: Sequence[tuple[str, str]], deadline: float) -> list[Image.Image]:
+        """Reads the images of a request, in order, as RGB.
+
+        Args:
+            urls: (name of the field, `image_url.url`) each.
+            deadline: `time.monotonic()` at which the request's time is up.
+
+        Raises:
+            ApiError: 400 if an image is refused or cannot be read; 504 if fetching takes too long.
+        """
+        limits = self._limits
+        if len(urls) > limits.images:
             raise ApiError(
                 400,
-                f"the images have too many pixels: at most {limits.pixels:,} together are served; send them smaller",
-                param=field,
-                code="image_too_large",
+                f"the request has {len(urls)} images: at most {limits.images} are served",
+                param=urls[limits.images][0],
+                code="too_many_images",
             )
-        try:
-            image = read_image(data, max_pixels=limits.pixels)
-        except IavaError as error:
-            raise ApiError(400, str(error), param=field, code="invalid_image") from None
-        pictures.append(Picture(image, hashlib.sha256(data).digest()))
-    return pictures
+        images: list[Image.Image] = []
+        left = limits.pixels
+        for field, url in urls:
+            data = _bytes_of(url, field, self._fetcher, limits, deadline)
+            left -= _pixels(data)
+            if left < 0:
+                message = f"the images have too many pixels: at most {limits.pixels:,} together are served"
+                raise ApiError(400, message, param=field, code="image_too_large")
+            images.append(self._decoded(data, field))
+        return images
+
+    def _decoded(self, data: bytes, field: str) -> Image.Image:
+        digest = hashlib.sha256(data).digest()
+        image = self._known.get(digest)
+        if image is None:
+            try:
+                image = read_image(data, max_pixels=self._limits.pixels)
+            except IavaError as error:
+                raise ApiError(400, str(error), param=field, code="invalid_image") from None
+            image = self._known.setdefault(digest, image)
+        return image
 
 
 def _bytes_of(url: str, field: str, fetcher: Fetcher, limits: Limits, deadline: float) -> bytes:

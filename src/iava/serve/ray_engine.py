@@ -26,7 +26,7 @@ try:
     from ray.serve.config import AutoscalingConfig
     from ray.serve.exceptions import RayServeException
 except ImportError:
-    raise IavaError("--engine ray needs Ray Serve: install it with pip install 'iava[serve,ray]'") from None
+    raise IavaError("--engine ray needs Ray Serve: install it with pip install 'iava[serve-ray]'") from None
 
 APP = "iava"
 _REPLICA = "replica"

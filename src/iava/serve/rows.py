@@ -9,7 +9,6 @@ from typing import Literal
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation
 from iava.serve.errors import ApiError
-from iava.serve.images import Picture
 from iava.serve.tokens import Decoding, TextStream, TokenProbability
 
 
@@ -71,8 +70,7 @@ class Row:
 
     Args:
         plan: how it is decoded.
-        conversation: what is answered.
-        pictures: its images, in order.
+        conversation: what is answered. Equal images of several rows are the same object.
         decoding: how tokens are chosen.
         send: tells the client; may be called from any thread.
         arrived: `time.monotonic()` when the request came.
@@ -80,7 +78,6 @@ class Row:
 
     plan: Plan
     conversation: Conversation
-    pictures: list[Picture]
     decoding: Decoding
     send: Callable[[Event], None]
     arrived: float = field(default_factory=time.monotonic)

@@ -17,7 +17,7 @@ from iava.methods import METHODS
 from iava.serve.decoding import RowDecoder
 from iava.serve.errors import ApiError
 from iava.serve.fetch import Fetcher
-from iava.serve.images import Picture, read_pictures
+from iava.serve.images import ImageReader
 from iava.serve.limits import Limits
 from iava.serve.metrics import Metrics
 from iava.serve.pages import Pages, PageStore
@@ -64,8 +64,8 @@ class Service:
         self.default_method = method
         self._settings = dict(settings or {})
         self._lvlm = lvlm
-        self._fetcher = fetcher or Fetcher()
-        self._decoder = RowDecoder(lvlm, self.limits.prompt_tokens)
+        self._images = ImageReader(self.limits, fetcher or Fetcher())
+        self._decoder = RowDecoder(lvlm, self.limits.prompt_tokens, self.limits.image_bytes)
         self._decoder.method(method, self._settings)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="iava-request")
         self.metrics = Metrics()
@@ -76,6 +76,9 @@ class Service:
         self.in_flight = 0
         self.metrics.watch("iava_requests_in_flight", "Requests that wait or run.", lambda: self.in_flight)
         self.metrics.watch("iava_queue_rows", "Rows that wait for a batch.", lambda: self.worker.queued)
+        memory = self._decoder.memory
+        self.metrics.watch("iava_image_memory_bytes", "Images that are kept encoded.", lambda: memory.nbytes)
+        self.metrics.watch("iava_image_memory_images", "Images that are kept encoded.", lambda: len(memory))
         self.metrics.watch("iava_page_bytes", "Explorer pages that are kept.", self.pages.size)
 
     def warm_up(self) -> None:
@@ -85,14 +88,13 @@ class Service:
             IavaError: if the default method refuses the model.
         """
         plan = self.plan({"method": self.default_method}, has_images=True)
-        picture = Picture(Image.new("RGB", (64, 64)), b"")
+        image = Image.new("RGB", (64, 64))
         failed: list[Failed] = []
         self._decoder.decode(
             [
                 Row(
                     plan,
-                    read_conversation("Is there a dog in the image?", [picture.image]),
-                    [picture],
+                    read_conversation("Is there a dog in the image?", [image]),
                     Decoding(max_new_tokens=2),
                     lambda event: failed.append(event) if isinstance(event, Failed) else None,
                 )
@@ -157,19 +159,19 @@ class Service:
         if decoding.top_p is not None and not (decoding.temperature or (decoding.temperature is None and sampling)):
             raise ApiError(400, "top_p needs a temperature above 0: nothing is drawn", param="top_p")
 
-    def read(self, messages: Sequence[Message], pictures: Sequence[Picture], field: str) -> Conversation:
+    def read(self, messages: Sequence[Message], images: Sequence[Image.Image], field: str) -> Conversation:
         """Checks a conversation.
 
         Args:
             messages: see `read_conversation`.
-            pictures: for its image parts, in order.
+            images: for its image parts, in order.
             field: the request's field that holds it.
 
         Raises:
             ApiError: 400.
         """
         try:
-            found = read_conversation(messages, [picture.image for picture in pictures], read=lambda image: image)
+            found = read_conversation(messages, images, read=lambda image: image)
             self._decoder.check(found)
         except IavaError as error:
             raise ApiError(400, str(error), param=field, code="invalid_messages") from None
@@ -179,9 +181,7 @@ class Service:
         """The text of one token."""
         return self._decoder.token_text(token)
 
-    async def conversation(
-        self, messages: Sequence[ChatMessage], deadline: float
-    ) -> tuple[Conversation, list[Picture]]:
+    async def conversation(self, messages: Sequence[ChatMessage], deadline: float) -> Conversation:
         """Reads the messages of a request and their images.
 
         Raises:
@@ -197,14 +197,13 @@ class Service:
                 else:
                     parts.append({"type": "text", "text": part.text})
             turns.append({"role": "system" if message.role == "developer" else message.role, "content": parts})
-        pictures = await self.pictures(urls, deadline)
-        return self.read(turns, pictures, "messages"), pictures
+        return self.read(turns, await self.images(urls, deadline), "messages")
 
-    async def pictures(self, urls: Sequence[tuple[str, str]], deadline: float) -> list[Picture]:
-        """Reads images in a thread; see `read_pictures`."""
+    async def images(self, urls: Sequence[tuple[str, str]], deadline: float) -> list[Image.Image]:
+        """Reads images in a thread; see `ImageReader.read`."""
         if not urls:
             return []
-        return await self.in_thread(read_pictures, urls, self.limits, self._fetcher, deadline)
+        return await self.in_thread(self._images.read, urls, deadline)
 
     async def in_thread(self, work: Any, *arguments: Any) -> Any:
         """Runs what takes long beside the event loop."""
@@ -231,12 +230,12 @@ class Service:
                 self.metrics.answer(rows[number], event)
             yield number, event
 
-    async def page(self, picture: Picture, answers: Answers, decoding: Decoding) -> str:
+    async def page(self, image: Image.Image, answers: Answers, decoding: Decoding) -> str:
         """Writes and keeps an explorer page; returns its path on this server."""
         facts = decoding_facts(self._lvlm, max_new_tokens=decoding.max_new_tokens, seed=decoding.seed or 0)
 
         def written() -> str:
-            return self.pages.put(explain_page(picture.image, answers, model=self.name, facts=facts))
+            return self.pages.put(explain_page(image, answers, model=self.name, facts=facts))
 
         return f"/pages/{await self.in_thread(written)}"
 

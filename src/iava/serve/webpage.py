@@ -4,7 +4,7 @@ import io
 from functools import cache
 from importlib import resources
 
-from iava.pocket.scenes import load_scene
+from iava.benchmarks.sources.pocket import open_scene
 
 FILES = {"site.js": "text/javascript", "site.css": "text/css"}
 """The page's files by name, with their media types."""
@@ -22,5 +22,5 @@ def asset(name: str) -> bytes:
 def scene(number: int) -> bytes:
     """Returns a picture as a PNG file; `number` is at least 0 and below `SCENES`."""
     file = io.BytesIO()
-    load_scene("test", number).render().save(file, "PNG")
+    open_scene(f"test-{number:05d}").save(file, "PNG")
     return file.getvalue()

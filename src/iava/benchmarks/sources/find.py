@@ -10,6 +10,7 @@ from iava.benchmarks.sources.files import MissingDataError
 from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.task import Task
 from iava.errors import IavaError
+from iava.files import reading
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ def find(asked: Benchmark, folder: Path | None, split: str | None) -> Task:
     if folder is None:
         return pocket(asked, split or "test")
     own = folder / asked.name
-    if not _lacks(own):
-        folder = own
     try:
-        task = asked.load(folder)
+        with reading(folder):
+            if not _lacks(own):
+                folder = own
+            task = asked.load(folder)
     except MissingDataError as error:
         if folder == own:
             raise
@@ -63,10 +65,11 @@ def check(folder: Path) -> list[Found]:
 
 
 def _found(asked: Benchmark, folder: Path) -> Found:
-    if _lacks(folder):
-        return Found(asked.name, "missing", _where_to_get(asked, folder))
     try:
-        task = asked.load(folder)
+        with reading(folder):
+            if _lacks(folder):
+                return Found(asked.name, "missing", _where_to_get(asked, folder))
+            task = asked.load(folder)
     except IavaError as error:
         return Found(asked.name, "broken", str(error))
     kinds = Counter(question.category for question in task.questions)

@@ -9,7 +9,7 @@ from iava.benchmarks.benchmark import Benchmark
 from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.benchmarks.task import Question, Task, first_groups
 from iava.errors import IavaError
-from iava.pocket.scenes import IMAGES, SPLIT_SEEDS, Scene, load_scene
+from iava.pocket.scenes import IMAGES, Scene, load_scene
 
 
 def pocket(one: str | Benchmark, split: str, limit: int | None = None) -> Task:
@@ -17,7 +17,8 @@ def pocket(one: str | Benchmark, split: str, limit: int | None = None) -> Task:
 
     Args:
         one: a benchmark that has a pocket version, or its name: "pope", "mme" or "chair".
-        split: "tune", "tune-heldout", "test" or "test-heldout".
+        split: "tune", "tune-heldout", "test", "test-heldout", or one with weak evidence such as "test-blur" (see
+            `iava.pocket.scenes.load_scene`).
         limit: only the first so many images, with the questions they have without a limit. None: all.
 
     Raises:
@@ -43,12 +44,7 @@ def open_scene(image: str) -> Image.Image:
 def is_scene(image: str) -> bool:
     """Whether an image id belongs to a pocket scene."""
     split, _, index = image.rpartition("-")
-    return split in SPLIT_SEEDS and re.fullmatch(r"\d{5}", index) is not None
-
-
-def example_images(count: int) -> list[Image.Image]:
-    """The first scenes of the split "test"."""
-    return [load_scene("test", index).render() for index in range(count)]
+    return split in ("train", *IMAGES) and re.fullmatch(r"\d{5}", index) is not None
 
 
 @cache

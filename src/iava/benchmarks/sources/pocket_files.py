@@ -1,4 +1,4 @@
-"""Pocket scenes written out as the benchmarks' authors publish theirs: to try, without a download, what reads those."""
+"""Writes pocket scenes in the layouts that the benchmarks' authors publish, to try their readers without a download."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ from iava.pocket.text import NUMBERS, colourable_objects, plural
 def write_pocket(folder: Path, split: str, limit: int | None = None) -> list[str]:
     """Writes `pope`, `mme` and `textvqa` into a new folder, in the layouts that the benchmarks' `load` reads.
 
-    Scenes hold no writing, so what lies in `textvqa` asks how many there are of each thing and what colour things
-    have, in TextVQA's form: ten equal answers of one word.
+    Scenes hold no writing. The questions in `textvqa` ask for the number and the colour of things, in TextVQA's form:
+    ten equal answers of one word.
 
     Args:
-        split: "tune", "tune-heldout", "test" or "test-heldout".
+        split: of `iava.pocket.scenes.IMAGES`, such as "tune", "test-heldout" or "test-blur".
         limit: the first so many images; None: all.
 
     Returns:

@@ -61,10 +61,10 @@ def score(
 
 def _print_table(result: dict[str, Any]) -> None:
     """Prints one row per group of numbers and one column per metric."""
-    from rich import box
-    from rich.table import Table
+    from rich.markup import escape
 
     from iava.cli.console import terminal
+    from iava.reporting.folded_table import FoldedTable
 
     plain = {name: value for name, value in result.items() if not isinstance(value, dict | list)}
     groups = {"": plain} if any(isinstance(value, float) for value in plain.values()) else {}
@@ -73,18 +73,14 @@ def _print_table(result: dict[str, Any]) -> None:
             continue
         nested = all(isinstance(one, dict) for one in value.values())
         groups |= value if nested else {name: value}
-    heading = " ".join(str(result[name]) for name in ("benchmark", "parser") if name in result)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=heading, title_justify="left")
-    columns = dict.fromkeys(
-        name for group in groups.values() for name, value in group.items() if not isinstance(value, str)
+    metrics = list(
+        dict.fromkeys(name for group in groups.values() for name, value in group.items() if not isinstance(value, str))
     )
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, group in groups.items():
-        table.add_row(name, *(_number(group.get(column)) for column in columns))
+    rows = [[escape(name), *(_number(group.get(metric)) for metric in metrics)] for name, group in groups.items()]
     console = terminal()
-    console.print(table)
+    heading = " ".join(str(result[name]) for name in ("benchmark", "parser") if name in result)
+    console.print(heading, style="italic", markup=False)
+    console.print(FoldedTable(["", *metrics], [rows]))
     if result.get("missing"):
         console.print(f"not asked: {', '.join(result['missing'])}", markup=False)
 

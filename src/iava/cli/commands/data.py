@@ -21,8 +21,11 @@ def check(
 ) -> None:
     """List the benchmarks in a folder: which are ready, broken or missing, and where to get them."""
     from iava.benchmarks.sources.find import check as check_all
+    from iava.files import reading
 
-    if folder.exists() and not folder.is_dir():
+    with reading(folder):
+        is_file = folder.exists() and not folder.is_dir()
+    if is_file:
         raise IavaError(f"{folder} is a file: name the folder with one subfolder per data set")
     found = check_all(folder)
     if as_json:
@@ -66,7 +69,7 @@ def build_pope(
         int, typer.Option(help="Number of yes questions, and of no questions, per image and category.")
     ] = 3,
     limit: Annotated[int | None, typer.Option(help="Draw only N images at random. Default: all images.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed for images, objects and random negatives.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for images, objects and random negatives.")] = 0,
 ) -> None:
     """Build POPE questions (random, popular, adversarial) for any data set with annotated objects."""
     from iava.benchmarks.pope import pope_lines
@@ -81,7 +84,7 @@ def build_pope(
 @commands.command()
 def write_pocket(
     out: Annotated[Path, typer.Option(help="New folder for the data sets.", show_default=False)],
-    split: Annotated[str, typer.Option(help="Split to write: tune, tune-heldout, test or test-heldout.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to write, such as test, test-heldout or test-blur.")] = "test",
     limit: Limit = None,
 ) -> None:
     """Write the pocket scenes in the published formats of POPE, MME and TextVQA."""

@@ -7,6 +7,7 @@ import typer
 
 from iava.cli.options import Limit, Model, RunFolder, load_model, with_options
 from iava.cli.settings import METHOD_NAMES, find_method, hints_of, read_pairs, read_value
+from iava.methods.checks import MAX_SEED
 from iava.methods.registry import check_settings
 
 
@@ -29,7 +30,10 @@ def tune(
         int, typer.Option(help="Maximum number of combinations to try, the method's defaults included.")
     ] = 12,
     seed: Annotated[
-        int, typer.Option(help="Random seed for sampling, and for the part of a grid that exceeds the budget.")
+        int,
+        typer.Option(
+            min=0, max=MAX_SEED, help="Random seed for sampling, and for the part of a grid that exceeds the budget."
+        ),
     ] = 42,
     *,
     loading: dict[str, Any],
@@ -65,24 +69,23 @@ def _grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
 
 
 def _table(found: dict[str, Any]) -> Any:
-    """Returns one row per combination, and one column per setting that varies."""
-    from rich import box
+    """Returns one row per combination, named by the settings that vary."""
     from rich.markup import escape
-    from rich.table import Table
 
+    from iava.reporting.folded_table import FoldedTable
     from iava.reporting.formatting import format_interval, format_value
 
     tried = found["tried"]
     varied = [name for name in tried[0]["settings"] if len({str(one["settings"][name]) for one in tried}) > 1]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{found['method']} on {found['split']}")
-    for heading in (*varied, "accuracy [95 %]", "F1", "yes", "AUC", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for one in tried:
         metrics, interval = one["metrics"], format_interval("accuracy", one["intervals"]["accuracy"])
-        table.add_row(
-            *(escape(str(one["settings"][name])) for name in varied),
+        row = [
+            ", ".join(f"{name}={one['settings'][name]}" for name in varied),
             f"{format_value('accuracy', metrics['accuracy'])} {interval}",
             *(format_value(name, metrics[name]) for name in ("f1", "yes_ratio", "auc")),
             f"best {found['maximise']}" if one["settings"] == found["best"] else "",
-        )
-    return table
+        ]
+        rows.append([escape(text) for text in row])
+    heading = f"{found['method']} on {found['split']}"
+    return FoldedTable([heading, "accuracy [95 %]", "F1", "yes", "AUC", ""], [rows])

@@ -1,0 +1,1 @@
+"""One module per command. No command imports `iava.cli.app`."""
