@@ -14,7 +14,7 @@ import transformers as hf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers.models.smolvlm import processing_smolvlm
 
-from tests.families import images_only
+from tests.families import check_release, images_only
 
 CORPUS = """USER: What is shown?
 ASSISTANT: A dog.
@@ -183,6 +183,7 @@ def _gemma(tokens: Any, template: str = GEMMA) -> Any:
 
 
 def _idefics() -> Any:
+    check_release("idefics3")
     specials = ["<|im_start|>", "<image>", "<fake_token_around_image>", "<end_of_utterance>"]
     return hf.Idefics3Processor(
         hf.Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache, GenerationConfig, GenerationMixin, StaticCache
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, QuantizedCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, StaticLayer, StaticSlidingWindowLayer
 
 from iava.engine import hf
@@ -184,11 +184,12 @@ def test_positions_do_not_number_the_padding():
 
 
 def test_caches_that_cannot_be_split_into_rows_are_told_apart():
-    """If this fails, quantized or offloaded caches are marked otherwise: see `hf.check_cache`."""
-    hf.check_cache(DynamicCache())
-    hf.check_cache(StaticCache(config=tiny.model().get_decoder().config, max_cache_len=8))
-    with pytest.raises(ValueError, match="a cache that is offloaded"):
-        hf.check_cache(DynamicCache(offloading=True))
+    """If this fails, quantized or offloaded caches are marked otherwise: see `hf.cache_kind`."""
+    config = tiny.model().get_decoder().config
+    assert hf.cache_kind(DynamicCache()) is None
+    assert hf.cache_kind(StaticCache(config=config, max_cache_len=8)) is None
+    assert hf.cache_kind(DynamicCache(offloading=True)) == "offloaded"
+    assert hf.cache_kind(object.__new__(QuantizedCache)) == "quantized"
 
 
 def filled(layer, columns=6):

