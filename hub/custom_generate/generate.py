@@ -7,7 +7,9 @@ from iava.errors import IavaError
 from iava.methods.registry import resolve
 
 
-def generate(model: Any, *, processor: Any = None, tokenizer: Any = None, method: str = "iava", **arguments: Any) -> Any:
+def generate(
+    model: Any, *, processor: Any = None, tokenizer: Any = None, method: str = "iava", **arguments: Any
+) -> Any:
     """What `generate` calls with everything that it was given.
 
     Args:

@@ -112,7 +112,7 @@ def _check_call(model: Any, input_ids: torch.Tensor, cache: Any, arguments: dict
         raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval() first")
     kind = hf.cache_kind(cache)
     if kind is not None:
-        raise IavaError(f"the method cannot put its branches into a cache that is {kind}: leave out cache_implementation")
+        raise IavaError(f"the method cannot put its branches into a {kind} cache: leave out cache_implementation")
     if cache.get_seq_length() > 0:
         raise IavaError(f"{hf.CACHE} already holds tokens: the method must read the whole prompt, leave it out")
 
