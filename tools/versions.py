@@ -32,6 +32,11 @@ def oldest() -> str:
     return next(bound.version for bound in bounds if bound.operator == ">=")
 
 
+def pinned() -> str:
+    """The installed release."""
+    return version("transformers")
+
+
 def newest() -> str:
     """The last release, as pip finds it."""
     command = [sys.executable, "-m", "pip", "index", "versions", "transformers"]
@@ -42,7 +47,7 @@ def newest() -> str:
 
 def overlay(release: str) -> Path | None:
     """A folder with a release of transformers and of what it needs in another version; None for the installed one."""
-    if release == version("transformers"):
+    if release == pinned():
         return None
     folder = ROOT / "build" / "versions" / release
     if not folder.exists():
@@ -80,10 +85,11 @@ def run(release: str) -> int:
 
 
 def main() -> None:
+    named = {"oldest": oldest, "pinned": pinned, "newest": newest}
     codes = [0]
-    for name in sys.argv[1:] or ["oldest", "pinned", "newest"]:
-        release = {"oldest": oldest, "pinned": lambda: version("transformers"), "newest": newest}.get(name, str)()
-        if name == "newest" and release == version("transformers"):
+    for name in sys.argv[1:] or named:
+        release = named[name]() if name in named else name
+        if name == "newest" and release == pinned():
             print(f"transformers {release}: the newest release is the installed one, on which `make test` runs")
         else:
             codes.append(run(release))

@@ -77,7 +77,7 @@ def test_quantized_caches_are_refused_and_serve_a_method_with_one_branch(setup):
 @pytest.mark.parametrize("name", ["iava", "vcd", "pai"])
 def test_flex_attention_is_refused(setup, name):
     model, proc, inputs = setup
-    model.set_attn_implementation("flex_attention")
+    model.get_decoder().set_attn_implementation("flex_attention")
     method = iava.load(model, proc).method(name)
     assert "load the model with attn_implementation='sdpa'" in refused(model, inputs, method)
     with pytest.raises(IavaError, match="flex_attention, which shows no attention to single tokens"):

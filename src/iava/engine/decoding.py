@@ -14,7 +14,7 @@ from iava.engine.boundary import check_served
 from iava.engine.draws import Draw
 from iava.engine.multi_branch import Branches, Combine, Hook, MultiBranchModel
 from iava.engine.prefix_cache import PrefixCache
-from iava.engine.tap import held
+from iava.engine.tap import check_attention, held
 from iava.errors import IavaError
 
 
@@ -110,6 +110,7 @@ def _check_call(model: Any, input_ids: torch.Tensor, cache: Any, arguments: dict
         raise IavaError("the method reads images, not videos: leave out pixel_values_videos, or show frames as images")
     if hf.recomputes(model):
         raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval()")
+    check_attention(model)
     kind = hf.cache_kind(cache)
     if kind is not None:
         raise IavaError(
