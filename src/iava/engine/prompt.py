@@ -120,8 +120,8 @@ def image_mask(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
     mask = input_ids == model.config.image_token_id
     if not mask.any():
         raise IavaError(
-            "none of the prompts has image tokens: build the inputs with the processor, from a prompt that has an image "
-            "and the image itself"
+            "none of the prompts has image tokens: build the inputs with the processor, from a prompt that has an "
+            "image and the image itself"
         )
     return mask
 
