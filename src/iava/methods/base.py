@@ -177,7 +177,7 @@ class Method(_Attributes):
             )
         self.check_prompts(input_ids)
         # A prompt without an image, beside others with one, is decoded plainly.
-        plain = torch.zeros_like(input_ids[:, :1], dtype=torch.bool)
+        plain = input_ids.new_zeros((len(input_ids), 1), dtype=torch.bool)
         if vlm is not None and (self.has_branches() or hooks):
             plain = (input_ids != vlm.config.image_token_id).all(dim=1, keepdim=True)
         method = self.for_model(vlm or model)
