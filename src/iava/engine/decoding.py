@@ -14,7 +14,7 @@ from iava.engine.boundary import check_served
 from iava.engine.draws import Draw
 from iava.engine.multi_branch import Branches, Combine, Hook, MultiBranchModel
 from iava.engine.prefix_cache import PrefixCache
-from iava.engine.tap import held
+from iava.engine.tap import check_attention, held
 from iava.errors import IavaError
 
 
@@ -108,11 +108,14 @@ def _check_call(model: Any, input_ids: torch.Tensor, cache: Any, arguments: dict
         raise IavaError("generate was given inputs_embeds alone, which do not say where the image is: add input_ids")
     if arguments.get("pixel_values_videos") is not None:
         raise IavaError("the method reads images, not videos: leave out pixel_values_videos, or show frames as images")
-    if model.training and model.is_gradient_checkpointing:
-        raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval() first")
+    if hf.recomputes(model):
+        raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval()")
+    check_attention(model)
     kind = hf.cache_kind(cache)
     if kind is not None:
-        raise IavaError(f"the method cannot put its branches into a {kind} cache: leave out cache_implementation")
+        raise IavaError(
+            f"the cache is {kind}, and branches cannot stand side by side in it: use a dynamic or a static cache"
+        )
     if cache.get_seq_length() > 0:
         raise IavaError(f"{hf.CACHE} already holds tokens: the method must read the whole prompt, leave it out")
 

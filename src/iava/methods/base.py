@@ -108,6 +108,9 @@ class Method(_Attributes):
         """
         raise NotImplementedError
 
+    def check_prompts(self, input_ids: torch.Tensor) -> None:
+        """Refuses prompts (B, S) that the method cannot serve. Most methods leave this alone."""
+
     def attention_hook(
         self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
     ) -> AbstractContextManager[None]:
@@ -172,6 +175,7 @@ class Method(_Attributes):
                 f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
                 f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )
+        self.check_prompts(input_ids)
         method = self.for_model(vlm or model)
 
         def branches(prompt: Prompt) -> list[Branch]:
