@@ -50,6 +50,7 @@ class ICD(Method):
     name, paper = "icd", "2403.18715"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_text("prefix", self.prefix, 'a role such as "You are a confused objects detector."')
         check_contrast(self.alpha, self.beta)
 

@@ -53,6 +53,7 @@ class M3ID(Method):
     name, paper = "m3id", "2403.14003"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("decay", self.decay, low=0, high=1)
         check_number("threshold", self.threshold, low=0, high=1)
         check_whole("offset", self.offset, low=0)

@@ -65,6 +65,7 @@ class ONLY(Method):
     cost = "1"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole("layer", self.layer, low=0)
         check_number("gamma", self.gamma, low=0, high=2)
         check_number("alpha1", self.alpha1, low=0)

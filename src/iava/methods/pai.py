@@ -56,6 +56,7 @@ class PAI(Method):
     name, paper = "pai", "2407.21771"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("alpha", self.alpha, low=0)
         check_number("gamma", self.gamma, low=1)
         check_number("beta", self.beta, low=0, high=1)
