@@ -149,7 +149,7 @@ class Method(_Attributes):
         raise NotImplementedError
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
+        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor, step: int
     ) -> AbstractContextManager[None]:
         """Entered around each run of the decoder, see `MultiBranchModel`. Most methods leave this alone."""
         raise NotImplementedError

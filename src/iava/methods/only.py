@@ -73,7 +73,7 @@ class ONLY(Method):
         check_number("beta", self.beta, low=0, high=1)
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
+        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor, step: int
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.layer >= layers - 1:

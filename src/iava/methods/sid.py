@@ -85,7 +85,7 @@ class SID(Method):
         return [prompt.main]
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
+        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor, step: int
     ) -> AbstractContextManager[None]:
         if not is_contrast.any():
             return nullcontext()
