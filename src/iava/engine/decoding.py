@@ -1,6 +1,7 @@
 """One call of `generate`, decoded with a method's branches."""
 
 import copy
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -30,6 +31,7 @@ def decode(
     warpers: list[LogitsProcessor],
     prefix_cache: PrefixCache | None = None,
     seed: int | None = None,
+    generators: Sequence[torch.Generator] | None = None,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -43,9 +45,10 @@ def decode(
         vlm: the vision-language model; None: `model`.
         branches, combine, hook, prefix_cache: see `MultiBranchModel`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
-        warpers: applied to the combined logits after `generate`'s own processors.
+        warpers: applied to the combined logits after `generate`'s own processors, where tokens are drawn.
         seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
             as `generate` draws them.
+        generators: one for each prompt that `generate` was given, from which its tokens are drawn instead.
 
     Raises:
         IavaError: if the model, an option of `generate`, or the cache cannot be served.
@@ -68,12 +71,16 @@ def decode(
     config.prefill_chunk_size = None
     config.do_sample = config.do_sample if sampling is None else sampling
     _connect_streamer(model_kwargs, arguments, config, input_ids)
-    processors, criteria, generator = [*logits_processor, *warpers], [*stopping_criteria], None
-    if seed is not None and config.do_sample:
-        generator = torch.Generator(input_ids.device).manual_seed(seed)
-        if config.num_beams == 1:
-            draw = Draw(generator)
-            processors, criteria, config.do_sample = [*processors, draw], [draw.restored, *criteria], False
+    processors, criteria, generator = [*logits_processor], [*stopping_criteria], None
+    if config.do_sample:
+        processors += warpers
+        if generators is None and seed is not None:
+            generators = [torch.Generator(input_ids.device).manual_seed(seed)]
+        if generators is not None:
+            generator = generators[0]
+            if config.num_beams == 1:
+                draw = Draw(generators)
+                processors, criteria, config.do_sample = [*processors, draw], [draw.restored, *criteria], False
     loop_model = MultiBranchModel(
         model,
         vlm,

@@ -13,7 +13,7 @@ from iava.methods.words import says
 
 @dataclass(eq=False)
 class PromptBias(Method):
-    """Greedy decoding of a question that is followed by a request for "yes" (arXiv 2504.10020).
+    """Plain decoding of a question that is followed by a request for "yes" (arXiv 2504.10020).
 
     This is the paper's prompt-based adjustment, in its wording. Its published code writes "Answer yes whenever
     possible."
@@ -41,9 +41,9 @@ class PromptBias(Method):
     name, title = "prompt-bias", "prompt bias"
     control = True
     paper = "2504.10020"
-    sampling = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_text("hint", self.hint, 'a request such as "Answer yes whenever possible."')
         self.hint = self.hint.strip()
 

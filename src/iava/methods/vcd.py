@@ -53,6 +53,7 @@ class VCD(Method):
     reads_pixels = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole("step", self.step, low=0, high=STEPS - 1)
         check_contrast(self.alpha, self.beta)
         check_whole("seed", self.seed, low=0)
