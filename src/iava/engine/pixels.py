@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -76,12 +77,37 @@ def with_pixels(prompt: Prompt, pixels: torch.Tensor) -> Branch:
     )
 
 
-def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
-    """The prompts' pixels with the patches of some image tokens painted in the processor's mean colour.
+def changed(prompt: Prompt, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The prompts' pixels after a change of each image, or of each tile.
 
     Args:
         prompt: what the decoder read.
-        keep: (T,) bool for all image tokens of the batch, in order: which stay.
+        change: (N, C, H, W) -> the same shape.
+    """
+    pixels = pixel_values(prompt)
+    if pixels.dim() > 2:
+        # A tile of zeros pads a batch; Idefics tells it by that.
+        tiles = [change(tile[None])[0] if tile.any() else tile for tile in pixels.flatten(0, -4)]
+        return torch.stack(tiles).view_as(pixels)
+    vision = prompt.vlm.config.vision_config
+    merged, side, frames = vision.spatial_merge_size, vision.patch_size, vision.temporal_patch_size
+    images = []
+    for patches, grid in zip(each_image(prompt), prompt.generate_kwargs["image_grid_thw"].tolist(), strict=True):
+        steps, rows, columns = grid[0], grid[1] // merged, grid[2] // merged
+        # Qwen-VL, GLM-V: the patches of one token stand together.
+        parts = patches.view(steps, rows, columns, merged, merged, -1, frames, side, side)
+        whole = parts.permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
+        seen = change(whole.flatten(0, 1).flatten(2, 4).flatten(3, 5))
+        images.append(seen.reshape(whole.shape).permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(patches.shape))
+    return torch.cat(images)
+
+
+def patches_of(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
+    """The pixels that some image tokens show: bool, of a shape that broadcasts to `pixel_values(prompt)`.
+
+    Args:
+        prompt: what the decoder read.
+        keep: (T,) bool for all image tokens of the batch, in order.
 
     Raises:
         IavaError: if a token is no patch of a square grid.
@@ -90,14 +116,14 @@ def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
     tokens = len(keep)
     if pixels.dim() == 2 and len(pixels) % tokens == 0:
         # Patches one after another, several a token: Qwen-VL, GLM-V.
-        return pixels * keep.repeat_interleave(len(pixels) // tokens)[:, None].to(pixels)
+        return keep.repeat_interleave(len(pixels) // tokens)[:, None]
     side = math.isqrt(tokens // len(pixels)) if pixels.dim() == 4 else 0
     height, width = pixels.shape[-2:]
     if side == 0 or side * side * len(pixels) != tokens or height % side or width % side:
         raise IavaError(
-            f"negative 'pixels' needs image tokens that are patches of a square grid, but "
+            f"this negative image needs image tokens that are patches of a square grid, but "
             f"{prompt.vlm.config.model_type} makes {tokens} tokens of pixels of shape {tuple(pixels.shape)}: use "
             "'zeros', 'drop' or 'hide'"
         )
-    seen = keep.view(len(pixels), 1, side, side).to(pixels)
-    return pixels * seen.repeat_interleave(height // side, dim=2).repeat_interleave(width // side, dim=3)
+    kept = keep.view(len(pixels), 1, side, side)
+    return kept.repeat_interleave(height // side, dim=2).repeat_interleave(width // side, dim=3)
