@@ -4,12 +4,14 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from iava.engine import hf
 from iava.engine.boundary import capture
 from iava.engine.branch import Branch
+from iava.engine.prefix_cache import behind_one_prefix
 from iava.engine.prompt import Prompt
 from iava.errors import IavaError
 
@@ -45,25 +47,22 @@ def first_of_each(prompt: Prompt) -> slice:
 def with_pixels(prompt: Prompt, pixels: torch.Tensor) -> Branch:
     """What the decoder is fed if the prompts' images have other pixels.
 
+    Where all prompts are about one image, and its pixels are changed alike, the changed image is read once.
+
     Args:
         prompt: what the decoder read.
         pixels: of the same shape as `pixel_values(prompt)`.
     """
-    forward = inspect.signature(prompt.vlm.forward).parameters
-    rest = {
-        name: value
-        for name, value in prompt.generate_kwargs.items()
-        if name in forward and name not in _NOT_THE_IMAGE and isinstance(value, torch.Tensor)
-    }
     rows = first_of_each(prompt)
+    count = len(prompt.generate_kwargs["input_ids"])
+    alike = bool(prompt.shared) and all(one is prompt.shared[0] for one in prompt.shared)
+    if alike and len(pixels) == count and bool((pixels == pixels[:1]).all()):
+        image = _captured(prompt, slice(0, 1), pixels[:1])["inputs_embeds"][0, prompt.is_image[0]]
+        embeddings = prompt.main.embeddings.clone()
+        embeddings[prompt.is_image] = image.repeat(len(embeddings), 1)
+        return behind_one_prefix(replace(prompt, main=replace(prompt.main, embeddings=embeddings)))
     times = rows.step
-    with capture(prompt.vlm, stop=True) as captured:
-        prompt.vlm(
-            input_ids=prompt.input_ids[rows],
-            attention_mask=prompt.main.mask[rows],
-            position_ids=prompt.main.positions[..., rows, :],
-            **{**rest, "pixel_values": pixels},
-        )
+    captured = _captured(prompt, rows, pixels)
     branch = replace(prompt.main, embeddings=captured["inputs_embeds"].repeat_interleave(times, dim=0))
     if prompt.main.deepstack is None:
         return branch
@@ -75,6 +74,26 @@ def with_pixels(prompt: Prompt, pixels: torch.Tensor) -> Branch:
             for layer in captured["deepstack_visual_embeds"]
         ],
     )
+
+
+def _captured(prompt: Prompt, rows: slice, pixels: torch.Tensor) -> dict[str, Any]:
+    """What the decoder is fed for some rows of the prompts with other pixels."""
+    forward = inspect.signature(prompt.vlm.forward).parameters
+    given = len(prompt.generate_kwargs["input_ids"])
+    asked = prompt.input_ids[rows]
+    rest = {
+        name: value[: len(asked)] if len(value) == given else value
+        for name, value in prompt.generate_kwargs.items()
+        if name in forward and name not in _NOT_THE_IMAGE and isinstance(value, torch.Tensor)
+    }
+    with capture(prompt.vlm, stop=True) as captured:
+        prompt.vlm(
+            input_ids=asked,
+            attention_mask=prompt.main.mask[rows],
+            position_ids=prompt.main.positions[..., rows, :],
+            **{**rest, "pixel_values": pixels},
+        )
+    return captured
 
 
 def changed(prompt: Prompt, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
