@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self
 
@@ -147,6 +147,7 @@ class Method(_Attributes):
         *,
         trace: Trace | None = None,
         prefix_cache: PrefixCache | None = None,
+        unfinished: Callable[[], Sequence[int]] | None = None,
         seed: int | None = None,
         conversations: Sequence[EditablePrompt] | None = None,
         **loop: Any,
@@ -160,6 +161,7 @@ class Method(_Attributes):
             input_ids: (B, S).
             trace: filled with what happens.
             prefix_cache: keeps what was read of images for later calls about them.
+            unfinished: returns the numbers of the prompts that need more tokens; the rows of others leave the batch.
             seed: of all draws of this call. None: torch's global state decides, as in `generate`.
             conversations: where the text of each prompt comes from. None: the question is found in the tokens.
             loop: what `generate` passes to its loop.
@@ -200,6 +202,7 @@ class Method(_Attributes):
             sampling=self.sampling,
             warpers=method.warpers(),
             prefix_cache=prefix_cache,
+            unfinished=unfinished,
             seed=seed,
             **loop,
         )
