@@ -1,7 +1,7 @@
 """One call of `generate`, decoded with a method's branches."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -30,6 +30,7 @@ def decode(
     sampling: bool | None,
     warpers: list[LogitsProcessor],
     prefix_cache: PrefixCache | None = None,
+    unfinished: Callable[[], Sequence[int]] | None = None,
     seed: int | None = None,
     generators: Sequence[torch.Generator] | None = None,
     logits_processor: LogitsProcessorList,
@@ -43,7 +44,7 @@ def decode(
         model: the model on which `generate` was called.
         input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` passes to its loop.
         vlm: the vision-language model; None: `model`.
-        branches, combine, hook, prefix_cache: see `MultiBranchModel`.
+        branches, combine, hook, prefix_cache, unfinished: see `MultiBranchModel`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
         warpers: applied to the combined logits after `generate`'s own processors, where tokens are drawn.
         seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
@@ -89,6 +90,7 @@ def decode(
         hook=hook,
         prefix_cache=prefix_cache,
         shares=_shares(config, cache),
+        unfinished=unfinished,
         generate_kwargs=hf.generate_arguments(vlm),
         seed=torch.initial_seed() if seed is None else seed,
         generator=generator,
