@@ -101,7 +101,7 @@ def test_each_question_can_have_noise_of_its_own(name):
     model, _ = families.build(name)
     questions = [question for question, _ in ASKED]
     asked = [(question, PICTURES[:1]) for question in questions]
-    inputs, method = families.inputs(name, *asked), VCD(noise="question", model=model)
+    inputs, method = families.inputs(name, *asked), VCD(noise_per="question", model=model)
     found = model.generate(**inputs, custom_generate=method, max_new_tokens=STEPS)
     assert twobranch.answers(inputs, found) == [expected(name, *one, noise="question") for one in asked]
     found = model.generate(**inputs, custom_generate=method, max_new_tokens=STEPS, num_return_sequences=1, num_beams=2)
@@ -117,7 +117,7 @@ def test_each_question_can_have_noise_of_its_own(name):
 def test_prompts_with_different_numbers_of_images_keep_their_noise():
     model, _ = families.build("llava")
     asked = [("Is it in both ?", PICTURES[:2]), ("What ?", PICTURES[2:]), ("Where ?", PICTURES[:2])]
-    inputs, method = families.inputs("llava", *asked), VCD(noise="question")
+    inputs, method = families.inputs("llava", *asked), VCD(noise_per="question")
     found = model.generate(**inputs, custom_generate=method, max_new_tokens=STEPS)
     assert twobranch.answers(inputs, found) == [expected("llava", *one, noise="question") for one in asked]
 
@@ -142,6 +142,17 @@ def test_questions_about_one_image_and_a_reading(name):
         alone = model.generate(**inputs, custom_generate=VCD(), max_new_tokens=3)
         tokens = [token for token in twobranch.answers(inputs, alone)[0] if token != 2]
         assert found.tokens == tokens == reading.ask(question, method="vcd", max_new_tokens=3).tokens
+
+
+def test_the_noisy_image_is_read_once_for_all_questions():
+    model, _ = families.build("llava")
+    read: list[int] = []
+    handle = model.base_model.vision_tower.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(len(args[0] if args else kwargs["pixel_values"])), with_kwargs=True
+    )
+    iava.load(*families.build("llava")).ask_many(PICTURES[0], [question for question, _ in ASKED], method="vcd")
+    handle.remove()
+    assert read[-1] == 1
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
@@ -173,5 +184,5 @@ def test_bad_settings_get_one_line(setting, value, wanted):
 
 
 def test_noise_of_something_else_is_refused():
-    with pytest.raises(ValueError, match="noise is 'batch': it must be one of image, question"):
-        VCD(noise="batch")
+    with pytest.raises(ValueError, match="noise_per is 'batch': it must be one of image, question"):
+        VCD(noise_per="batch")

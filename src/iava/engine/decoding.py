@@ -1,7 +1,7 @@
 """One call of `generate`, decoded with a method's branches."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from iava.engine.boundary import check_served
 from iava.engine.draws import Draw
 from iava.engine.multi_branch import Branches, Combine, Hook, MultiBranchModel
 from iava.engine.prefix_cache import PrefixCache
-from iava.engine.tap import held
+from iava.engine.tap import check_attention, held
 from iava.errors import IavaError
 
 
@@ -30,6 +30,7 @@ def decode(
     sampling: bool | None,
     warpers: list[LogitsProcessor],
     prefix_cache: PrefixCache | None = None,
+    unfinished: Callable[[], Sequence[int]] | None = None,
     seed: int | None = None,
     generators: Sequence[torch.Generator] | None = None,
     logits_processor: LogitsProcessorList,
@@ -43,7 +44,7 @@ def decode(
         model: the model on which `generate` was called.
         input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` passes to its loop.
         vlm: the vision-language model; None: `model`.
-        branches, combine, hook, prefix_cache: see `MultiBranchModel`.
+        branches, combine, hook, prefix_cache, unfinished: see `MultiBranchModel`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
         warpers: applied to the combined logits after `generate`'s own processors, where tokens are drawn.
         seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
@@ -89,6 +90,7 @@ def decode(
         hook=hook,
         prefix_cache=prefix_cache,
         shares=_shares(config, cache),
+        unfinished=unfinished,
         generate_kwargs=hf.generate_arguments(vlm),
         seed=torch.initial_seed() if seed is None else seed,
         generator=generator,
@@ -115,11 +117,14 @@ def _check_call(model: Any, input_ids: torch.Tensor, cache: Any, arguments: dict
         raise IavaError("generate was given inputs_embeds alone, which do not say where the image is: add input_ids")
     if arguments.get("pixel_values_videos") is not None:
         raise IavaError("the method reads images, not videos: leave out pixel_values_videos, or show frames as images")
-    if model.training and model.is_gradient_checkpointing:
-        raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval() first")
+    if hf.recomputes(model):
+        raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval()")
+    check_attention(model)
     kind = hf.cache_kind(cache)
     if kind is not None:
-        raise IavaError(f"the method cannot put its branches into a {kind} cache: leave out cache_implementation")
+        raise IavaError(
+            f"the cache is {kind}, and branches cannot stand side by side in it: use a dynamic or a static cache"
+        )
     if cache.get_seq_length() > 0:
         raise IavaError(f"{hf.CACHE} already holds tokens: the method must read the whole prompt, leave it out")
 

@@ -79,6 +79,8 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
         "seed": plan.seed,
         "max_new_tokens": plan.length,
         "parser": plan.asked.parser_name(plan.parser),
+        # None, as in the runs of a version that did not record it.
+        "checkpoint_generation": lvlm.generation_notes or None,
         **plan.selection,
     }
     data = "pocket" if plan.data is None else str(plan.data.absolute())
@@ -87,7 +89,6 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
         "prompt": lvlm.prompt(plan.task.questions[0].question),
         "prompt_style": plan.style,
         "revision": lvlm.revision,
-        "checkpoint_generation": lvlm.generation_notes,
     }
     return settings, about | environment(lvlm.model)
 

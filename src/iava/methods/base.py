@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self
 
@@ -148,6 +148,9 @@ class Method(_Attributes):
         """
         raise NotImplementedError
 
+    def check_prompts(self, input_ids: torch.Tensor) -> None:
+        """Refuses prompts (B, S) that the method cannot serve. Most methods leave this alone."""
+
     def attention_hook(
         self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor, step: int
     ) -> AbstractContextManager[None]:
@@ -194,6 +197,7 @@ class Method(_Attributes):
         *,
         trace: Trace | None = None,
         prefix_cache: PrefixCache | None = None,
+        unfinished: Callable[[], Sequence[int]] | None = None,
         seed: int | None = None,
         generators: Sequence[torch.Generator] | None = None,
         conversations: Sequence[EditablePrompt] | None = None,
@@ -208,6 +212,7 @@ class Method(_Attributes):
             input_ids: (B, S).
             trace: filled with what happens.
             prefix_cache: keeps what was read of images for later calls about them.
+            unfinished: returns the numbers of the prompts that need more tokens; the rows of others leave the batch.
             seed: of all draws of this call. None: torch's global state decides, as in `generate`.
             generators: one for each prompt, from which its tokens are drawn. None: one for all, made with `seed`.
             conversations: where the text of each prompt comes from. None: the question is found in the tokens.
@@ -221,6 +226,7 @@ class Method(_Attributes):
                 f"generate handed the decoding loop a language model ({model.config.model_type}) that does not know "
                 f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )
+        self.check_prompts(input_ids)
         method = self.for_model(vlm or model)
 
         def branches(prompt: Prompt) -> list[Branch]:
@@ -249,6 +255,7 @@ class Method(_Attributes):
             sampling=self.sampling,
             warpers=method.warpers(),
             prefix_cache=prefix_cache,
+            unfinished=unfinished,
             seed=seed,
             generators=generators,
             **loop,

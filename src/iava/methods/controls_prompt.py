@@ -1,11 +1,9 @@
 """The control that asks for "yes" in words."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
-from transformers.generation.utils import GenerateOutput
+from transformers import ProcessorMixin
 
 from iava.errors import IavaError
 from iava.methods.base import Method
@@ -52,7 +50,7 @@ class PromptBias(Method):
     def reword(self, question: str) -> str:
         return f"{question} {self.hint}"
 
-    def __call__(self, model: PreTrainedModel, input_ids: torch.Tensor, **loop: Any) -> GenerateOutput | torch.Tensor:
+    def check_prompts(self, input_ids: torch.Tensor) -> None:
         if self.processor is None:
             raise IavaError("PromptBias has no processor to read the prompt with: use PromptBias(processor=processor)")
         for row, ids in enumerate(input_ids):
@@ -61,4 +59,3 @@ class PromptBias(Method):
                     f"prompt {row} of {len(input_ids)} does not say {self.hint!r}: write it behind the question, or "
                     "let iava.load(...).ask do so"
                 )
-        return super().__call__(model, input_ids, **loop)
