@@ -35,8 +35,8 @@ class FakeLVLM:
     def method(self, name, **settings):
         return METHODS[name](**settings)
 
-    def prompt(self, question):
-        return f"USER: <image> {question}"
+    def prompt(self, question, system=None):
+        return f"{system or ''}USER: <image> {question}"
 
     def ask_many(self, image, questions, *, method, max_new_tokens, seed):
         if self.stop_after is not None and len(self.asked) >= self.stop_after:
