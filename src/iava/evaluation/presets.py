@@ -112,6 +112,12 @@ ROWS = (
 """The rows of a method in order: a later one adds to an earlier one."""
 
 
+def check_preset(name: str | None) -> None:
+    """Refuses the name of a preset that there is not; None is none."""
+    if name is not None and name not in PRESETS:
+        raise IavaError(f"unknown preset {name!r}: use {', '.join(PRESETS)}")
+
+
 def preset(name: str, methods: Sequence[str], family: str, benchmark: str, given: Mapping[str, Any]) -> Preset:
     """What the authors' commands for a benchmark set.
 
@@ -126,8 +132,7 @@ def preset(name: str, methods: Sequence[str], family: str, benchmark: str, given
         IavaError: if there is no such preset, or two methods ask for different values of something that holds for the
             whole run.
     """
-    if name not in PRESETS:
-        raise IavaError(f"unknown preset {name!r}: use {', '.join(PRESETS)}")
+    check_preset(name)
     settings: dict[str, dict[str, Any]] = {method: {} for method in methods}
     asked: dict[str, dict[str, Any]] = {method: {} for method in methods}
     for row in ROWS:
