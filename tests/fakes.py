@@ -41,6 +41,8 @@ class FakeLVLM:
     def ask_many(self, image, questions, *, method, max_new_tokens, seed):
         if self.stop_after is not None and len(self.asked) >= self.stop_after:
             raise KeyboardInterrupt
+        # Messages, where there is a system prompt.
+        questions = [one if isinstance(one, str) else one[-1]["content"][-1]["text"] for one in questions]
         self.asked += [(method.name, question) for question in questions]
         return [self._answer(image, question, method, seed) for question in questions]
 
