@@ -106,7 +106,7 @@ def test_a_dry_run_counts_and_writes_nothing(data, tmp_path, fake):
     result = run("reproduce", "--model", "fake", "--data", data, "--out", out, "--tables", "pope", "--dry-run")
     assert result.exit_code == 0, result.output
     assert not out.exists()
-    rows = [line.split()[:5] for line in result.stdout.splitlines() if line.startswith("pope")]
+    rows = [line.split()[:5] for line in result.stdout.splitlines() if line.split()[:1] == ["pope"]]
     assert rows == [["pope", mode, "3", "54", str(54 * len(METHODS[mode]))] for mode in METHODS]
     assert {method for method, _ in lvlm.asked} == {method for names in METHODS.values() for method in names}
 
