@@ -94,6 +94,17 @@ PromptStyle = Annotated[
     ),
 ]
 Suffix = Annotated[str | None, typer.Option(help="Text to put behind every question.")]
+SystemPrompt = Annotated[
+    str | None,
+    typer.Option(help="System prompt before every question, such as LLaVA-1.5's own. Default: none."),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="published: what the authors' commands set for each method, model family and benchmark, with their prompt "
+        "endings, system prompts, token limits and parsers. Other options take precedence."
+    ),
+]
 Category = Annotated[
     str | None,
     typer.Option(help="Ask only one part of the benchmark, such as random (pope) or generative (amber)."),

@@ -38,6 +38,7 @@ class Plan:
         sample: so many images, drawn at random with the seed; None: all.
         ids: a file of ids: only these images or questions; None: all.
         options: of the benchmark, such as {"ocr": True} of TextVQA.
+        system_prompt: text before the question, in the place that the chat template has for it; None: none.
 
     Raises:
         IavaError: if something is out of range, or the constant bias has nothing to be fitted to.
@@ -60,6 +61,7 @@ class Plan:
     sample: int | None = None
     ids: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    system_prompt: str | None = None
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -175,6 +177,7 @@ class Plan:
         return {
             "prompt_style": self.prompt_style,
             "suffix": self.suffix,
+            "system_prompt": self.system_prompt,
             "category": self.category,
             "sample": self.sample,
             "ids": chosen,

@@ -86,7 +86,7 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
     data = "pocket" if plan.data is None else str(plan.data.absolute())
     about = {
         "data": data,
-        "prompt": lvlm.prompt(plan.task.questions[0].question),
+        "prompt": lvlm.prompt(plan.task.questions[0].question, plan.system_prompt),
         "prompt_style": plan.style,
         "revision": lvlm.revision,
     }
@@ -233,10 +233,11 @@ def _batch(
     settings: dict[str, Any] = {"method": method, "max_new_tokens": plan.length, "seed": seed}
     try:
         if len(pictures) == 1:
-            answers = lvlm.ask_many(pictures[0], wordings, **settings)
+            asked = wordings if plan.system_prompt is None else [_turns(plan, [], text) for text in wordings]
+            answers = lvlm.ask_many(pictures[0], asked, **settings)
         else:
-            shown: list[Any] = [{"type": "image"} for _ in pictures]
-            turns = [[{"role": "user", "content": [*shown, {"type": "text", "text": text}]}] for text in wordings]
+            shown = [{"type": "image"} for _ in pictures]
+            turns = [_turns(plan, shown, text) for text in wordings]
             answers = lvlm.chat_many(turns, images=[pictures] * len(turns), **settings)
     except RuntimeError as reason:
         if not out_of_memory(reason):
@@ -258,6 +259,12 @@ def _batch(
         return {**share, "seconds": round(answer.seconds, 6)}
 
     return {q.id: outcome(q) | spent(said[q.question]) for q in questions}
+
+
+def _turns(plan: Plan, images: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """A question as messages, with the plan's system prompt."""
+    system = [] if plan.system_prompt is None else [{"role": "system", "content": plan.system_prompt}]
+    return [*system, {"role": "user", "content": [*images, {"type": "text", "text": text}]}]
 
 
 def _failed(question: Question, error: str) -> Record:
