@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 from openai import OpenAI
 
-from iava.serve.app import build
+from iava.serve.api.app import build
 from iava.serve.server import listen, server
 from iava.serve.service import Service
 

@@ -12,7 +12,7 @@ import pytest
 
 from iava.errors import IavaError
 from iava.lvlm.model import LVLM
-from iava.serve.access import read_keys
+from iava.serve.api.access import read_keys
 from iava.serve.limits import Limits
 from tests import tiny
 from tests.serve.serving import running, user

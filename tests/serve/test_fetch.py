@@ -11,7 +11,7 @@ import time
 import pytest
 
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
+from iava.serve.images.fetch import Fetcher
 from tests.local_server import serving
 
 PUBLIC = "93.184.216.34"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
-from iava.serve.images import ImageReader
+from iava.serve.images.fetch import Fetcher
+from iava.serve.images.reader import ImageReader
 from iava.serve.limits import Limits
 from tests import tiny
 from tests.serve.serving import data_uri, png

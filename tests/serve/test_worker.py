@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from iava.errors import IavaError
-from iava.serve.metrics import Metrics
-from iava.serve.rows import Done, Failed, Piece, Plan, Row
-from iava.serve.tokens import Decoding
-from iava.serve.worker import Worker
+from iava.serve.batching.metrics import Metrics
+from iava.serve.batching.rows import Done, Failed, Piece, Plan, Row
+from iava.serve.batching.tokens import Decoding
+from iava.serve.batching.worker import Worker
 
 END = 9
 

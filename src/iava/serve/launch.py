@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from iava.lvlm.model import LVLM
-from iava.serve.app import build
-from iava.serve.fetch import Fetcher
+from iava.serve.api.app import build
+from iava.serve.images.fetch import Fetcher
 from iava.serve.limits import Limits
-from iava.serve.pages import Pages
+from iava.serve.page.store import Pages
 from iava.serve.service import Service
 
 

@@ -14,10 +14,10 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from iava.errors import IavaError
-from iava.serve.access import limited
+from iava.serve.api.access import limited
 from iava.serve.errors import RETRY_AFTER, ApiError, error_event, error_response
 from iava.serve.launch import ServerConfig, application
-from iava.serve.pages import PageStore
+from iava.serve.page.store import PageStore
 
 try:
     import ray

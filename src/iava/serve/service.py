@@ -14,17 +14,17 @@ from iava.explain.page import Answers, decoding_facts, explain_page
 from iava.lvlm.conversation import Conversation, Message, read_conversation
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS
-from iava.serve.decoding import RowDecoder
+from iava.serve.api.schema import ChatMessage
+from iava.serve.batching.decoding import RowDecoder
+from iava.serve.batching.metrics import Metrics
+from iava.serve.batching.rows import Done, Event, Failed, Plan, Row
+from iava.serve.batching.tokens import Decoding
+from iava.serve.batching.worker import Worker
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
-from iava.serve.images import ImageReader
+from iava.serve.images.fetch import Fetcher
+from iava.serve.images.reader import ImageReader
 from iava.serve.limits import Limits
-from iava.serve.metrics import Metrics
-from iava.serve.pages import Pages, PageStore
-from iava.serve.rows import Done, Event, Failed, Plan, Row
-from iava.serve.schema import ChatMessage
-from iava.serve.tokens import Decoding
-from iava.serve.worker import Worker
+from iava.serve.page.store import Pages, PageStore
 
 SERVED = [name for name in METHODS if name != "oracle"]
 """The oracle must be told which region answers."""

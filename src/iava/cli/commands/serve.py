@@ -64,7 +64,7 @@ def serve(
     if replicas != "1" and engine != "ray":
         raise IavaError("--replicas was given, but only --engine ray has replicas")
     _check_installed()
-    from iava.serve.access import read_keys
+    from iava.serve.api.access import read_keys
     from iava.serve.launch import ServerConfig
     from iava.serve.limits import Limits
 

@@ -15,7 +15,7 @@ SCENES = 8
 @cache
 def asset(name: str) -> bytes:
     """Returns a file of the page."""
-    return (resources.files("iava.serve") / "site" / name).read_bytes()
+    return (resources.files("iava.serve.page") / "site" / name).read_bytes()
 
 
 @cache

@@ -17,9 +17,9 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iava.errors import IavaError
+from iava.serve.batching.rows import Row
 from iava.serve.errors import RETRY_AFTER, ApiError, error_response
 from iava.serve.limits import Limits
-from iava.serve.rows import Row
 from iava.serve.service import Service
 
 _OPEN = ("/health", "/pages/", "/site/")

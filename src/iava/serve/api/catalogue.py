@@ -7,7 +7,7 @@ from typing import Any
 
 from iava.methods import METHODS
 from iava.methods.base import Method
-from iava.serve.schema import MethodCard, Setting
+from iava.serve.api.schema import MethodCard, Setting
 
 _ENTRY = re.compile(r"^    (?P<name>\w+): (?P<text>.*(?:\n {5,}.*)*)", re.MULTILINE)
 

@@ -25,9 +25,9 @@ from iava.lvlm.model import LVLM
 from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
 from iava.methods.trace import Trace
+from iava.serve.batching.rows import Row
+from iava.serve.batching.tokens import TokenProbability
 from iava.serve.errors import ApiError
-from iava.serve.rows import Row
-from iava.serve.tokens import TokenProbability
 
 
 class RowDecoder:

@@ -11,10 +11,8 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from iava.lvlm.answers import Answer
-from iava.serve.access import RequestState
-from iava.serve.errors import ApiError, error_event
-from iava.serve.rows import Done, Event, Piece, Row
-from iava.serve.schema import (
+from iava.serve.api.access import RequestState
+from iava.serve.api.schema import (
     AnswerMessage,
     ChatRequest,
     Choice,
@@ -25,8 +23,10 @@ from iava.serve.schema import (
     TopLogprob,
     Usage,
 )
+from iava.serve.batching.rows import Done, Event, Piece, Row
+from iava.serve.batching.tokens import Decoding, TokenProbability
+from iava.serve.errors import ApiError, error_event
 from iava.serve.service import Inbox, Service
-from iava.serve.tokens import Decoding, TokenProbability
 
 T = TypeVar("T")
 Events = AsyncIterator[tuple[int, Event]]

@@ -8,8 +8,8 @@ from typing import Literal
 
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation
+from iava.serve.batching.tokens import Decoding, TextStream, TokenProbability
 from iava.serve.errors import ApiError
-from iava.serve.tokens import Decoding, TextStream, TokenProbability
 
 
 @dataclass(frozen=True)

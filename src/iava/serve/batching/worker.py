@@ -10,9 +10,9 @@ import torch
 
 from iava.errors import IavaError
 from iava.lvlm.model import out_of_memory
+from iava.serve.batching.metrics import Metrics
+from iava.serve.batching.rows import Row
 from iava.serve.errors import RETRY_AFTER, ApiError
-from iava.serve.metrics import Metrics
-from iava.serve.rows import Row
 
 Decode = Callable[[Sequence[Row]], None]
 

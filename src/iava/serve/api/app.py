@@ -12,12 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from iava.evaluation.environment import package_version
-from iava.serve.access import Gate
-from iava.serve.catalogue import card
-from iava.serve.chat import Chat
-from iava.serve.compare import compare
-from iava.serve.errors import ApiError, http_error, internal_error, validation_error
-from iava.serve.schema import (
+from iava.serve.api.access import Gate
+from iava.serve.api.catalogue import card
+from iava.serve.api.chat import Chat
+from iava.serve.api.compare import compare
+from iava.serve.api.schema import (
     ChatRequest,
     CompareRequest,
     Comparison,
@@ -27,8 +26,9 @@ from iava.serve.schema import (
     ModelCard,
     ModelList,
 )
+from iava.serve.errors import ApiError, http_error, internal_error, validation_error
+from iava.serve.page.files import FILES, SCENES, asset, scene
 from iava.serve.service import SERVED, Service
-from iava.serve.webpage import FILES, SCENES, asset, scene
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorObject, "description": description}

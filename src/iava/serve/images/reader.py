@@ -16,7 +16,7 @@ from PIL import Image
 from iava.errors import IavaError
 from iava.lvlm.images import FORMATS, read_image
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
+from iava.serve.images.fetch import Fetcher
 from iava.serve.limits import Limits
 
 _DATA_URI = re.compile(r"data:(?P<type>[\w.+/-]*)(?:;[\w=.+-]+)*?(?P<base64>;base64)?,", re.ASCII | re.IGNORECASE)

@@ -1,12 +1,12 @@
 """`POST /v1/compare`: several methods side by side, with one explorer page. The web page asks this way."""
 
 from iava.lvlm.answers import Answer
-from iava.serve.access import RequestState
+from iava.serve.api.access import RequestState
+from iava.serve.api.schema import ComparedAnswer, CompareRequest, Comparison
+from iava.serve.batching.rows import Done, Row
+from iava.serve.batching.tokens import Decoding
 from iava.serve.errors import ApiError
-from iava.serve.rows import Done, Row
-from iava.serve.schema import ComparedAnswer, CompareRequest, Comparison
 from iava.serve.service import Inbox, Service
-from iava.serve.tokens import Decoding
 
 MAX_NEW_TOKENS = 256
 """Every step of an answer is explained on the page."""
