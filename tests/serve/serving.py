@@ -50,7 +50,7 @@ def running(lvlm, name="tiny", *, keys=None, origins=(), **options) -> Iterator[
     """Serves a model until the end of the `with`; `options` are those of `Service`."""
     service, log = Service(lvlm, name, **options), io.StringIO()
     listening = listen("127.0.0.1", 0)
-    serving = server(build(service, keys=keys, origins=origins, log=log))
+    serving = server(build(service, keys=keys, origins=origins, log=log), service.limits.seconds)
     thread = threading.Thread(target=serving.run, kwargs={"sockets": [listening]})
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -118,12 +118,12 @@ def _run(config: Any, host: str, port: int) -> None:
     from iava.serve.launch import application
     from iava.serve.server import listen, server
 
-    # An address that is taken is said before a model is loaded.
+    # An address in use is reported before the model is loaded.
     listening = listen(host, port)
     made = application(config)
     # Standard output holds the access log.
     print(f"iava: {config.name} at {_address(*listening.getsockname()[:2])}", file=sys.stderr, flush=True)
-    server(made).run(sockets=[listening])
+    server(made, config.limits.seconds).run(sockets=[listening])
 
 
 def _run_with_ray(config: Any, host: str, port: int, replicas: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""The web page at `/`: its files, and pictures to try it with."""
+"""Files of the web page at `/`, and its example pictures."""
 
 import io
 from functools import cache
@@ -7,20 +7,20 @@ from importlib import resources
 from iava.benchmarks.sources.pocket import open_scene
 
 FILES = {"site.js": "text/javascript", "site.css": "text/css"}
-"""The page's files by name, with their media types."""
+"""Names of the files, with their media types."""
 SCENES = 8
-"""Pictures of the shipped world's test split to pick from."""
+"""Number of example pictures, from the test split of the pocket world."""
 
 
 @cache
 def asset(name: str) -> bytes:
-    """Returns a file of the page."""
+    """Returns the content of a file."""
     return (resources.files("iava.serve.page") / "site" / name).read_bytes()
 
 
 @cache
 def scene(number: int) -> bytes:
-    """Returns a picture as a PNG file; `number` is at least 0 and below `SCENES`."""
+    """Returns an example picture as a PNG file; `number` is from 0 to `SCENES` - 1."""
     file = io.BytesIO()
     open_scene(f"test-{number:05d}").save(file, "PNG")
     return file.getvalue()
