@@ -33,7 +33,7 @@ class Batches:
         for row in rows:
             if row.conversation in self.broken:
                 raise self.broken[row.conversation]
-            row.begin(lambda ids: "".join(map(chr, ids)), {END}, prompt_tokens=1)
+            row.begin(lambda ids: "".join(map(chr, ids)), {END}, 1, row.decoding.max_new_tokens)
         words = [[*map(ord, row.conversation), END] for row in rows]
         for position in range(max(map(len, words))):
             if all(row.is_over for row in rows):
