@@ -1,7 +1,7 @@
 """A running server for tests, on a free port of the loopback address, and what its clients send."""
 
-import base64
 import io
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from openai import OpenAI
 from iava.serve.api.app import build
 from iava.serve.server import listen, server
 from iava.serve.service import Service
+from tools.serve_load.cases import data_uri
 
 
 @dataclass
@@ -64,15 +65,18 @@ def running(lvlm, name="tiny", *, keys=None, origins=(), **options) -> Iterator[
         assert not thread.is_alive()
 
 
+def free_port():
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def png(image):
     """The bytes of a PNG file."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def data_uri(image):
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 def user(text, *images):
