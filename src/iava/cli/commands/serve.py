@@ -83,7 +83,7 @@ def serve(
     )
     config = ServerConfig(
         load=partial(load_model, model, **loading),
-        name=Path(model).name if Path(model).is_dir() else model,
+        name=_name(model),
         method=method,
         settings=settings_of([method], settings)[method],
         limits=limits,
@@ -102,7 +102,11 @@ def app(model: Model = "pocket", host: Host = "127.0.0.1", port: Port = 7860) ->
     _check_installed()
     from iava.serve.launch import ServerConfig
 
-    _run(ServerConfig(load=partial(load_model, model), name=model), host, port)
+    _run(ServerConfig(load=partial(load_model, model), name=_name(model)), host, port)
+
+
+def _name(model: str) -> str:
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def _check_installed() -> None:
