@@ -1,6 +1,6 @@
 """Measures the methods where evidence is clean and where it is weak, on several pocket models, and writes the tables.
 
-    python -m tools.lab runs/lab pocket FOLDER FOLDER --limit 30
+    python -m tools.lab runs/lab pocket FOLDER FOLDER --limit 20
 
 The folders hold pocket models of other seeds, see docs/results.md. The measurement resumes. Nothing is chosen on a test
 split: the constant bias and the ideal observer's weight come from the tuning split of the same kind.
@@ -26,12 +26,12 @@ from iava.pocket.prior import log_odds
 from iava.pocket.scenes import WEAK_EVIDENCE, load_scene
 from iava.pocket.world import OBJECT_CLASSES
 
-KINDS = ("", "heldout", *WEAK_EVIDENCE)
+KINDS = ("", *WEAK_EVIDENCE, "heldout")
 """Suffixes of the splits; "" has normal evidence in the training styles."""
-METHODS = ("greedy", "restore", "vcd", "no-image", "iava", "iava+")
+METHODS = ("greedy", "restore", "vcd", "iava+")
 """Measured on every model. The others follow on the first model only."""
 OTHERS = (
-    *("sample", "apc", "prompt-bias", "noise", "iava-random", "iava-relevant", "oracle"),
+    *("sample", "apc", "prompt-bias", "no-image", "noise", "iava", "iava-random", "iava-relevant", "oracle"),
     *("icd", "m3id", "avisc", "pai", "sid", "only"),
 )
 BLUR = {"kind": "blur", "strength": 0.01, "alpha": 3.0, "beta": 0.0}
@@ -198,8 +198,8 @@ def table(out: Path, models: int, kind: str) -> str:
 def main(
     out: Path,
     models: list[str],
-    limit: Annotated[int, typer.Option(help="Images of each split.")] = 30,
-    others: Annotated[int, typer.Option(help="Images of each split for the methods of the first model only.")] = 12,
+    limit: Annotated[int, typer.Option(help="Images of each split.")] = 20,
+    others: Annotated[int, typer.Option(help="Images of each split for the methods of the first model only.")] = 10,
     tables_only: bool = False,
 ) -> None:
     """Measure what is missing, and write OUT/tables.md."""
