@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,16 +27,22 @@ ASKED = [
     ("how many red birds , one or two or three , are there on the street ?", [PICTURES[1]]),
     ("What ?", [PICTURES[2]]),
 ]
-STEPS = 4
+STEPS = 3
+
+
+@cache
+def eager(name: str) -> Any:
+    """A copy of a family's model with eager attention."""
+    model = copy.deepcopy(families.build(name)[0])
+    model.set_attn_implementation("eager")
+    return model
 
 
 class Reference:
     """One prompt of one family: eager attention, the whole sequence run again for each token, no cache."""
 
     def __init__(self, name: str, question: str, pictures: list, negative: str = "zeros", qformer: str = "own"):
-        model, _ = families.build(name)
-        self.model: Any = copy.deepcopy(model)
-        self.model.set_attn_implementation("eager")
+        self.model: Any = eager(name)
         self.inputs = families.inputs(name, (question, pictures))
         general = families.inputs(name, (GENERAL, pictures))
         if "qformer_input_ids" in general and qformer == "query":
@@ -244,8 +251,8 @@ class TestFamily:
             with pytest.raises(ValueError, match="use 'zeros'"):
                 answer(name, ASKED[:1], made)
             return
-        together, _ = answer(name, ASKED, made)
-        assert together == [Reference(name, *asked, negative=negative).decode(STEPS) for asked in ASKED]
+        together, _ = answer(name, ASKED[:2], made)
+        assert together == [Reference(name, *asked, negative=negative).decode(STEPS) for asked in ASKED[:2]]
 
     def test_what_begins_alike_is_read_once(self, name, record_property):
         model, _ = families.build(name)

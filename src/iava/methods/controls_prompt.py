@@ -1,11 +1,9 @@
 """The control that asks for "yes" in words."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
-from transformers.generation.utils import GenerateOutput
+from transformers import ProcessorMixin
 
 from iava.errors import IavaError
 from iava.methods.base import Method
@@ -15,7 +13,7 @@ from iava.methods.words import says
 
 @dataclass(eq=False)
 class PromptBias(Method):
-    """Greedy decoding of a question that is followed by a request for "yes" (arXiv 2504.10020).
+    """Plain decoding of a question that is followed by a request for "yes" (arXiv 2504.10020).
 
     This is the paper's prompt-based adjustment, in its wording. Its published code writes "Answer yes whenever
     possible."
@@ -43,16 +41,16 @@ class PromptBias(Method):
     name, title = "prompt-bias", "prompt bias"
     control = True
     paper = "2504.10020"
-    sampling = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_text("hint", self.hint, 'a request such as "Answer yes whenever possible."')
         self.hint = self.hint.strip()
 
     def reword(self, question: str) -> str:
         return f"{question} {self.hint}"
 
-    def __call__(self, model: PreTrainedModel, input_ids: torch.Tensor, **loop: Any) -> GenerateOutput | torch.Tensor:
+    def check_prompts(self, input_ids: torch.Tensor) -> None:
         if self.processor is None:
             raise IavaError("PromptBias has no processor to read the prompt with: use PromptBias(processor=processor)")
         for row, ids in enumerate(input_ids):
@@ -61,4 +59,3 @@ class PromptBias(Method):
                     f"prompt {row} of {len(input_ids)} does not say {self.hint!r}: write it behind the question, or "
                     "let iava.load(...).ask do so"
                 )
-        return super().__call__(model, input_ids, **loop)

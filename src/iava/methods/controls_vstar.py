@@ -94,6 +94,7 @@ class NoImage(Method):
     control = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_contrast(self.alpha, self.beta)
         check_choice("negative", self.negative, NEGATIVES)
         check_number("strength", self.strength, low=0, high=1, above=True)

@@ -88,6 +88,7 @@ class IAVA(Method):
     negatives: ClassVar[Sequence[str]] = NEGATIVES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_text("general", self.general, 'an instruction such as "Describe this image."')
         check_top_i(self.top_i)
         if self.lam is not None:

@@ -60,6 +60,7 @@ class VCD(Method):
     reads_pixels = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("kind", self.kind, ("noise", *DEGRADATIONS))
         check_whole("step", self.step, low=0, high=STEPS - 1)
         check_number("strength", self.strength, low=0, high=1, above=True)
