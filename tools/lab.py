@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from iava.benchmarks.sources.pocket import pocket
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
 from iava.evaluation.runner import evaluate
@@ -36,6 +35,8 @@ OTHERS = (
 )
 BLUR = {"kind": "blur", "strength": 0.01, "alpha": 3.0, "beta": 0.0}
 """VCD with a blurred image in place of a noisy one; chosen on the tuning splits (`iava study evidence`)."""
+FITTED, IDEAL, BLURRED = "bias, fitted", "ideal observer", "VCD with blur"
+"""Names of what is computed from other methods' records, or measured apart."""
 WEIGHTS = np.arange(-3, 3.01, 0.05)
 SEED = 42
 
@@ -79,8 +80,8 @@ def rows(folder: Path) -> dict[str, Rows]:
     return found
 
 
-def margins(records: Rows) -> np.ndarray:
-    return np.array([record["yes"] - record["no"] for record in records.values()])
+def margins(records: Rows) -> list[float]:
+    return [record["yes"] - record["no"] for record in records.values()]
 
 
 def truths(records: Rows) -> list[str]:
@@ -99,7 +100,7 @@ def priors(records: Rows) -> np.ndarray:
 
 def fitted_bias(tune: Rows) -> float:
     """The bias with the best accuracy on a tuning split."""
-    values, right = margins(tune), np.array(truths(tune)) == "yes"
+    values, right = np.array(margins(tune)), np.array(truths(tune)) == "yes"
     cuts = np.unique(values)
     cuts = np.concatenate([[0.0], (cuts[1:] + cuts[:-1]) / 2])
     scores = [np.mean((values > cut) == right) for cut in cuts]
@@ -108,13 +109,13 @@ def fitted_bias(tune: Rows) -> float:
 
 def fitted_weight(tune: Rows) -> float:
     """The weight of the context's log odds whose subtraction gives the best AUC on a tuning split."""
-    values, known = margins(tune), priors(tune)
-    return float(max(WEIGHTS, key=lambda weight: auc(values - weight * known, truths(tune)) or 0.0))
+    values, known = np.array(margins(tune)), priors(tune)
+    return float(max(WEIGHTS, key=lambda weight: auc((values - weight * known).tolist(), truths(tune)) or 0.0))
 
 
 def shifted(records: Rows, by: Any, name: str) -> Rows:
     """Greedy decoding's records with something added to the margin."""
-    values = margins(records) + by
+    values = np.array(margins(records)) + by
     return {
         id: {**record, "method": name, "yes": value, "no": 0.0, "parsed": "yes" if value > 0 else "no"}
         for (id, record), value in zip(records.items(), values.tolist(), strict=True)
@@ -127,32 +128,38 @@ def measured(out: Path, kind: str) -> dict[str, Rows]:
     found = rows(folder)
     tune = rows(out / split("tune", kind))["greedy"]
     greedy = found["greedy"]
-    weight = fitted_weight(tune)
     extra = {
-        "bias, fitted": shifted(greedy, fitted_bias(tune), "bias"),
-        f"ideal observer ({weight:+.2f})": shifted(greedy, -weight * priors(greedy), "ideal"),
-        "VCD with blur": rows(out / f"{test}-vcd-blur")["vcd"],
+        FITTED: shifted(greedy, fitted_bias(tune), "bias"),
+        IDEAL: shifted(greedy, -fitted_weight(tune) * priors(greedy), "ideal"),
+        BLURRED: rows(out / f"{test}-vcd-blur")["vcd"],
     }
     others = rows(out / f"{test}-others") if (out / f"{test}-others").exists() else {}
     return found | extra | others
 
 
-def line(ours: Rows, greedy: Rows, ideal: float, clean: float) -> list[str]:
-    """The cells of one method on one split of one model. Methods asked about fewer images are compared on those."""
-    greedy = {id: greedy[id] for id in ours}
+def line(ours: Rows, greedy: Rows, control: Rows, ideal: float, clean: float) -> list[str]:
+    """The cells of one method on one split of one model. Methods asked about fewer images are compared on those.
+
+    Args:
+        control: of the best control.
+        ideal: AUC of the ideal observer.
+        clean: AUC of greedy decoding on the same scenes with normal evidence.
+    """
+    greedy, control = ({id: some[id] for id in ours} for some in (greedy, control))
     truth, images = truths(ours), [record["image"] for record in ours.values()]
-    right, theirs = (np.array([[r["parsed"] == r["truth"], 1.0] for r in some.values()]) for some in (ours, greedy))
+    right, theirs = (_right(some) for some in (ours, control))
     said = [record["parsed"] == "yes" for record in ours.values()]
     reference, own = margins(greedy), margins(ours)
     accuracy, limits = paired_difference(right, theirs, images, lambda s: s[..., 0] / s[..., 1], seed=SEED)
     gain, gain_limits = auc_difference(own, reference, truth, images, seed=SEED)
     best, more, more_limits = at_best_threshold(own, reference, truth, images, seed=SEED)
-    beyond, beyond_limits = beyond_bias(reference, truth, said, right[:, 0].astype(bool).tolist(), images, seed=SEED)
-    base = auc(reference, truth) or 0.0
+    correct = right[:, 0].astype(bool).tolist()
+    beyond, beyond_limits = beyond_bias(reference, truth, said, correct, images, seed=SEED)
+    base = _auc(greedy)
     return [
         f"{100 * right[:, 0].mean():.1f}",
         _points(accuracy, limits),
-        f"{100 * (auc(own, truth) or 0.0):.1f}",
+        f"{100 * _auc(ours):.1f}",
         _points(gain, gain_limits),
         f"{100 * best:.1f}",
         _points(more, more_limits),
@@ -160,6 +167,14 @@ def line(ours: Rows, greedy: Rows, ideal: float, clean: float) -> list[str]:
         _share(gain, ideal - base),
         _share(gain, clean - base),
     ]
+
+
+def _right(records: Rows) -> np.ndarray:
+    return np.array([[record["parsed"] == record["truth"], 1.0] for record in records.values()])
+
+
+def _auc(records: Rows) -> float:
+    return auc(margins(records), truths(records)) or 0.0
 
 
 def _points(value: float, limits: tuple[float, float]) -> str:
@@ -171,27 +186,39 @@ def _share(gain: float, whole: float) -> str:
 
 
 HEADINGS = (
-    *("model", "accuracy", "vs greedy", "AUC", "vs greedy", "best threshold", "vs greedy's", "beyond bias"),
-    *("% of the ideal gain", "% of lost AUC"),
+    *("accuracy", "vs best control", "AUC", "vs greedy", "at best threshold", "vs greedy's", "beyond bias"),
+    *("% of ideal gain", "% of lost AUC"),
 )
+CONTROLS = ("greedy", FITTED, "restore")
 
 
 def table(out: Path, models: int, kind: str) -> str:
-    """The Markdown table of one test split: a row for each method and model."""
+    """The Markdown table of one test split. Each cell has a line for each model."""
     lines = [f"| method | {' | '.join(HEADINGS)} |", "|---" * (len(HEADINGS) + 1) + "|"]
     every = [measured(out / f"model{number}", kind) for number in range(1, models + 1)]
-    clean = [rows(out / f"model{number}" / "test")["greedy"] for number in range(1, models + 1)]
-    names = dict.fromkeys(name.split(" (")[0] for found in every for name in found)
-    for name in names:
-        for number, found in enumerate(every):
-            full = next((one for one in found if one.split(" (")[0] == name), None)
-            if full is None:
-                continue
-            greedy = found["greedy"]
-            top = next(one for label, one in found.items() if label.startswith("ideal"))
-            ideal, whole = (auc(margins(one), truths(one)) or 0.0 for one in (top, clean[number]))
-            cells = line(found[full], greedy, ideal, whole)
-            lines.append(f"| {full} | {number + 1} | {' | '.join(cells)} |")
+    clean = [_auc(rows(out / f"model{number}" / "test")["greedy"]) for number in range(1, models + 1)]
+    for name in every[0]:
+        cells = []
+        for found, whole in zip(every, clean, strict=True):
+            if name in found:
+                control = CONTROLS[int(np.argmax([_right(found[one])[:, 0].mean() for one in CONTROLS]))]
+                ideal = _auc(found[IDEAL])
+                cells.append(line(found[name], found["greedy"], found[control], ideal, whole))
+        joined = ["<br>".join(column) for column in zip(*cells, strict=True)]
+        lines.append(f"| {name} | {' | '.join(joined)} |")
+    return "\n".join(lines)
+
+
+def summary(out: Path, models: int) -> str:
+    """The AUC of the main methods on all splits, with a line for each model."""
+    names = ("greedy", "vcd", BLURRED, "iava+", IDEAL, "restore")
+    lines = [f"| split | {' | '.join(names)} | weight of the context |", "|---" * (len(names) + 2) + "|"]
+    for kind in KINDS:
+        every = [measured(out / f"model{number}", kind) for number in range(1, models + 1)]
+        cells = ["<br>".join(f"{100 * _auc(found[name]):.1f}" for found in every) for name in names]
+        tuned = [rows(out / f"model{number}" / split("tune", kind))["greedy"] for number in range(1, models + 1)]
+        cells.append("<br>".join(f"{-fitted_weight(tune):+.2f}" for tune in tuned))
+        lines.append(f"| `{split('test', kind)}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -210,11 +237,8 @@ def main(
             if plan.model not in loaded:
                 loaded[plan.model] = load(plan.model)
             evaluate(loaded[plan.model], plan, folder)
-    parts = []
-    for kind in KINDS:
-        images = len(pocket("pope", split("test", kind), limit).images)
-        parts.append(f"## `{split('test', kind)}`\n\n{images} images.\n\n{table(out, len(models), kind)}\n")
-    (out / "tables.md").write_text("\n".join(parts), encoding="utf-8")
+    parts = [summary(out, len(models)), *(f"## `{split('test', k)}`\n\n{table(out, len(models), k)}" for k in KINDS)]
+    (out / "tables.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -43,14 +43,14 @@ def test_the_weight_removes_what_the_context_adds():
     evidence = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
     rows = records((0.1 * evidence + 0.7 * known).tolist(), TRUTHS, NAMES)
     weight = lab.fitted_weight(rows)
-    rest = lab.margins(rows) - weight * known
+    rest = np.array(lab.margins(rows)) - weight * known
     assert rest[evidence > 0].min() > rest[evidence < 0].max()
 
 
 def test_a_line_compares_with_greedy_decoding_and_the_wholes():
     greedy = records([1.0, 2.0, 3.0, -1.0, -2.0, -3.0], TRUTHS, NAMES)
     ours = records([1.0, -2.0, 3.0, -1.0, -2.0, -3.0], TRUTHS, NAMES)
-    cells = lab.line(ours, greedy, ideal=0.9, clean=1.0)
+    cells = lab.line(ours, greedy, greedy, ideal=0.9, clean=1.0)
     # Greedy decoding: 3 of 6 are right, and "yes" wins 1 + 1 = 2, 3, 1 of 3 pairs. Ours: 5 of 6, and 3, 3,
     # and 1 with a tie.
     base, own = (2 + 3 + 1) / 9, (3 + 3 + 1.5) / 9
