@@ -16,6 +16,7 @@ import typer
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
 from iava.evaluation.runner import evaluate
+from iava.files import write_text
 from iava.lvlm.loading import load
 from iava.lvlm.model import LVLM
 from iava.metrics.parts import Record
@@ -39,6 +40,7 @@ FITTED, IDEAL, BLURRED = "bias, fitted", "ideal observer", "VCD with blur"
 """Names of what is computed from other methods' records, or measured apart."""
 WEIGHTS = np.arange(-3, 3.01, 0.05)
 SEED = 42
+RESULTS = "results.json"
 
 Rows = dict[str, Record]
 
@@ -47,18 +49,20 @@ def split(base: str, kind: str) -> str:
     return f"{base}-{kind}" if kind else base
 
 
-def plans(out: Path, models: Sequence[str], limit: int, others: int) -> Iterator[tuple[Plan, Path]]:
+def plans(
+    out: Path, models: Sequence[str], kinds: Sequence[str], limit: int, others: int
+) -> Iterator[tuple[Plan, Path]]:
     """The measurements, split by split, and their folders."""
     methods: dict[str, dict[str, Any]] = {name: {} for name in METHODS}
     rest: dict[str, dict[str, Any]] = {name: {} for name in OTHERS}
-    for kind in KINDS:
+    for kind in kinds:
         tune, test = split("tune", kind), split("test", kind)
         for number, model in enumerate(models, start=1):
             folder = out / f"model{number}"
             yield Plan(model, {"greedy": {}}, tune, limit, SEED), folder / tune
             yield Plan(model, methods, test, limit, SEED), folder / test
             yield Plan(model, {"vcd": BLUR}, test, limit, SEED), folder / f"{test}-vcd-blur"
-    for kind in KINDS:
+    for kind in kinds:
         test = split("test", kind)
         yield Plan(models[0], rest, test, others, SEED), out / "model1" / f"{test}-others"
 
@@ -209,11 +213,11 @@ def table(out: Path, models: int, kind: str) -> str:
     return "\n".join(lines)
 
 
-def summary(out: Path, models: int) -> str:
+def summary(out: Path, models: int, kinds: Sequence[str]) -> str:
     """The AUC of the main methods on all splits, with a line for each model."""
     names = ("greedy", "vcd", BLURRED, "iava+", IDEAL, "restore")
     lines = [f"| split | {' | '.join(names)} | weight of the context |", "|---" * (len(names) + 2) + "|"]
-    for kind in KINDS:
+    for kind in kinds:
         every = [measured(out / f"model{number}", kind) for number in range(1, models + 1)]
         cells = ["<br>".join(f"{100 * _auc(found[name]):.1f}" for found in every) for name in names]
         tuned = [rows(out / f"model{number}" / split("tune", kind))["greedy"] for number in range(1, models + 1)]
@@ -227,18 +231,28 @@ def main(
     models: list[str],
     limit: Annotated[int, typer.Option(help="Images of each split.")] = 20,
     others: Annotated[int, typer.Option(help="Images of each split for the methods of the first model only.")] = 10,
-    tables_only: bool = False,
+    kinds: Annotated[str, typer.Option(help="Suffixes of the splits, with commas; clean is no suffix.")] = "",
 ) -> None:
-    """Measure what is missing, and write OUT/tables.md."""
+    """Measure what is missing, and write OUT/tables.md about all splits that are measured."""
+    chosen = [kind.replace("clean", "") for kind in kinds.split(",")] if kinds else KINDS
     loaded: dict[str, LVLM] = {}
-    for plan, folder in plans(out, models, limit, others):
+    for plan, folder in plans(out, models, chosen, limit, others):
         print(command(plan, folder), flush=True)
-        if not tables_only:
-            if plan.model not in loaded:
-                loaded[plan.model] = load(plan.model)
-            evaluate(loaded[plan.model], plan, folder)
-    parts = [summary(out, len(models)), *(f"## `{split('test', k)}`\n\n{table(out, len(models), k)}" for k in KINDS)]
-    (out / "tables.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        if plan.model not in loaded:
+            loaded[plan.model] = load(plan.model)
+        evaluate(loaded[plan.model], plan, folder)
+    write_tables(out, len(models))
+
+
+def write_tables(out: Path, models: int) -> None:
+    """Writes OUT/tables.md: a summary, and a table for each split that is measured on all models."""
+    last = [[out / f"model{n}" / f"{split('test', kind)}-vcd-blur" for n in range(1, models + 1)] for kind in KINDS]
+    kinds = [kind for kind, runs in zip(KINDS, last, strict=True) if all((run / RESULTS).exists() for run in runs)]
+    parts = [summary(out, models, kinds)]
+    for kind in kinds:
+        images = {record["image"] for record in rows(out / "model1" / split("test", kind))["greedy"].values()}
+        parts.append(f"### `{split('test', kind)}`\n\n{len(images)} images.\n\n{table(out, models, kind)}")
+    write_text(out / "tables.md", "\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
