@@ -9,6 +9,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 
 from iava.metrics.stats import (
     auc,
+    auc_difference,
     bootstrap,
     bootstrap_auc,
     by_cluster,
@@ -60,6 +61,22 @@ def test_bootstrap_of_auc_equals_resampling_question_by_question():
     assert limits == pytest.approx(np.quantile(expected, [0.025, 0.975]))
     with pytest.raises(ValueError, match="both truths"):
         bootstrap_auc([1.0], [True], ["a"], seed=0)
+
+
+def test_the_difference_of_aucs_draws_the_same_images_for_both():
+    clusters, truth, _ = some_answers(seed=1, images=8)
+    answers = np.where(truth, "yes", "no")
+    rng = np.random.default_rng(2)
+    ours, theirs = rng.normal(size=len(truth)) + truth, rng.normal(size=len(truth))
+    difference, limits = auc_difference(
+        ours.tolist(), theirs.tolist(), answers.tolist(), clusters, seed=3, resamples=150
+    )
+    expected = [
+        auc(ours[q].tolist(), answers[q].tolist()) - auc(theirs[q].tolist(), answers[q].tolist())
+        for q in naive_draws(clusters, 3, 150)
+    ]
+    assert limits == pytest.approx(np.quantile(expected, [0.025, 0.975]))
+    assert difference == pytest.approx(auc(ours.tolist(), answers.tolist()) - auc(theirs.tolist(), answers.tolist()))
 
 
 def test_paired_difference_draws_the_same_images_for_both():

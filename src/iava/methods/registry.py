@@ -33,6 +33,7 @@ BUILT_IN = {
     "iava-relevant": "iava.methods.controls_vstar:RelevantTokens",
     "no-image": "iava.methods.controls_vstar:NoImage",
     "noise": "iava.methods.controls_vstar:Noise",
+    "restore": "iava.methods.controls_restore:Restore",
     "oracle": "iava.methods.oracle:Oracle",
 }
 
