@@ -29,6 +29,7 @@ from iava.cli.commands import (
     score,
     serve,
     study,
+    sweep,
     tune,
 )
 from iava.errors import IavaError
@@ -65,6 +66,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reproduce": reproduce.reproduce,
     "tune": tune.tune,
     "ablate": ablate.ablate,
+    "sweep": sweep.sweep,
     "study": study.study,
     "bench": bench.bench,
     "serve": serve.serve,

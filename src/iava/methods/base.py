@@ -70,6 +70,8 @@ class Method(_Attributes):
     """Whether it is what the others must beat to count as better, not a proposal of its own."""
     sampling: ClassVar[bool | None] = None
     """True: always draws tokens; False: always takes the best; None: does as `generate` is told."""
+    several_calls: ClassVar[bool] = False
+    """Whether an answer takes several calls of `generate`, so that only a benchmark of captions can ask for it."""
     published: ClassVar[dict[str, dict[str, Any]]] = {}
     """By setting and Hugging Face model type, what None stands for; "other" is for all other types."""
 

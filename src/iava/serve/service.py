@@ -26,8 +26,8 @@ from iava.serve.schema import ChatMessage
 from iava.serve.tokens import Decoding
 from iava.serve.worker import Worker
 
-SERVED = [name for name in METHODS if name != "oracle"]
-"""The oracle must be told which region answers."""
+SERVED = [name for name, method in METHODS.items() if name != "oracle" and not method.several_calls]
+"""The oracle must be told which region answers, and some controls only a benchmark of captions can run."""
 _THREADS = 4  # for images and pages
 
 
