@@ -15,6 +15,8 @@ from iava.metrics.parts import Record
 from iava.metrics.stats import Interval, draws_in_chunks, interval, share, swap_test
 
 RESAMPLES = 1000
+_ROUNDING = 1e-9
+"""By which a setting may miss its own value of a metric."""
 COLUMNS = ("captions", "mentions", "wrong", "objects", "hits", "named", "words")
 """What each caption adds to: captions, mentions of things, mentions of absent things, things in the image, different
 things named that are there, different things named, words of its text."""
@@ -82,7 +84,7 @@ def lowest(totals: np.ndarray, ratio: Ratio, value: np.ndarray) -> np.ndarray:
         (R,) CHAIRi; NaN where no setting reaches the value.
     """
     excess = ratio.excess(totals, value)
-    found = np.where(excess >= 0, CHAIR_I.of(totals), np.inf).min(axis=0)
+    found = np.where(excess >= -_ROUNDING, CHAIR_I.of(totals), np.inf).min(axis=0)
     if len(totals) > 1:
         first, second = map(list, zip(*combinations(range(len(totals)), 2), strict=True))
         straddle = excess[first] * excess[second] < 0
@@ -107,7 +109,7 @@ def match(totals: np.ndarray, ratio: Ratio, value: float) -> list[tuple[int, flo
         (setting, its share of the images) of one or two settings; empty if none reaches the value.
     """
     excess = ratio.excess(totals, np.asarray(value))
-    options: list[list[tuple[int, float]]] = [[(p, 1.0)] for p in range(len(totals)) if excess[p] >= 0]
+    options: list[list[tuple[int, float]]] = [[(p, 1.0)] for p in range(len(totals)) if excess[p] >= -_ROUNDING]
     for i, j in combinations(range(len(totals)), 2):
         if excess[i] * excess[j] < 0:
             weight = float(excess[j] / (excess[j] - excess[i]))
@@ -184,8 +186,6 @@ def curve(sums: np.ndarray, draws: np.ndarray, ratio: Ratio, *, steps: int = 40)
     grid = np.unique(np.concatenate([np.linspace(values.min(), values.max(), steps), values]))
     found = []
     for value in grid:
-        # The largest value is that of a setting, apart from rounding.
-        at = np.array([min(value, values.max())])
-        estimate = float(lowest(totals[:, None], ratio, at)[0])
-        found.append((float(value), estimate, interval(lowest(draws, ratio, np.full(draws.shape[1], at[0])))))
-    return [one for one in found if np.isfinite(one[1])]
+        estimate = float(lowest(totals[:, None], ratio, np.array([value]))[0])
+        found.append((float(value), estimate, interval(lowest(draws, ratio, np.full(draws.shape[1], value)))))
+    return found

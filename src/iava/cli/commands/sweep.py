@@ -68,8 +68,8 @@ def sweep(
         benchmark=bench,
         data=data,
     )
-    for name, fixed in plan.methods.items():
-        candidates(name, fixed, grids.get(name))
+    for name, own in plan.methods.items():
+        candidates(name, own, grids.get(name))
     plan.task  # noqa: B018 - missing or broken data is reported before a model is loaded
     check_folder(out)
     lvlm = load_model(model, **loading)
