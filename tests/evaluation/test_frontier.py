@@ -126,11 +126,12 @@ def test_the_command_writes_page_tables_and_json(runs, tmp_path):
     found = run("frontier", *runs, "--out", page, "--chosen", tuned.with_suffix(".json"))
     assert found.exit_code == 0, found.output
     assert read_chosen(tuned.with_suffix(".json")) == {"vcd": {"alpha": 0.5}}
-    words = "VCD (alpha=0.5): CHAIRi minus the frontier of the controls at the same recall is -15.0, 95 % interval [-"
+    words = "VCD alpha=0.5: CHAIRi minus the frontier of the controls at the same recall is -15.0, 95 % interval [-"
     assert words in " ".join(found.stdout.split())
-    assert (
-        "no control reaches its F1 of things" in run("frontier", *runs, "--out", page, "--metric", "object_f1").stdout
-    )
+    by_f1 = run("frontier", *runs, "--out", tmp_path / "f1.html", "--metric", "object_f1").stdout
+    # Both controls have an F1 of 2/3, as the stronger setting has; the weaker one has 3/4.
+    assert "VCD: of 2 settings, 0 lie below" in by_f1
+    assert "No control reaches the F1 of things of 1." in " ".join(by_f1.split())
     html, table = page.read_text(), page.with_suffix(".md").read_text()
     assert html.count("<svg") == 4
     assert "token limit tokens=50" in table

@@ -11,6 +11,8 @@ from iava.lvlm.loading import load
 from iava.methods.verify import BestOf, Verify
 from iava.pocket.scenes import load_scene
 from tests import tiny
+from tests.fakes import FakeLVLM
+from tests.folders import written
 
 MARGINS = {"dog": 3.0, "cow": -0.5, "tree": 0.0, "cup": 0.5}
 
@@ -68,6 +70,26 @@ def test_records_equal_the_calls_one_by_one(tmp_path):
         else:
             assert record["parsed"]
             assert all(thing.split()[0][:3] in record["text"] for thing in record["parsed"])
+
+
+def test_captions_of_coco_images_are_checked(tmp_path):
+    lvlm = FakeLVLM()
+    plan = Plan("fake", {"verify": {}, "best-of": {"n": 2}}, benchmark="chair", data=written(tmp_path / "data"))
+    evaluate(lvlm, plan, tmp_path / "run")
+    records = [json.loads(line) for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]
+    # One of the three images is broken.
+    assert sum("error" in record for record in records) == 2
+    for record in (record for record in records if "error" not in record):
+        assert record["question"] == "Please describe this image in detail."
+        # "car" and "dog" are COCO's classes; "tree" is none.
+        named = [name for name in ("dog", "cow", "cup", "car") if f" {name}" in record["text"]]
+        assert sorted(record["margins"]) == sorted(named)
+        for thing in named:
+            assert ("greedy", f"Is there a {thing} in the image?") in lvlm.asked
+        if record["method"] == "verify":
+            assert sorted(record["parsed"]) == sorted(name for name in named if record["margins"][name] > 0)
+        else:
+            assert sorted(record["parsed"]) == sorted(named)
 
 
 def test_only_a_benchmark_of_captions_can_run_them():

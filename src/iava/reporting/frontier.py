@@ -51,32 +51,31 @@ def heading(found: Frontier) -> str:
 
 def verdicts(found: Frontier) -> list[str]:
     """A sentence for each method that does not make the frontier."""
-    sentences = []
-    for method in dict.fromkeys(one.setting.method for one in found.outcomes if one.distances):
-        tested = [one for one in found.outcomes if one.setting.method == method and one.tested]
-        away = [distance for one in tested if (distance := one.distances[found.metric]) is not None]
-        if not away:
-            sentences.append(
-                f"{title(method)}: no control reaches the {metric_in_sentence(found.metric)} of a setting."
-            )
-            continue
-        below = sum(one.interval[1] < 0 for one in away)
-        above = sum(one.interval[0] > 0 for one in away)
-        where = f"the frontier of the controls at the same {metric_in_sentence(found.metric)}"
-        if len(away) == 1:
-            limits = format_interval("chair_i", away[0].interval, sign=True)
-            difference = format_value("chair_i", away[0].difference, sign=True)
-            outcome = "it helps here" if below else "it does not help here" if above else "no difference is shown here"
-            strength = f" ({tested[0].strength})" if tested[0].strength else ""
-            sentences.append(
-                f"{title(method)}{strength}: CHAIRi minus {where} is {difference}, 95 % interval {limits}: {outcome}."
-            )
-        else:
-            sentences.append(
-                f"{title(method)}: of {len(away)} settings, {below} lie below {where} and {above} above it, with "
-                "intervals clear of zero."
-            )
-    return sentences
+    tested: dict[str, list[Outcome]] = {}
+    for one in found.outcomes:
+        if one.tested:
+            tested.setdefault(one.setting.method, []).append(one)
+    return [_verdict(found, method, some) for method, some in tested.items()]
+
+
+def _verdict(found: Frontier, method: str, tested: Sequence[Outcome]) -> str:
+    metric = metric_in_sentence(found.metric)
+    frontier = f"the frontier of the controls at the same {metric}"
+    reached = [(one, away) for one in tested if (away := one.distances[found.metric]) is not None]
+    below = sum(away.interval[1] < 0 for _, away in reached)
+    above = sum(away.interval[0] > 0 for _, away in reached)
+    if len(tested) == 1 and reached:
+        one, away = reached[0]
+        difference = format_value("chair_i", away.difference, sign=True)
+        limits = format_interval("chair_i", away.interval, sign=True)
+        outcome = "it helps here" if below else "it does not help here" if above else "no difference is shown here"
+        return f"{_label(one)}: CHAIRi minus {frontier} is {difference}, 95 % interval {limits}: {outcome}."
+    sentence = (
+        f"{title(method)}: of {len(tested)} settings, {below} lie below {frontier} and {above} above it, with "
+        "intervals clear of zero."
+    )
+    beyond = len(tested) - len(reached)
+    return sentence + (f" No control reaches the {metric} of {beyond}." if beyond else "")
 
 
 def settings_table(found: Frontier) -> Table:
