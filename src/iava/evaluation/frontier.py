@@ -105,11 +105,14 @@ def is_trivial(method: str) -> bool:
 def read_settings(folders: Sequence[Path]) -> tuple[list[Run], list[Setting]]:
     """The settings that runs of captions hold.
 
+    Args:
+        folders: of runs, or of sweeps, which hold a folder for each run.
+
     Raises:
         IavaError: if the runs are not of captions or not of the same ones, two hold the same setting, or a run is
             broken.
     """
-    runs = read_runs(folders)
+    runs = read_runs([run for folder in folders for run in _runs_in(folder)])
     shared = [{key: value for key, value in run.settings.items() if key != "methods"} for run in runs]
     settings: list[Setting] = []
     for run, own in zip(runs, shared, strict=True):
@@ -126,7 +129,17 @@ def read_settings(folders: Sequence[Path]) -> tuple[list[Run], list[Setting]]:
                 raise IavaError(f"{run.folders[0]} holds {method} with settings that another run has: name one of them")
             records = {record["id"]: record for record in run.of(method)}
             settings.append(Setting(method, chosen, run.folders[0], records))
-    return runs, settings
+    methods = list(dict.fromkeys(one.method for one in settings))
+    return runs, sorted(settings, key=lambda one: (methods.index(one.method), _numbers(one)))
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    inside = sorted(manifest.parent for manifest in folder.glob("*/manifest.json"))
+    return [folder] if (folder / "manifest.json").exists() or not inside else inside
+
+
+def _numbers(one: Setting) -> list[float]:
+    return [value for value in one.settings.values() if isinstance(value, int | float)]
 
 
 def frontier(
@@ -139,7 +152,7 @@ def frontier(
     """Compares every setting with the frontier of the controls.
 
     Args:
-        folders: of the runs, as `iava sweep` and `iava eval` write them.
+        folders: of sweeps and runs, as `iava sweep` and `iava eval` write them.
         metric: of `METRICS`.
         controls: the methods that make the frontier; None: all trivial ones, see `is_trivial`.
         chosen: method -> the one setting that is tested; None: all settings are tested.

@@ -15,7 +15,8 @@ from transformers.generation.utils import GenerateOutput
 from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import check_number, check_whole
-from iava.methods.controls import Greedy, Sample
+from iava.methods.controls import Sample
+from iava.methods.controls_length import EndBias
 
 Margins = Mapping[str, float]
 """Thing -> logit of yes minus logit of no in the model's answer to whether it is in the image."""
@@ -62,21 +63,25 @@ class Verify(SelfChecked):
 
     Args:
         threshold: any finite number, in logits; 0 drops what the model answers with no.
+        bias, words: of `EndBias`, with which the caption is decoded; below 0 it names more. 0 is greedy decoding.
 
     Raises:
-        IavaError: if the threshold is not finite.
+        IavaError: if a number is not finite.
     """
 
     threshold: float = 0.0
+    bias: float = 0.0
+    words: str = ""
 
     name = title = "verify"
     cost = "1, and a question about each thing named"
 
     def __post_init__(self) -> None:
         check_number("threshold", self.threshold, low=-torch.inf)
+        check_number("bias", self.bias, low=-torch.inf)
 
     def drafting(self) -> Method:
-        return Greedy()
+        return EndBias(self.bias, self.words)
 
     def choice(self, drafts: Sequence[Sequence[str]], margins: Margins) -> tuple[int, list[str]]:
         return 0, [thing for thing in drafts[0] if margins[thing] > self.threshold]

@@ -12,7 +12,7 @@ from iava.errors import IavaError
 def frontier(
     folders: Annotated[
         list[Path],
-        typer.Argument(help="Run folders with captions of the same images, such as RUNS/*-*.", show_default=False),
+        typer.Argument(help="Folders of sweeps, or of runs, with captions of the same images.", show_default=False),
     ],
     out: Annotated[
         Path, typer.Option(help="HTML file to write; the tables are written beside it as .md, .tex and .json.")

@@ -76,7 +76,7 @@ def sweep(
     with progress() as advance:
         trials = sweep_strengths(lvlm, plan, grids, out, advance)
     print(f"{len(trials)} runs: {out}")
-    print(f"next: iava frontier {out}/*-* --out ...")
+    print(f"next: iava frontier {out} --out ...")
 
 
 def _grids(names: list[str], texts: list[str]) -> dict[str, dict[str, list[Any]]]:
