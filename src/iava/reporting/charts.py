@@ -152,17 +152,21 @@ def separated(points: Sequence[Point]) -> list[Point]:
     """Moves labels up or down until none overlap, each as close to its point as the others allow."""
     order = sorted(points, key=lambda point: point.y)
     heights = [point.y for point in order]
+    distance = min(_LABEL_DISTANCE, (BOTTOM - TOP) / max(1, len(heights) - 1))
     for _ in range(200):
         moved = False
         for i in range(len(heights) - 1):
-            overlap = _LABEL_DISTANCE - (heights[i + 1] - heights[i])
+            overlap = distance - (heights[i + 1] - heights[i])
             if overlap > 0.01:
                 heights[i], heights[i + 1] = heights[i] - overlap / 2, heights[i + 1] + overlap / 2
                 moved = True
         if not moved:
             break
-    offset = max(0.0, TOP - heights[0]) - max(0.0, heights[-1] - BOTTOM) if heights else 0.0
-    label_y = {id(point): height + offset for point, height in zip(order, heights, strict=True)}
+    for i in range(len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + distance if i else TOP)
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], heights[i + 1] - distance if i + 1 < len(heights) else BOTTOM)
+    label_y = {id(point): height for point, height in zip(order, heights, strict=True)}
     return [replace(point, label_y=round(label_y[id(point)], 1)) for point in points]
 
 

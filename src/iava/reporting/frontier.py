@@ -200,7 +200,7 @@ def _ends(intervals: Sequence[Interval]) -> Ends:
 
 def _point(found: Frontier, one: Outcome, name: str, x_ends: Ends, y_ends: Ends, *, with_title: bool) -> Point:
     x, y = one.metrics["chair_i"], one.metrics[name]
-    strength = one.strength.partition("=")[2] or one.strength
+    strength = ", ".join(part.partition("=")[2] for part in one.strength.split(", ") if part)
     label = f"{title(one.setting.method)} {strength}".strip() if with_title else strength
     at_y = pixel(y, y_ends, BOTTOM, TOP)
     return Point(
