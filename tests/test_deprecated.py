@@ -52,6 +52,7 @@ def test_unknown_modules_stay_unknown():
             import_module(name)
 
 
+@pytest.mark.slow
 def test_public_names_import_without_a_warning():
     code = "import iava, warnings; warnings.simplefilter('error'); [getattr(iava, name) for name in iava.__all__]"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -192,6 +192,17 @@ def test_caches_that_cannot_be_split_into_rows_are_told_apart():
     assert hf.cache_kind(object.__new__(QuantizedCache)) == "quantized"
 
 
+def test_layers_that_recompute_their_activations_are_known():
+    """If this fails, gradient checkpointing is marked otherwise: see `hf.recomputes`."""
+    model = tiny.model()
+    for enabled in (False, True):
+        if enabled:
+            model.gradient_checkpointing_enable()
+        for training in (False, True):
+            model.train(training)
+            assert hf.recomputes(model) == (enabled and training)
+
+
 def filled(layer, columns=6):
     keys = torch.arange(columns, dtype=torch.float32).view(1, 1, columns, 1)
     layer.update(keys, -keys)

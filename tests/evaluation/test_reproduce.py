@@ -110,6 +110,7 @@ def test_what_is_missing_or_unknown_is_said_before_a_model_is_loaded(tmp_path, m
     )
 
 
+@pytest.mark.slow
 def test_the_pocket_model_goes_through_it(data, tmp_path):
     arguments = ("--data", data, "--limit", "1", "--out", tmp_path)
     result = run("reproduce", "--model", "pocket", *arguments)

@@ -153,6 +153,8 @@ class TestSelect:
         assert chosen(top_i=1.0, lam=-1.0) == [1, 2, 3]
         assert chosen(top_i=0.01, lam=-1.0) == [2]
         assert chosen(top_i=50, lam=-5.0) == [1, 2, 3]
+        # More than an int64 holds.
+        assert chosen(top_i=10**20, lam=-5.0) == [1, 2, 3]
 
     def test_thresholds_are_each_rows_own(self):
         torch.manual_seed(0)

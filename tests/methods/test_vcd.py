@@ -114,6 +114,17 @@ def test_questions_about_one_image_and_a_reading(name):
         assert found.tokens == tokens == reading.ask(question, method="vcd", max_new_tokens=3).tokens
 
 
+def test_the_noisy_image_is_read_once_for_all_questions():
+    model, _ = families.build("llava")
+    read: list[int] = []
+    handle = model.base_model.vision_tower.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(len(args[0] if args else kwargs["pixel_values"])), with_kwargs=True
+    )
+    iava.load(*families.build("llava")).ask_many(PICTURES[0], [question for question, _ in ASKED], method="vcd")
+    handle.remove()
+    assert read[-1] == 1
+
+
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
 def test_without_contrast_it_is_plain_generate(options):
     model, _ = families.build("llava")

@@ -106,7 +106,7 @@ def test_only_a_benchmark_of_captions_can_run_them():
     [
         (lambda: Verify(float("inf")), "threshold is inf: it must be a number, finite"),
         (lambda: BestOf(0), "n is 0: it must be a whole number, at least 1"),
-        (lambda: BestOf(2, 0), "temperature is 0: it must be a number, above 0"),
+        (lambda: BestOf(2, temperature=0), "temperature is 0: it must be a number, above 0"),
     ],
 )
 def test_refusals(make, words):

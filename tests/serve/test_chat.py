@@ -96,6 +96,7 @@ def test_what_a_seed_draws_is_what_the_model_alone_draws(served, lvlm, options, 
     assert [choice.message.content for choice in found.choices] == alone
 
 
+@pytest.mark.slow
 def test_what_is_drawn_follows_the_contrasted_distribution(served, lvlm):
     temperature, top_p, count = 1.3, 0.8, 400
     logits = lvlm.ask(tiny.image(), QUESTION, method="iava", max_new_tokens=1, beta=0).logits

@@ -12,6 +12,7 @@ import pytest
 
 from iava.serve.errors import ApiError
 from iava.serve.fetch import Fetcher
+from tests.local_server import serving
 
 PUBLIC = "93.184.216.34"
 LATER = 5.0
@@ -50,12 +51,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    made.asked, made.sent, made.ended = [], 0, threading.Event()
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    with serving(Answers) as made:
+        made.asked, made.sent, made.ended = [], 0, threading.Event()
+        yield made
 
 
 class Net:

@@ -103,6 +103,7 @@ def test_options_reach_the_server(started, tmp_path):
     assert server.end()[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
 @pytest.mark.parametrize("command", ["serve", "app"])
 def test_what_is_not_installed_is_named(package, command):

@@ -1,6 +1,7 @@
 """Options that several commands share, and the helpers that read them."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -186,7 +187,10 @@ def load_model(name: str, **loading: Any) -> Any:
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return load(name, **loading)
+    with warnings.catch_warnings():
+        # Such as torch's about the pickle protocol of weights that it then refuses.
+        warnings.simplefilter("ignore")
+        return load(name, **loading)
 
 
 def data_folder(benchmark: str, data: Path | None, model: str) -> Path | None:

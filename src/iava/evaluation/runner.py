@@ -67,7 +67,8 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
     methods = {name: lvlm.method(name, **settings).settings() for name, settings in plan.methods.items()}
     methods |= {method.name: method.settings() for method in others}
     if plan.fitted:
-        methods["bias"] = {"fitted_on": plan.tune.split, "images": plan.tune_images, "yes_ratio_of": plan.bias_target}
+        fit = {"fitted_on": plan.tune.split, "images": plan.tune_images, "yes_ratio_of": plan.bias_target}
+        methods["bias"] = {name: value for name, value in methods["bias"].items() if name != "bias"} | fit
     settings = {
         "benchmark": plan.benchmark,
         "questions": plan.questions.digest,
@@ -80,6 +81,8 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
         "seed": plan.seed,
         "max_new_tokens": plan.length,
         "parser": plan.asked.parser_name(plan.parser),
+        # None, as in the runs of a version that did not record it.
+        "checkpoint_generation": lvlm.generation_notes or None,
         **plan.selection,
     }
     data = "pocket" if plan.data is None else str(plan.data.absolute())
@@ -88,7 +91,6 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
         "prompt": lvlm.prompt(plan.task.questions[0].question),
         "prompt_style": plan.style,
         "revision": lvlm.revision,
-        "checkpoint_generation": lvlm.generation_notes,
     }
     return settings, about | environment(lvlm.model)
 
@@ -105,7 +107,7 @@ def evaluate_by(
         methods, shown = dict(plan.methods), settings["methods"]
         if plan.fitted:
             bias = _bias_on_tune(ask, plan, folder, advance)
-            methods["bias"] = {"bias": bias}
+            methods["bias"] = {**methods["bias"], "bias": bias}
             shown = {**shown, "bias": {"bias": bias, **shown["bias"]}}
         records = _records(folder / "records.jsonl", plan)
         ask("task", methods, records, partial(advance, f"{plan.benchmark} {plan.task.split}"))

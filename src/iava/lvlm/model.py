@@ -111,7 +111,6 @@ class LVLM:
         """Asks several independent questions about one image in one batch.
 
         A batch that does not fit into memory is halved, as often as needed. One line on standard error says so once.
-        Greedy answers stay the same. Sampled answers depend on the size of the batch.
 
         Args:
             image: a path, a data URI, an http(s) address, the bytes of an image file, an open file, a PIL image or a
@@ -121,7 +120,9 @@ class LVLM:
             method: a command-line name, or a method object.
             max_new_tokens: at least 1.
             explain: whether to keep attention maps, selection and candidate tokens.
-            seed: for methods that sample. The caller's random state stays as it is. None samples from that state.
+            seed: for methods that sample. Each question draws from a generator of its own, made of the seed and the
+                question, so its answer does not depend on the others. The caller's random state stays as it is. None
+                samples from that state.
             generation: settings of `generate` beyond the method's, such as {"repetition_penalty": 1.3}. "checkpoint"
                 takes those of the checkpoint's generation config.
             settings: parameters of a method that is given by name.

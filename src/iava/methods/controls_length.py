@@ -22,6 +22,7 @@ class _Ending(Method):
     control = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._ends: list[int] = []
 
     def __call__(self, model: PreTrainedModel, input_ids: torch.Tensor, **loop: Any) -> GenerateOutput | torch.Tensor:
@@ -56,8 +57,8 @@ class EndBias(_Ending):
     name, title = "end-bias", "end bias"
 
     def __post_init__(self) -> None:
-        check_number("bias", self.bias, low=-math.inf)
         super().__post_init__()
+        check_number("bias", self.bias, low=-math.inf)
 
     def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
         biased = main.clone()
@@ -94,8 +95,8 @@ class TokenLimit(_Ending):
     name, title = "token-limit", "token limit"
 
     def __post_init__(self) -> None:
-        check_whole("tokens", self.tokens, low=1)
         super().__post_init__()
+        check_whole("tokens", self.tokens, low=1)
 
     def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
         if step < self.tokens:

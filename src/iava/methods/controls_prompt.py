@@ -2,11 +2,10 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
-from transformers.generation.utils import GenerateOutput
+from transformers import ProcessorMixin
 
 from iava.errors import IavaError
 from iava.methods.base import Method
@@ -16,12 +15,10 @@ from iava.methods.words import says
 
 @dataclass(eq=False)
 class _Reworded(Method):
-    """Greedy decoding of a question in other words. A prompt of one's own must hold these words already."""
+    """Plain decoding of a question in other words. A prompt of one's own must hold these words already."""
 
     control = True
-    sampling = False
-
-    place: ClassVar[str]
+    where: ClassVar[str]
     """Where a prompt of one's own says these words, for the message of an error."""
 
     @property
@@ -29,22 +26,21 @@ class _Reworded(Method):
     def words(self) -> str:
         """What every prompt says."""
 
-    def __call__(self, model: PreTrainedModel, input_ids: torch.Tensor, **loop: Any) -> GenerateOutput | torch.Tensor:
+    def check_prompts(self, input_ids: torch.Tensor) -> None:
         if self.processor is None:
             name = type(self).__name__
             raise IavaError(f"{name} has no processor to read the prompt with: use {name}(processor=processor)")
         for row, ids in enumerate(input_ids):
             if not says(ids, self.words, self.processor.tokenizer):
                 raise IavaError(
-                    f"prompt {row} of {len(input_ids)} does not say {self.words!r}: write it {self.place}, or let "
+                    f"prompt {row} of {len(input_ids)} does not say {self.words!r}: write it {self.where}, or let "
                     "iava.load(...).ask do so"
                 )
-        return super().__call__(model, input_ids, **loop)
 
 
 @dataclass(eq=False)
 class PromptBias(_Reworded):
-    """Greedy decoding of a question that is followed by a request for "yes" (arXiv 2504.10020).
+    """Plain decoding of a question that is followed by a request for "yes" (arXiv 2504.10020).
 
     This is the paper's prompt-based adjustment, in its wording. Its published code writes "Answer yes whenever
     possible."
@@ -71,23 +67,24 @@ class PromptBias(_Reworded):
 
     name, title = "prompt-bias", "prompt bias"
     paper = "2504.10020"
-    place = "behind the question"
+    where = "behind the question"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_text("hint", self.hint, 'a request such as "Answer yes whenever possible."')
         self.hint = self.hint.strip()
+
+    def reword(self, question: str) -> str:
+        return f"{question} {self.hint}"
 
     @property
     def words(self) -> str:
         return self.hint
 
-    def reword(self, question: str) -> str:
-        return f"{question} {self.hint}"
-
 
 @dataclass(eq=False)
 class Brief(_Reworded):
-    """Greedy decoding of a request for a short caption, in place of the question.
+    """Plain decoding of a request for a short caption, in place of the question.
 
     The question is changed before the processor reads it: `LVLM.ask` does so. A prompt of one's own, in
     `generate(custom_generate=...)`, must hold the request already.
@@ -104,15 +101,16 @@ class Brief(_Reworded):
     processor: ProcessorMixin | None = field(default=None, repr=False)
 
     name, title = "brief", "brief prompt"
-    place = "in place of the question"
+    where = "in place of the question"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_text("request", self.request, 'a request such as "Briefly describe this image."')
         self.request = self.request.strip()
 
-    @property
-    def words(self) -> str:
+    def reword(self, question: str) -> str:
         return self.request
 
-    def reword(self, question: str) -> str:
+    @property
+    def words(self) -> str:
         return self.request

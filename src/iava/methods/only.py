@@ -65,6 +65,7 @@ class ONLY(Method):
     cost = "1"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole("layer", self.layer, low=0)
         check_number("gamma", self.gamma, low=0, high=2)
         check_number("alpha1", self.alpha1, low=0)
@@ -72,7 +73,7 @@ class ONLY(Method):
         check_number("beta", self.beta, low=0, high=1)
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
+        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor, step: int
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.layer >= layers - 1:

@@ -77,7 +77,7 @@ def check_settings(name: str, settings: Iterable[str] = ()) -> None:
     Raises:
         IavaError: names what would be right.
     """
-    known = resolve(name)().settings()
+    known = resolve(name).setting_names()
     for setting in settings:
         if setting not in known:
             wanted = f"use one of {', '.join(known)}" if known else "it has none"

@@ -5,7 +5,7 @@ Only a benchmark knows which things a caption names, so `iava.evaluation.verifie
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -72,11 +72,13 @@ class Verify(SelfChecked):
     threshold: float = 0.0
     bias: float = 0.0
     words: str = ""
+    sampling: bool | None = field(default=False, kw_only=True)
 
     name = title = "verify"
     cost = "1, and a question about each thing named"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("threshold", self.threshold, low=-torch.inf)
         check_number("bias", self.bias, low=-torch.inf)
 
@@ -97,28 +99,27 @@ class BestOf(SelfChecked):
 
     Args:
         n: how many captions are sampled, at least 1.
-        temperature: of the samples, above 0.
 
     Raises:
         IavaError: if a setting is out of range.
     """
 
     n: int = 2
-    temperature: float = 1.0
+    sampling: bool | None = field(default=True, kw_only=True)
 
     name, title = "best-of", "best of n"
     cost = "n, and a question about each thing named"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole("n", self.n, low=1)
-        check_number("temperature", self.temperature, low=0, above=True)
 
     @property
     def drafts(self) -> int:
         return self.n
 
     def drafting(self) -> Method:
-        return Sample(self.temperature)
+        return Sample(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
 
     def choice(self, drafts: Sequence[Sequence[str]], margins: Margins) -> tuple[int, list[str]]:
         denied = [sum(margins[thing] <= 0 for thing in set(things)) for things in drafts]

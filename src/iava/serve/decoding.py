@@ -17,6 +17,7 @@ from iava.engine.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation, prompt_text
+from iava.lvlm.decoding import draw_seed
 from iava.lvlm.explanation import CANDIDATES, explanation, selected_shares
 from iava.lvlm.generation import end_tokens, evaluation_mode, generation_config
 from iava.lvlm.inputs import Inputs
@@ -89,14 +90,20 @@ class RowDecoder:
 
     def _decode(self, rows: Sequence[Row]) -> None:
         start, plan = time.monotonic(), rows[0].plan
+        if plan.has_images:
+            # Successive rows about one image share its keys and values at the least cost.
+            rows = sorted(rows, key=lambda row: id(row.conversation.images[-1]))
         asked = self.method(plan.method, {name: json.loads(value) for name, value in plan.settings})
         # Without an image there is nothing to contrast.
-        method = asked if plan.has_images else self.method("sample" if asked.sampling else "greedy", {})
+        method = asked if plan.has_images else asked.plain()
         served, inputs, made = self._batch(rows, asked, pixels=method.reads_pixels or not plan.has_images)
         if not served:
             return
         trace = Trace(top=CANDIDATES if plan.explain else 0)
-        options: dict[str, Any] = {"trace": trace}
+        options: dict[str, Any] = {
+            "trace": trace,
+            "unfinished": lambda: [number for number, row in enumerate(served) if not row.is_over],
+        }
         images = [row.conversation.images for row in served]
         if plan.has_images:
             conversations = [_reworded(row.conversation, asked) for row in served]
@@ -217,8 +224,9 @@ class _Choice(LogitsProcessor):
             warped = warper(input_ids[number : number + 1], warped)
         generator = self._generators[number]
         if generator is None:
-            seed = self._rows[number].decoding.seed
-            seed = random.getrandbits(63) if seed is None else seed
+            row = self._rows[number]
+            seed = row.decoding.seed
+            seed = random.getrandbits(63) if seed is None else draw_seed(seed, row.conversation)
             self._generators[number] = generator = torch.Generator(logits.device).manual_seed(seed)
         return int(torch.multinomial(warped.softmax(dim=-1), 1, generator=generator))
 

@@ -149,7 +149,8 @@ class Service:
         Raises:
             ApiError: 400.
         """
-        sampling = METHODS[plan.method].sampling
+        # A method that draws lists `sampling` among its settings.
+        sampling = json.loads(dict(plan.settings).get("sampling", json.dumps(METHODS[plan.method].sampling)))
         if decoding.temperature and sampling is False:
             reason = f"the method {plan.method} takes the most probable token: leave it out, or name another method"
             raise ApiError(400, f"temperature is {decoding.temperature:g}, but {reason}", param="temperature")
