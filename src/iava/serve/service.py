@@ -26,8 +26,8 @@ from iava.serve.images.reader import ImageReader, is_remote
 from iava.serve.limits import Limits
 from iava.serve.page.store import Pages, PageStore
 
-SERVED = [name for name in METHODS if name != "oracle"]
-"""Names of the methods that are served: all but the oracle, which must be given the region of the answer."""
+SERVED = [name for name, method in METHODS.items() if name != "oracle" and not method.several_calls]
+"""Names of the methods that are served. The oracle needs the region of the answer; others decode only benchmarks' captions."""
 _THREADS = 4  # for images and pages
 _FETCHING = 16  # threads that wait for other hosts
 
