@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from iava.benchmarks.benchmark import STYLES, Benchmark
+from iava.benchmarks.benchmark import PROMPT_STYLES, Benchmark
 from iava.benchmarks.registry import benchmark
 from iava.benchmarks.sources.find import find
 from iava.benchmarks.sources.ids import read_ids, with_ids
@@ -34,7 +34,7 @@ class Plan:
         benchmark: a data set, of `iava.benchmarks.registry.BENCHMARKS`.
         data: holds a folder for each data set, or is the data set's own; None: the pocket scenes.
         shard: (number, count): only that part of the images, number from 1; None: all.
-        prompt_style: of `iava.benchmarks.benchmark.STYLES`; None: the benchmark's default.
+        prompt_style: of `iava.benchmarks.benchmark.PROMPT_STYLES`; None: the benchmark's default.
         suffix: text behind each question, after a blank if it does not begin with white space.
         category: only the questions of this part of the benchmark, such as "random" or "generative".
         sample: so many images, drawn at random with the seed; None: all.
@@ -72,8 +72,8 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise IavaError(f"{name} is {value}: it must be at least 1")
-        if self.prompt_style is not None and self.prompt_style not in STYLES:
-            raise IavaError(f"unknown prompt style {self.prompt_style!r}: use one of {', '.join(STYLES)}")
+        if self.prompt_style is not None and self.prompt_style not in PROMPT_STYLES:
+            raise IavaError(f"unknown prompt style {self.prompt_style!r}: use one of {', '.join(PROMPT_STYLES)}")
         if self.sample is not None and self.ids is not None:
             raise IavaError("sample and ids are given: a list of ids cannot be drawn from, leave one out")
         self.asked.parser_name(self.parser)

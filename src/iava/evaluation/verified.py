@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from iava.benchmarks.benchmark import STYLES
+from iava.benchmarks.benchmark import PROMPT_STYLES
 from iava.benchmarks.pope import wording
 from iava.benchmarks.task import Question
 from iava.evaluation.plan import Plan
@@ -28,7 +28,7 @@ def checked_caption(
     drafts = lvlm.ask_many(picture, [question.question] * method.drafts, method=method.drafting(), **asked)
     named = [plan.parse(question, draft.text) for draft in drafts]
     things = list(dict.fromkeys(thing for things in named for thing in things))
-    wordings = [STYLES[plan.style].format(wording(thing)) for thing in things]
+    wordings = [PROMPT_STYLES[plan.style].format(wording(thing)) for thing in things]
     # The first token's logits say yes or no.
     answers = lvlm.ask_many(picture, wordings, method=Greedy(), max_new_tokens=1, seed=seed) if things else []
     margins: dict[str, float] = {}
