@@ -15,10 +15,12 @@ from iava import IAVA, load, probe
 from iava.engine.boundary import check_served
 from iava.methods.trace import Trace
 from tests import families, naive, tiny
+from tests.degraded import blurred_pixels
 from tests.families import FAMILIES
 
 GENERAL = "Describe this image."
-SETTINGS = {"top_i": 0.4, "lam": -0.5, "alpha": 1.0, "beta": 0.05, "negative": "zeros"}
+SETTINGS = {"top_i": 0.4, "lam": -0.5, "alpha": 1.0, "beta": 0.05, "negative": "zeros", "strength": 0.1}
+STRENGTH = SETTINGS["strength"]
 PICTURES = [tiny.image(1, (40, 32)), tiny.image(2, (60, 25)), tiny.image(3, (31, 64))]
 ASKED = [
     ("Is there a dog ?", [PICTURES[0]]),
@@ -51,7 +53,7 @@ class Reference:
         self.selected = naive.irrelevant(general_row, query_row, SETTINGS["top_i"], SETTINGS["lam"])
         self.image = (self.inputs["input_ids"][0] == self.model.config.image_token_id).nonzero().flatten()
         self.masked = self.image[~torch.tensor(self.selected)].tolist()
-        self.negative = negative
+        self.name, self.negative = name, negative
 
     def attention(self, inputs: dict) -> torch.Tensor:
         """(L, heads, N)"""
@@ -75,11 +77,13 @@ class Reference:
             captured.update(kwargs)
             return kwargs
 
-        changes = {"zeros": self.blank, "hide": self.hide, "drop": capture, "pixels": capture}
+        changes = {"zeros": self.blank, "hide": self.hide, "drop": capture, "pixels": capture, "blur": capture}
         change = changes[self.negative] if masked else capture
         extended = self.extended(tokens)
-        if masked and self.negative == "pixels":
-            extended["pixel_values"] = self.paint(extended["pixel_values"])
+        if masked and self.negative in ("pixels", "blur"):
+            given = extended["pixel_values"]
+            others = blurred_pixels(self.name, extended, STRENGTH) if self.negative == "blur" else given * 0
+            extended["pixel_values"] = self.replaced(given, others)
         handle = at_decoder(lambda kwargs: change(kwargs) if change is capture else change(kwargs, masked))
         with torch.no_grad():
             logits = self.model(**extended, use_cache=False).logits[0, -1]
@@ -137,18 +141,21 @@ class Reference:
             kwargs["deepstack_visual_embeds"] = layers
         return {**kwargs, "inputs_embeds": embeddings}
 
-    def paint(self, pixels: torch.Tensor) -> torch.Tensor:
-        pixels, tokens = pixels.clone(), len(self.selected)
+    def replaced(self, given: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        """Pixels in which the patches of the tokens that are not selected are those of `others`."""
+        pixels, tokens = given.clone(), len(self.selected)
         for token in [token for token, kept in enumerate(self.selected) if not kept]:
             if pixels.dim() == 2:
                 patches = len(pixels) // tokens
-                pixels[patches * token : patches * (token + 1)] = 0.0
+                rows = slice(patches * token, patches * (token + 1))
+                pixels[rows] = others[rows]
                 continue
             side = round((tokens / len(pixels)) ** 0.5)
             tile, place = divmod(token, side * side)
-            top, left = (number * (pixels.shape[-1] // side) for number in divmod(place, side))
             edge = pixels.shape[-1] // side
-            pixels[tile, :, top : top + edge, left : left + edge] = 0.0
+            top, left = (number * edge for number in divmod(place, side))
+            here = (tile, slice(None), slice(top, top + edge), slice(left, left + edge))
+            pixels[here] = others[here]
         return pixels
 
     def hide(self, kwargs: dict, masked: list[int]) -> dict:
@@ -235,11 +242,11 @@ class TestFamily:
             assert not both.reading["selected"][row, width:].any()
             assert alone == [together[row]]
 
-    @pytest.mark.parametrize("negative", ["drop", "hide", "pixels"])
+    @pytest.mark.parametrize("negative", ["drop", "hide", "pixels", "blur"])
     def test_negatives_equal_their_references(self, name, negative, record_property):
         made = method(name, negative=negative)
         family = FAMILIES[name]
-        if (negative == "hide" and not family.hides) or (negative == "pixels" and not family.paints):
+        if (negative == "hide" and not family.hides) or (negative in ("pixels", "blur") and not family.paints):
             record_property("cell", "refused")
             with pytest.raises(ValueError, match="use 'zeros'"):
                 answer(name, ASKED[:1], made)

@@ -129,3 +129,14 @@ def test_a_sample_is_the_same_for_the_same_seed_and_can_be_listed(tmp_path):
 )
 def test_coco_names_are_ids(name, expected):
     assert plain_id(name) == expected
+
+
+def test_captions_have_a_general_instruction_of_their_own_unless_one_is_chosen():
+    methods = {"greedy": {}, "iava": {"alpha": 0.5}, "iava+": {"general": "What is in this image?"}, "icd": {}}
+    captions = Plan("fake", methods, benchmark="chair")
+    assert captions.methods["iava"] == {"general": "Is there an object in the image?", "alpha": 0.5}
+    assert captions.methods["iava+"] == {"general": "What is in this image?"}
+    assert (captions.methods["greedy"], captions.methods["icd"]) == ({}, {})
+    assert Plan("fake", methods, benchmark="pope").methods == methods
+    # The usual general instruction is the question itself.
+    assert captions.task.questions[0].question == "Describe this image."

@@ -73,6 +73,8 @@ class Benchmark(ABC):
         style: the default prompt style, of `STYLES`.
         max_new_tokens: the length of an answer, unless it is chosen.
         has_pocket: whether there is a version about the pocket scenes.
+        names_things: whether answers are captions, read as the list of the things that they name.
+        general: the general instruction of methods that have one, unless it is chosen; None: the methods' own.
         score_files: files that `predictions` takes beside the answers, such as "instances".
     """
 
@@ -83,6 +85,8 @@ class Benchmark(ABC):
     style: ClassVar[str] = "plain"
     max_new_tokens: ClassVar[int] = 16
     has_pocket: bool = False
+    names_things: ClassVar[bool] = False
+    general: ClassVar[str | None] = None
     score_files: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str) -> None:

@@ -1,6 +1,7 @@
 """Options that several commands share, and the helpers that read them."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -93,6 +94,17 @@ PromptStyle = Annotated[
     ),
 ]
 Suffix = Annotated[str | None, typer.Option(help="Text to put behind every question.")]
+SystemPrompt = Annotated[
+    str | None,
+    typer.Option(help="System prompt before every question, such as LLaVA-1.5's own. Default: none."),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="published: what the authors' commands set for each method, model family and benchmark, with their prompt "
+        "endings, system prompts, token limits and parsers. Other options take precedence."
+    ),
+]
 Category = Annotated[
     str | None,
     typer.Option(help="Ask only one part of the benchmark, such as random (pope) or generative (amber)."),
@@ -186,7 +198,10 @@ def load_model(name: str, **loading: Any) -> Any:
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return load(name, **loading)
+    with warnings.catch_warnings():
+        # Such as torch's about the pickle protocol of weights that it then refuses.
+        warnings.simplefilter("ignore")
+        return load(name, **loading)
 
 
 def data_folder(benchmark: str, data: Path | None, model: str) -> Path | None:

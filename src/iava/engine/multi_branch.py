@@ -22,7 +22,7 @@ from iava.engine.prompt import Prompt, image_mask, prompt_of
 
 Branches = Callable[[Prompt], Sequence[Branch]]
 Combine = Callable[[torch.Tensor, list[torch.Tensor], int], torch.Tensor]
-Hook = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], AbstractContextManager[None]]
+Hook = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor, int], AbstractContextManager[None]]
 
 
 class MultiBranchModel(hf.LoopModel):
@@ -35,8 +35,9 @@ class MultiBranchModel(hf.LoopModel):
         combine: (main logits (B, V), the contrast branches' logits, each (B, V), number of the step from 0) -> logits
             (B, V), all float32.
         hook: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
-            tokens so far are the image's, and (R,) bool, which rows are a contrast branch's. It may make the decoder
-            give twice as many rows; the others are then contrast logits.
+            tokens so far are the image's, (R,) bool, which rows are a contrast branch's, and the number of the step
+            from 0, in which the prompts are read. It may make the decoder give twice as many rows; the others are then
+            contrast logits.
         prefix_cache: what was read of images before, and what is read of them now.
         shares: whether prompts that begin alike are read together.
         unfinished: returns the numbers of the prompts that need more tokens, in order. It is asked before each step.
@@ -210,7 +211,7 @@ class MultiBranchModel(hf.LoopModel):
         """The method's hook around a run of one branch: (B, T) bool, where its image tokens are."""
         if self._hook is None or is_image is None:
             return nullcontext()
-        return self._hook(self.model, is_image, is_image.new_full((len(is_image),), contrast))
+        return self._hook(self.model, is_image, is_image.new_full((len(is_image),), contrast), self._step)
 
     def _hooked_step(self) -> AbstractContextManager[None]:
         """The method's hook around a run of one new token for each row of all branches."""
@@ -222,7 +223,7 @@ class MultiBranchModel(hf.LoopModel):
             is_image = torch.cat([main, layout.is_image])
         is_image = torch.nn.functional.pad(is_image, (0, self._step))
         contrast = torch.arange(len(is_image), device=is_image.device) >= self._rows
-        return self._hook(self.model, is_image, contrast)
+        return self._hook(self.model, is_image, contrast, self._step)
 
     def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
         cache = model_kwargs[hf.CACHE]

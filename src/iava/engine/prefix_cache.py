@@ -166,6 +166,20 @@ def _read_on(prompt: Prompt, hooks: Callable[[Branch], AbstractContextManager[No
     return outputs
 
 
+def behind_one_prefix(prompt: Prompt) -> Branch:
+    """The branch of prompts that all begin alike; what they begin with is read once.
+
+    Args:
+        prompt: of which `read_together` found that all share one prefix. Its embeddings may be others by now.
+    """
+    mask, ends = prompt.main.mask.bool(), prompt.image_end
+    follows = mask & (torch.arange(mask.shape[1], device=mask.device) >= ends[:, None])
+    (begin,) = _read(prompt, mask & ~follows, [0])
+    width = int(ends.max())
+    layers = ([[(end, *pair)] for end in ends.tolist()] for pair in begin.layers)
+    return lay_out(prompt, copied(prompt, follows), segmented_cache(layers, width), (mask & ~follows)[:, :width])
+
+
 def may_begin_alike(input_ids: torch.Tensor, is_image: torch.Tensor) -> bool:
     """Whether two prompts of a batch have the same tokens up to their last image token."""
     prefixes = set()

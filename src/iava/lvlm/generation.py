@@ -107,9 +107,17 @@ def checkpoint_settings(model: Any) -> dict[str, Any]:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """The ids that end an answer: those of the model, of its language model and of the tokenizer together."""
+    """The ids that end an answer: those of the model, of its language model and of the tokenizer together.
+
+    Raises:
+        IavaError: if a generation config holds something else than token ids.
+    """
     found = [config.eos_token_id for config in _configs(model)] + [tokenizer.eos_token_id]
-    return sorted({id for ids in found if ids is not None for id in (ids if isinstance(ids, list) else [ids])})
+    ends = [id for ids in found if ids is not None for id in (ids if isinstance(ids, list) else [ids])]
+    wrong = [id for id in ends if not isinstance(id, int)]
+    if wrong:
+        raise IavaError(f"eos_token_id in the generation config is {wrong[0]!r}: it must hold token ids")
+    return sorted(set(ends))
 
 
 def generation_config(model: Any, tokenizer: Any, max_new_tokens: int, generation: Generation) -> GenerationConfig:

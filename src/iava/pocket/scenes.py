@@ -23,8 +23,10 @@ from iava.pocket.sprites import SceneObject, coarse_mask, natural_colour, opaque
 from iava.pocket.world import (
     COLOURS,
     CONTEXTS,
+    FOREIGN_RATE,
     GROUNDS,
     HELDOUT_STYLE,
+    KINDS,
     OBJECT_CLASSES,
     PREVALENCE,
     SIZE,
@@ -151,9 +153,9 @@ def _object_names(rng: np.random.Generator, context: str, training: bool) -> lis
     members = CONTEXTS[context]
     while True:
         names = [name for name, level in members.items() if rng.random() < PREVALENCE[level]]
-        if 3 <= len(names) <= 4:
+        if len(names) in KINDS:
             break
-    if rng.random() < 0.25:
+    if rng.random() < FOREIGN_RATE:
         foreign = [
             name
             for number, name in enumerate(OBJECT_CLASSES)

@@ -26,8 +26,8 @@ from iava.serve.images.reader import ImageReader, is_remote
 from iava.serve.limits import Limits
 from iava.serve.page.store import Pages, PageStore
 
-SERVED = [name for name in METHODS if name != "oracle"]
-"""Names of the methods that are served: all but the oracle, which must be given the region of the answer."""
+SERVED = [name for name, method in METHODS.items() if name != "oracle" and not method.several_calls]
+"""Names of the methods that are served. The oracle needs the region of the answer; others decode only benchmarks' captions."""
 _THREADS = 4  # for images and pages
 _FETCHING = 16  # threads that wait for other hosts
 
@@ -154,7 +154,8 @@ class Service:
         Raises:
             ApiError: 400.
         """
-        sampling = METHODS[plan.method].sampling
+        # A method that draws lists `sampling` among its settings.
+        sampling = json.loads(dict(plan.settings).get("sampling", json.dumps(METHODS[plan.method].sampling)))
         if decoding.temperature and sampling is False:
             reason = f"the method {plan.method} takes the most probable token: leave it out, or name another method"
             raise ApiError(400, f"temperature is {decoding.temperature:g}, but {reason}", param="temperature")

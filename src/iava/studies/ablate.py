@@ -57,7 +57,7 @@ _VALUES: dict[str, Sequence[Any]] = {
     "alpha": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
     "beta": (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
     "general": GENERAL_INSTRUCTIONS,
-    "negative": tuple(NEGATIVES),
+    "negative": NEGATIVES,
 }
 
 

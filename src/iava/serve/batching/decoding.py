@@ -17,6 +17,7 @@ from iava.engine.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation, prompt_text
+from iava.lvlm.decoding import draw_seed
 from iava.lvlm.explanation import CANDIDATES, explanation, selected_shares
 from iava.lvlm.generation import end_tokens, evaluation_mode, generation_config
 from iava.lvlm.inputs import Inputs
@@ -96,7 +97,7 @@ class RowDecoder:
             rows = sorted(rows, key=lambda row: id(row.conversation.images[-1]))
         asked = self.method(plan.method, {name: json.loads(value) for name, value in plan.settings})
         # A conversation without an image has nothing to contrast.
-        method = asked if plan.has_images else self.method("sample" if asked.sampling else "greedy", {})
+        method = asked if plan.has_images else asked.plain()
         served, inputs, made = self._batch(rows, asked, pixels=method.reads_pixels or not plan.has_images)
         if not served:
             return
@@ -227,8 +228,9 @@ class _Choice(LogitsProcessor):
             warped = warper(input_ids[number : number + 1], warped)
         generator = self._generators[number]
         if generator is None:
-            seed = self._rows[number].decoding.seed
-            seed = random.getrandbits(63) if seed is None else seed
+            row = self._rows[number]
+            seed = row.decoding.seed
+            seed = random.getrandbits(63) if seed is None else draw_seed(seed, row.conversation)
             self._generators[number] = generator = torch.Generator(logits.device).manual_seed(seed)
         return int(torch.multinomial(warped.softmax(dim=-1), 1, generator=generator))
 
