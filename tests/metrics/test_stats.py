@@ -18,6 +18,7 @@ from iava.metrics.stats import (
     mcnemar,
     paired_difference,
     resampled,
+    swap_test,
 )
 
 
@@ -177,3 +178,23 @@ def test_auc_equals_comparing_every_pair():
         pairs = [(a > b) + (a == b) / 2 for a in margins[truths == "yes"] for b in margins[truths == "no"]]
         assert auc(margins.tolist(), truths.tolist()) == pytest.approx(np.mean(pairs))
     assert auc([1.0, 2.0], ["yes", "yes"]) is None
+
+
+def test_the_swap_test_counts_the_swaps_that_are_as_large():
+    ours = np.array([[3.0, 4.0], [1.0, 4.0], [4.0, 4.0], [2.0, 4.0], [3.0, 4.0], [2.0, 2.0]])
+    theirs = np.array([[1.0, 4.0], [2.0, 4.0], [1.0, 4.0], [2.0, 3.0], [1.0, 4.0], [1.0, 4.0]])
+
+    def rate(sums):
+        return sums[..., 0] / sums[..., 1]
+
+    seen = abs(rate(ours.sum(axis=0)) - rate(theirs.sum(axis=0)))
+    as_large = []
+    for places in product((False, True), repeat=6):
+        swapped = np.array(places)[:, None]
+        one, other = np.where(swapped, theirs, ours), np.where(swapped, ours, theirs)
+        as_large.append(abs(rate(one.sum(axis=0)) - rate(other.sum(axis=0))) >= seen - 1e-12)
+    found = swap_test(ours, theirs, rate, seed=3, swaps=40_000)
+    # Four standard errors of a share of 40,000 swaps.
+    assert 0 < np.mean(as_large) < 0.5
+    assert found == pytest.approx(np.mean(as_large), abs=0.01)
+    assert swap_test(ours, ours, rate, seed=3) == 1.0

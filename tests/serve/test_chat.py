@@ -287,7 +287,7 @@ WRONG = [
     ({"iava": {"method": "iava", "alpha": -1}}, "iava", "alpha is -1"),
     ({"iava": {"method": "iava", "top_i": [1]}}, "iava", "top_i"),
     ({"messages": [user("What ?")], "iava": {"explain": True}}, "iava.explain", "image"),
-    ({"n": 2, "iava": {"explain": True}}, "iava.explain", "only one answer"),
+    ({"n": 2, "iava": {"explain": True}}, "iava.explain", "one answer"),
 ]
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests import tiny
 from tests.commands import refused
-from tests.serve.process import Process
 from tests.serve.serving import user
+from tools.serve_load.process import Process
 
 pytestmark = pytest.mark.slow
 

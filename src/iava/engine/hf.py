@@ -231,3 +231,8 @@ def takes_image_features(model: PreTrainedModel) -> bool:
     supports = getattr(model, "_supports_mm_encoder_outputs", None)
     kind: Any = type(model)
     return kind.generate is GenerationMixin.generate and supports is not None and supports()
+
+
+def image_features_argument(features: Any) -> dict[str, Any]:
+    """The argument of `generate` with what `get_image_features` made, where `takes_image_features`."""
+    return {"mm_encoder_outputs": {"image": features}}

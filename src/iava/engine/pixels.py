@@ -39,6 +39,25 @@ def each_image(prompt: Prompt) -> list[torch.Tensor]:
     return list(pixels.flatten(0, -4))
 
 
+def rows_of_images(prompt: Prompt) -> list[int]:
+    """For each of `each_image` the prompt that shows it, as a number among those that `generate` was given.
+
+    Raises:
+        IavaError: if images are read in padded tiles, and a prompt shows several.
+    """
+    pixels = pixel_values(prompt)
+    tokens = prompt.is_image[first_of_each(prompt)].sum(dim=1)
+    if pixels.dim() > 4:
+        if len(pixels) != len(tokens):
+            raise IavaError("images of several prompts cannot be told apart: show one image in each prompt")
+        return [row for row in range(len(tokens)) for _ in range(math.prod(pixels.shape[1:-3]))]
+    # An image, or a tile of it, has as large a share of the tokens as of the pixels.
+    sizes = torch.tensor([image.numel() for image in each_image(prompt)], dtype=torch.float64)
+    middles = (sizes.cumsum(dim=0) - sizes / 2) / sizes.sum()
+    ends = tokens.cpu().double().cumsum(dim=0) / tokens.sum().item()
+    return torch.searchsorted(ends, middles).tolist()
+
+
 def first_of_each(prompt: Prompt) -> slice:
     """The rows that were given to `generate`: beams and several answers repeat each of them."""
     return slice(None, None, len(prompt.input_ids) // len(prompt.generate_kwargs["input_ids"]))

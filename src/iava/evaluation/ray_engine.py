@@ -33,7 +33,7 @@ LIVES = 3
 """How often an actor is restarted, and an image's work repeated, before the run ends."""
 
 
-class Worker:
+class RayWorker:
     """An actor: a model that it loads when it is needed, and a plan whose images it opens itself."""
 
     def __init__(self, plan: Plan, loaded: Callable[[str], LVLM]) -> None:
@@ -116,7 +116,7 @@ def _actors(plan: Plan, workers: int | None, loaded: Callable[[str], LVLM]) -> l
     wanted = workers or most
     if wanted > most:
         raise IavaError(f"workers is {wanted}: there are {most} {kind}s, and each needs one")
-    made = ray.remote(Worker).options(
+    made = ray.remote(RayWorker).options(
         num_gpus=int(kind == "GPU"), num_cpus=1, max_restarts=LIVES, max_task_retries=LIVES
     )
     # A plan without the questions that it has read: the actors read them on their own machines.

@@ -75,10 +75,18 @@ class LVLM:
         """
         return self._decoder.method(name, settings)
 
-    def prompt(self, question: str) -> str:
-        """Renders a question about one image with the processor's chat template."""
-        image = Image.new("RGB", (1, 1))
-        return prompt_text(self.processor, read_conversation(question, [image], read=lambda source: source))
+    def prompt(self, question: str, system: str | None = None) -> str:
+        """Renders a question about one image with the processor's chat template.
+
+        Args:
+            question: the question.
+            system: a system prompt; None: none.
+
+        Raises:
+            IavaError: if the question is blank, or there is no chat template to write the system prompt.
+        """
+        conversation = read_conversation(question, [Image.new("RGB", (1, 1))], read=lambda source: source)
+        return prompt_text(self.processor, conversation if system is None else conversation.with_system(system))
 
     def ask(
         self,

@@ -85,6 +85,8 @@ class Method(_Attributes):
     """Forward passes a token, in a few words; None: "1", or with a contrast branch "2 in one batch"."""
     control: ClassVar[bool] = False
     """Whether it is what the others must beat to count as better, not a proposal of its own."""
+    several_calls: ClassVar[bool] = False
+    """Whether an answer takes several calls of `generate`, so that only a benchmark of captions can ask for it."""
     published: ClassVar[dict[str, dict[str, Any]]] = {}
     """By setting and Hugging Face model type, what None stands for; "other" is for all other types."""
 

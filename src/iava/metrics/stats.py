@@ -9,6 +9,7 @@ from scipy.stats import binomtest, rankdata
 from iava.errors import IavaError
 
 RESAMPLES = 2000
+SWAPS = 10_000
 LEVEL = 0.95
 _CHUNK = 100  # resamples whose question weights are held at once
 
@@ -200,6 +201,36 @@ def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
     ours, theirs = np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float)
     won, lost = int((ours > theirs).sum()), int((theirs > ours).sum())
     return 1.0 if won + lost == 0 else float(binomtest(won, won + lost, 0.5).pvalue)
+
+
+def swap_test(
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    *,
+    seed: int,
+    swaps: int = SWAPS,
+) -> float:
+    """Two-sided p-value of a statistic's difference between two methods on the same images (paired permutation test).
+
+    If the methods are alike, an image's two contributions may change places. The p-value is the share of random swaps,
+    the data among them, whose difference is at least as large as that of the data.
+
+    Args:
+        ours, theirs: (C, K), what each of C images adds to K totals.
+        statistic: (..., K) totals -> (...) values.
+        seed: of the swaps.
+    """
+    total, other, gain = ours.sum(axis=0), theirs.sum(axis=0), theirs - ours
+    rng = np.random.default_rng(seed)
+    seen = abs(float(statistic(total) - statistic(other)))
+    as_large = 0
+    for count in [_CHUNK] * (swaps // _CHUNK):
+        moved = rng.integers(0, 2, (count, len(ours))) @ gain
+        differences = statistic(total + moved) - statistic(other - moved)
+        # Equal differences may differ in their last digits.
+        as_large += int((np.abs(differences) >= seen - 1e-12).sum())
+    return (1 + as_large) / (1 + swaps // _CHUNK * _CHUNK)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 SIZE = 192  # pixels on a side of a scene
 
-STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "twemoji")
+ART_STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "twemoji")
 HELDOUT_STYLE = "twemoji"
 WORLD_SEED = 20250318
 

@@ -1,20 +1,20 @@
-"""An answer's tokens: how they are chosen, and the text that can be sent on."""
+"""Tokens of an answer: how they are chosen, and the text that can be sent."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-_CONTEXT = 8  # tokens that are decoded again, because a token's text may depend on those before it
+_CONTEXT = 8  # earlier tokens that are decoded again, because the text of a token may depend on them
 
 
 class TextStream:
-    """Turns tokens into text as they come, up to a stop string.
+    """Turns tokens into text as they arrive, up to a stop string.
 
-    What was returned is never taken back: an incomplete character, white space that may be the answer's last, and the
-    beginning of a stop string are held back. The parts together are the whole text without white space around it.
+    Text that was returned is final. An incomplete character, trailing white space and the beginning of a stop string
+    are therefore held back. The parts together are the whole text without white space around it.
 
     Args:
-        decode: tokens -> text, without special tokens.
+        decode: turns tokens into text without special tokens.
         stop: strings that end the answer; they are not part of it.
     """
 
@@ -29,11 +29,11 @@ class TextStream:
 
     @property
     def text(self) -> str:
-        """What was returned so far."""
+        """The text that was returned so far."""
         return self._text[: self._sent]
 
     def push(self, token: int) -> str:
-        """Takes the next token; returns the text that may be sent on now."""
+        """Takes the next token, and returns the text that can be sent now."""
         if self.stopped:
             return ""
         self._ids.append(token)
@@ -45,7 +45,7 @@ class TextStream:
         return self._take(after[len(before) :])
 
     def end(self) -> str:
-        """The text that was held back, once no token follows."""
+        """Ends the answer, and returns the text that was held back."""
         if self.stopped:
             return ""
         start = max(self._settled - _CONTEXT, 0)
@@ -76,18 +76,18 @@ class TextStream:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the tokens of an answer are chosen, whatever the method.
+    """How the tokens of an answer are chosen, with any method.
 
     Args:
-        max_new_tokens: at least 1.
-        temperature: 0 takes the most probable token; None does as the method does.
+        max_new_tokens: at least 1. None: as many as the server and the positions of the model allow.
+        temperature: 0 takes the most probable token. None: the method decides.
         top_p: above 0 and at most 1; see `Sample`.
-        seed: of what is drawn; None draws another answer each time.
+        seed: seed of the draws. None: each answer is drawn anew.
         stop: strings that end the answer.
-        top_logprobs: how many alternatives are reported for each token; None reports no probabilities.
+        top_logprobs: number of alternatives that are reported for each token. None: no probabilities are reported.
     """
 
-    max_new_tokens: int
+    max_new_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
@@ -97,12 +97,12 @@ class Decoding:
 
 @dataclass(frozen=True)
 class TokenProbability:
-    """A token of an answer, with the probability that it had after the contrast and the plausibility constraint.
+    """A token of an answer with its probability after the contrast and the plausibility constraint.
 
     Args:
-        token: its id.
-        logprob: natural logarithm.
-        top: (id, logprob) of the most probable tokens, best first.
+        token: token id.
+        logprob: natural logarithm of the probability.
+        top: (token id, logprob) of the most probable tokens, best first.
     """
 
     token: int

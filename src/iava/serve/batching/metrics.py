@@ -1,11 +1,11 @@
-"""What `/metrics` shows, in Prometheus' format."""
+"""The metrics of `GET /metrics`, in the text format of Prometheus."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from iava.serve.rows import Done, Row
+from iava.serve.batching.rows import Done, Row
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -13,10 +13,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """Counts of one server.
-
-    Args: none. Each server has a registry of its own.
-    """
+    """Metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -34,19 +31,19 @@ class Metrics:
         )
 
     def watch(self, name: str, description: str, value: Callable[[], float]) -> None:
-        """Shows a value as it is when the metrics are read."""
+        """Adds a gauge whose value is computed when the metrics are read."""
         Gauge(name, description, registry=self.registry).set_function(value)
 
     def request(self, path: str, method: str, status: int) -> None:
-        """Counts a request that was answered."""
+        """Counts a request after its answer."""
         self._requests.labels(path, method, str(status)).inc()
 
     def batch(self, rows: Sequence[Row]) -> None:
-        """Counts a batch that is about to be decoded."""
+        """Counts a batch before it is decoded."""
         self._batch.labels(rows[0].plan.method).observe(len(rows))
 
     def answer(self, row: Row, done: Done) -> None:
-        """Counts an answer that is complete."""
+        """Counts a complete answer."""
         method = row.plan.method
         self._tokens.labels(method, "prompt").inc(done.prompt_tokens)
         self._tokens.labels(method, "completion").inc(done.completion_tokens)
@@ -56,5 +53,5 @@ class Metrics:
                 self._step.labels(method).observe((row.last - row.first) / (done.completion_tokens - 1))
 
     def text(self) -> bytes:
-        """The metrics as Prometheus reads them."""
+        """Returns the metrics as text."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""What happens to every request, whatever its route: keys, limits, the access log, and its end."""
+"""What happens to every request, whatever its path: API keys, limits, the access log and clean-up."""
 
 import asyncio
 import hashlib
@@ -7,7 +7,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iava.errors import IavaError
+from iava.serve.batching.rows import Row
+from iava.serve.budget import Share
 from iava.serve.errors import RETRY_AFTER, ApiError, error_response
 from iava.serve.limits import Limits
-from iava.serve.rows import Row
 from iava.serve.service import Service
 
 _OPEN = ("/health", "/pages/", "/site/")
-"""Paths that need no key: a page's name cannot be guessed."""
+"""Paths that need no key. The name of an explorer page cannot be guessed."""
 _COUNTED = ("/v1/chat/completions", "/v1/compare")
 """Paths whose requests are decoded."""
 
@@ -35,12 +36,14 @@ class RequestState:
     Args:
         arrived: `time.monotonic()` at its first byte.
         deadline: `time.monotonic()` at which its time is up.
-        rows: what is decoded for it; they are freed when the request ends, however it ends.
-        log: what the access log says of it.
+        share: memory that it holds; released when the request ends.
+        rows: rows that are decoded for it; freed when the request ends.
+        log: fields of its line in the access log.
     """
 
     arrived: float
     deadline: float
+    share: Share
     rows: list[Row] = field(default_factory=list)
     log: dict[str, Any] = field(default_factory=dict)
 
@@ -64,13 +67,13 @@ def read_keys(path: Path) -> list[bytes]:
 
 
 class Gate:
-    """Wraps the application.
+    """Middleware around the application.
 
     Args:
         app: the application.
-        service: the server.
-        keys: digests of API keys, see `read_keys`; None asks for none.
-        log: where the access log goes, one JSON object a line.
+        service: the model that is served.
+        keys: digests of API keys, see `read_keys`. None: no key is needed.
+        log: file for the access log, one JSON object a line. None: standard output.
     """
 
     def __init__(self, app: ASGIApp, service: Service, keys: Sequence[bytes] | None, log: TextIO | None = None) -> None:
@@ -83,8 +86,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        arrived = time.monotonic()
-        state = RequestState(arrived, arrived + self._service.limits.seconds)
+        arrived, limits = time.monotonic(), self._service.limits
+        state = RequestState(arrived, arrived + limits.seconds, self._service.budget.share())
         scope["state"]["request"] = state
         request_id = uuid.uuid4().hex
         status = 500
@@ -100,14 +103,15 @@ class Gate:
         self._service.in_flight += counted
         try:
             self._check(scope, counted)
-            await self._app(scope, limited(receive, self._service.limits, state.deadline), sending)
+            await self._app(scope, limited(receive, limits, state.deadline, state.share.hold), sending)
         except ApiError as error:
             await error_response(error)(scope, receive, sending)
         finally:
             self._service.in_flight -= counted
+            state.share.release()
             for row in state.rows:
                 row.leave()
-            # The route's own path: what clients make up must not become labels.
+            # The path of the route: a path that a client makes up must not become a label.
             path = getattr(scope.get("route"), "path", "other")
             self._service.metrics.request(path, state.log.get("method", ""), status)
             self._write(scope, request_id, status, state)
@@ -115,10 +119,10 @@ class Gate:
     def _check(self, scope: Scope, counted: bool) -> None:
         headers = Headers(scope=scope)
         path = scope["path"]
-        if self._keys is not None and path != "/" and not path.startswith(_OPEN) and scope["method"] != "OPTIONS":
+        if self._keys is not None and path != "/" and not path.startswith(_OPEN):
             kind, _, key = headers.get("authorization", "").partition(" ")
             given = hashlib.sha256(key.strip().encode()).digest()
-            # Every key is compared, so that the time tells nothing of which one is nearly right.
+            # All keys are compared, so the time does not tell which one matches.
             matches = [hmac.compare_digest(given, one) for one in self._keys]
             if kind.lower() != "bearer" or not any(matches):
                 raise ApiError(
@@ -153,16 +157,17 @@ class Gate:
         print(json.dumps(line, ensure_ascii=False), file=self._log, flush=True)
 
 
-def limited(receive: Receive, limits: Limits, deadline: float) -> Receive:
-    """Bounds a request's body in size and time.
+def limited(receive: Receive, limits: Limits, deadline: float, hold: Callable[[int], None]) -> Receive:
+    """Limits the size and the time of a request body.
 
     Args:
         receive: of an ASGI application.
         limits: of the server.
-        deadline: `time.monotonic()` at which the body must be there.
+        deadline: `time.monotonic()` at which the body must be complete.
+        hold: called with the number of bytes of each part.
 
     Returns:
-        What stands in place of `receive`; it raises ApiError 413 or 504.
+        A replacement for `receive`. It raises ApiError 413 or 504, and the errors of `hold`.
     """
     received, complete = 0, False
 
@@ -173,15 +178,17 @@ def limited(receive: Receive, limits: Limits, deadline: float) -> Receive:
         try:
             message = await asyncio.wait_for(receive(), deadline - time.monotonic())
         except TimeoutError:
-            raise ApiError(504, "the request's body took too long to arrive", code="timeout") from None
-        received += len(message.get("body", b""))
+            raise ApiError(504, "the request body took too long to arrive", code="timeout") from None
+        part = len(message.get("body", b""))
+        received += part
         complete = not message.get("more_body", False)
         if received > limits.body:
             raise _too_large(limits)
+        hold(part)
         return message
 
     return receive_within
 
 
 def _too_large(limits: Limits) -> ApiError:
-    return ApiError(413, f"the request's body has more than {limits.body:,} bytes", code="request_too_large")
+    return ApiError(413, f"the request body has more than {limits.body:,} bytes", code="request_too_large")

@@ -1,11 +1,11 @@
-"""The bodies of requests and responses, as OpenAI defines them. A field that is not here is refused by name."""
+"""Bodies of requests and responses, as OpenAI defines them. An unknown field is refused by its name."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 TOP_LOGPROBS = 20
-"""Most alternatives for each token, as OpenAI has it."""
+"""Largest number of alternatives for each token, as in OpenAI's API."""
 
 
 class _Input(BaseModel):
@@ -50,12 +50,12 @@ class ResponseFormat(_Input):
 
 
 class MethodOptions(BaseModel):
-    """The decoding method of one request; the other fields are the method's settings, see `GET /v1/methods`."""
+    """The decoding method of one request. Further fields are settings of the method, see `GET /v1/methods`."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    method: str | None = Field(None, description="By default the server's method.")
-    explain: bool = Field(False, description="Return the selected image tokens, and where the explorer page is.")
+    method: str | None = Field(None, description="Default: the method of the server.")
+    explain: bool = Field(False, description="Return the selected image tokens and the path of the explorer page.")
 
 
 def _as_list(stop: Any) -> Any:
@@ -73,7 +73,7 @@ class ChatRequest(_Input):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(
-        None, ge=0, le=2, description="0 takes the most probable token. By default the method decides."
+        None, ge=0, le=2, description="0 takes the most probable token. Default: the method decides."
     )
     top_p: float | None = Field(None, gt=0, le=1)
     n: int | None = Field(None, ge=1)
@@ -89,7 +89,7 @@ class ChatRequest(_Input):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=TOP_LOGPROBS)
     user: str | None = Field(None, max_length=200, description="Written to the access log.")
-    # These have one value that changes nothing, which many clients send.
+    # Many clients send the one value of these that changes nothing.
     frequency_penalty: Literal[0] | None = None
     presence_penalty: Literal[0] | None = None
     response_format: ResponseFormat | None = None
@@ -97,14 +97,14 @@ class ChatRequest(_Input):
 
 
 class CompareRequest(_Input):
-    """`POST /v1/compare`: several methods, side by side."""
+    """`POST /v1/compare`."""
 
     image: str = Field(description="As `image_url.url` of a message.")
     questions: list[Annotated[str, StringConstraints(min_length=1, max_length=2000)]] = Field(
         min_length=1, max_length=8
     )
     methods: dict[str, dict[str, Any]] = Field(
-        min_length=1, max_length=8, description="Settings by method; what is not given is the method's default."
+        min_length=1, max_length=8, description="Settings by method. A setting that is missing has its default."
     )
     max_tokens: int | None = Field(None, ge=1)
     seed: int | None = Field(None, ge=0, lt=2**62)
@@ -137,7 +137,7 @@ class MethodReport(BaseModel):
     method: str
     settings: dict[str, Any]
     selected: list[int] | None = Field(None, description="Indices of the selected image tokens.")
-    page: str | None = Field(None, description="Where the explorer page of this answer is, for a while.")
+    page: str | None = Field(None, description="Path of the explorer page, which is removed after a while.")
 
 
 class Choice(BaseModel):

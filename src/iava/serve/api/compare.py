@@ -1,19 +1,19 @@
-"""`POST /v1/compare`: several methods side by side, with one explorer page. The web page asks this way."""
+"""`POST /v1/compare`: answers of several methods, with one explorer page. The web page sends these requests."""
 
 from iava.lvlm.answers import Answer
-from iava.serve.access import RequestState
+from iava.serve.api.access import RequestState
+from iava.serve.api.schema import ComparedAnswer, CompareRequest, Comparison
+from iava.serve.batching.rows import Done, Row
+from iava.serve.batching.tokens import Decoding
 from iava.serve.errors import ApiError
-from iava.serve.rows import Done, Row
-from iava.serve.schema import ComparedAnswer, CompareRequest, Comparison
 from iava.serve.service import Inbox, Service
-from iava.serve.tokens import Decoding
 
 MAX_NEW_TOKENS = 256
-"""Every step of an answer is explained on the page."""
+"""Largest token limit of an answer, because the page explains every step."""
 
 
 async def compare(service: Service, body: CompareRequest, state: RequestState) -> Comparison:
-    """Asks each question by each method, each with its own settings, and writes one page.
+    """Answers each question with each method, and writes one explorer page.
 
     Raises:
         ApiError: 400 if the image, a question, a method or a setting is refused, by the model's family too.
@@ -22,22 +22,14 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
     if wanted > MAX_NEW_TOKENS:
         raise ApiError(400, f"max_tokens is {wanted}: at most {MAX_NEW_TOKENS} are explained", param="max_tokens")
     decoding = Decoding(max_new_tokens=wanted, seed=body.seed)
-    (image,) = await service.images([("image", body.image)], state.deadline)
+    (image,) = await service.images([("image", body.image)], state.deadline, state.share.hold)
     inbox = Inbox()
     for name, settings in body.methods.items():
         plan = service.plan({**settings, "method": name, "explain": True}, has_images=True, param=f"methods.{name}")
         for number, question in enumerate(body.questions):
             conversation = service.read([{"role": "user", "content": question}], [image], f"questions.{number}")
             place = len(state.rows)
-            state.rows.append(
-                Row(
-                    plan,
-                    conversation,
-                    decoding,
-                    inbox.sender(place),
-                    state.arrived,
-                )
-            )
+            state.rows.append(Row(plan, conversation, decoding, inbox.sender(place), state.arrived))
     found: dict[int, Answer] = {}
     async for place, event in service.events(state.rows, inbox, state.deadline):
         if isinstance(event, Done):
@@ -55,5 +47,5 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
             for question, answers in asked
             for answer in answers
         ],
-        page=await service.page(image, asked, decoding),
+        page=await service.page(image, asked, state.rows[0]),
     )

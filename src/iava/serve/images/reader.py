@@ -1,4 +1,4 @@
-"""Images of a request: data URIs, and addresses on hosts that the operator allows. Files are never read."""
+"""Reads the images of a request: data URIs, and addresses of hosts that the operator allows. Files are never read."""
 
 import base64
 import binascii
@@ -7,7 +7,7 @@ import io
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import unquote_to_bytes
 from weakref import WeakValueDictionary
 
@@ -16,35 +16,37 @@ from PIL import Image
 from iava.errors import IavaError
 from iava.lvlm.images import FORMATS, read_image
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
+from iava.serve.images.fetch import Fetcher
 from iava.serve.limits import Limits
 
 _DATA_URI = re.compile(r"data:(?P<type>[\w.+/-]*)(?:;[\w=.+-]+)*?(?P<base64>;base64)?,", re.ASCII | re.IGNORECASE)
 
 
 class ImageReader:
-    """Reads the images of requests. For any thread.
+    """Reads the images of requests. Any thread may use it.
 
     Args:
-        limits: on the number of images and on their pixels together.
-        fetcher: for http and https.
+        limits: limits of the server.
+        fetcher: fetches http and https addresses.
     """
 
     def __init__(self, limits: Limits, fetcher: Fetcher) -> None:
         self._limits = limits
         self._fetcher = fetcher
-        # As long as somebody holds an image, equal bytes are the same object.
+        # Equal bytes give the same image object, as long as something else holds it.
         self._known: WeakValueDictionary[bytes, Image.Image] = WeakValueDictionary()
 
-    def read(self, urls: Sequence[tuple[str, str]], deadline: float) -> list[Image.Image]:
+    def read(self, urls: Sequence[tuple[str, str]], deadline: float, hold: Callable[[int], None]) -> list[Image.Image]:
         """Reads the images of a request, in order, as RGB.
 
         Args:
-            urls: (name of the field, `image_url.url`) each.
-            deadline: `time.monotonic()` at which the request's time is up.
+            urls: (name of the field, `image_url.url`) of each image.
+            deadline: `time.monotonic()` at which the request must be answered.
+            hold: called with the number of bytes that an image will take, before it is decoded.
 
         Raises:
-            ApiError: 400 if an image is refused or cannot be read; 504 if fetching takes too long.
+            ApiError: 400 if an image is refused or cannot be read; 504 if fetching takes too long; the errors of
+                `hold`.
         """
         limits = self._limits
         if len(urls) > limits.images:
@@ -58,10 +60,12 @@ class ImageReader:
         left = limits.pixels
         for field, url in urls:
             data = _bytes_of(url, field, self._fetcher, limits, deadline)
-            left -= _pixels(data)
+            pixels = _pixels(data)
+            left -= pixels
             if left < 0:
                 message = f"the images have too many pixels: at most {limits.pixels:,} together are served"
                 raise ApiError(400, message, param=field, code="image_too_large")
+            hold(3 * pixels)
             images.append(self._decoded(data, field))
         return images
 
@@ -77,11 +81,16 @@ class ImageReader:
         return image
 
 
+def is_remote(url: str) -> bool:
+    """Whether an image must be fetched from another host."""
+    return url[:8].lower().startswith(("http://", "https://"))
+
+
 def _bytes_of(url: str, field: str, fetcher: Fetcher, limits: Limits, deadline: float) -> bytes:
     head = _DATA_URI.match(url)
     if head is not None:
         return _decoded(url[head.end() :], head["base64"] is not None, field)
-    if url[:8].lower().startswith(("http://", "https://")):
+    if is_remote(url):
         if time.monotonic() >= deadline:
             raise ApiError(504, "the images took too long to fetch", param=field, code="timeout")
         return fetcher.fetch(url, field, limits.body, deadline)
@@ -103,11 +112,11 @@ def _decoded(text: str, is_base64: bool, field: str) -> bytes:
 
 
 def _pixels(data: bytes) -> int:
-    """How many pixels an image says that it has, before any is decoded; 0 where it is no image."""
+    """The number of pixels according to the header of an image file; 0 for other data."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return image.width * image.height
-    except Exception:  # Decoders of broken files raise anything; `read_image` then says what is wrong.
+    except Exception:  # Decoders raise any exception for broken files, and `read_image` reports the reason.
         return 0

@@ -1,4 +1,4 @@
-"""Explorer pages that are kept for a while."""
+"""Explorer pages, kept for a limited time."""
 
 import secrets
 import threading
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Pages(Protocol):
-    """What keeps pages; see `PageStore`."""
+    """A store of pages; see `PageStore`."""
 
     def put(self, page: str) -> str: ...
     def get(self, name: str) -> bytes | None: ...
@@ -17,11 +17,11 @@ class Pages(Protocol):
 
 
 class PageStore:
-    """Keeps pages under names that cannot be guessed; the oldest go first.
+    """Keeps pages under names that cannot be guessed, and removes the oldest first.
 
     Args:
-        seconds: how long a page is kept.
-        limit: bytes that all pages may take.
+        seconds: time that a page is kept.
+        limit: number of bytes of all pages together.
     """
 
     def __init__(self, seconds: float, limit: int) -> None:
@@ -41,17 +41,17 @@ class PageStore:
         return name
 
     def get(self, name: str) -> bytes | None:
-        """Returns a page, or None if it is not kept (any longer)."""
+        """Returns a page, or None if there is no such page or it was removed."""
         with self._lock:
             self._clean()
             return self._pages[name][1] if name in self._pages else None
 
     def size(self) -> int:
-        """Returns how many bytes all pages take."""
+        """Returns the number of bytes of all pages."""
         return self._bytes
 
     def clean(self) -> None:
-        """Drops pages whose time is up."""
+        """Removes pages that are too old."""
         with self._lock:
             self._clean()
 

@@ -1,4 +1,4 @@
-"""The application: its routes, and what stands around them."""
+"""The application: its routes and its middleware."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -12,12 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from iava.evaluation.environment import package_version
-from iava.serve.access import Gate
-from iava.serve.catalogue import card
-from iava.serve.chat import Chat
-from iava.serve.compare import compare
-from iava.serve.errors import ApiError, http_error, internal_error, validation_error
-from iava.serve.schema import (
+from iava.serve.api.access import Gate
+from iava.serve.api.catalogue import card
+from iava.serve.api.chat import Chat
+from iava.serve.api.compare import compare
+from iava.serve.api.schema import (
     ChatRequest,
     CompareRequest,
     Comparison,
@@ -27,8 +26,9 @@ from iava.serve.schema import (
     ModelCard,
     ModelList,
 )
+from iava.serve.errors import ApiError, http_error, internal_error, validation_error
+from iava.serve.page.files import FILES, SCENES, asset, scene
 from iava.serve.service import SERVED, Service
-from iava.serve.webpage import FILES, SCENES, asset, scene
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorObject, "description": description}
@@ -38,18 +38,18 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
         404: "There is no such model.",
         413: "The body is too large.",
         429: "Too many requests wait.",
-        500: "A bug.",
+        500: "A bug in the server.",
         503: "The server is stopping, or its memory is full.",
-        504: "The time is up.",
+        504: "The request took too long.",
     }.items()
 }
 _JSON_ERROR = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorObject"}}}}
 _SSE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "A completion, or with `stream` its chunks."}
+    200: {"content": {"text/event-stream": {}}, "description": "A completion, or its chunks with `stream`."}
 }
 _PAGE_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _SITE_POLICY = "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'"
-_CLEANING = 60.0  # seconds between two looks at the pages that are kept
+_CLEANING = 60.0  # seconds between removals of old explorer pages
 
 
 def build(
@@ -62,10 +62,10 @@ def build(
     """Builds the application; its lifespan starts and stops the service.
 
     Args:
-        service: the model and what is kept for it.
-        keys: digests of API keys, see `read_keys`; None asks for none.
-        origins: pages of which other origins may ask (CORS).
-        log: where the access log goes; None: standard output.
+        service: the model that is served.
+        keys: digests of API keys, see `read_keys`. None: no key is needed.
+        origins: origins whose pages may send requests (CORS).
+        log: file for the access log. None: standard output.
     """
 
     @asynccontextmanager
@@ -81,14 +81,16 @@ def build(
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(Exception, internal_error)
+    app.add_middleware(Gate, service=service, keys=keys, log=log)
     if origins:
+        # Around the gate, so that a page can read the gate's errors.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
+            expose_headers=["Retry-After", "X-Request-Id"],
         )
-    app.add_middleware(Gate, service=service, keys=keys, log=log)
     _add_api(app, service)
     _add_site(app, service)
     _describe(app, service)
@@ -96,7 +98,7 @@ def build(
 
 
 def _describe(app: FastAPI, service: Service) -> None:
-    """Corrects the OpenAPI description: a wrong field is a 400 here, and one model is served."""
+    """Corrects the OpenAPI description: a wrong field gets status 400, and one model is served."""
     description = app.openapi()
     for path in description["paths"].values():
         for operation in path.values():
@@ -121,7 +123,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/compare", responses=_REFUSED)
     async def compare_methods(body: CompareRequest, request: Request) -> Comparison:
-        """Answers questions about one image by several methods, and writes an explorer page."""
+        """Answers questions about one image with several methods, and writes an explorer page."""
         return await compare(service, body, request.scope["state"]["request"])
 
     @app.get("/v1/models", responses={401: _REFUSED[401]})
@@ -137,14 +139,14 @@ def _add_api(app: FastAPI, service: Service) -> None:
 
     @app.get("/health", responses={503: _REFUSED[503]})
     async def health() -> dict[str, str]:
-        """Says whether requests are answered."""
+        """Tells whether the server answers requests."""
         if not service.worker.is_ready:
-            raise ApiError(503, "the worker does not run", code="not_ready")
+            raise ApiError(503, "the server does not decode: its worker has stopped", code="not_ready")
         return {"status": "ready"}
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={401: {**_REFUSED[401], **_JSON_ERROR}})
     async def metrics() -> Response:
-        """Shows metrics in Prometheus' format."""
+        """Shows metrics in the text format of Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -153,7 +155,7 @@ def _add_site(app: FastAPI, service: Service) -> None:
     async def page(name: str) -> Response:
         kept = await service.in_thread(service.pages.get, name)
         if kept is None:
-            raise ApiError(404, "there is no such page (any longer)", code="page_not_found")
+            raise ApiError(404, "there is no such page, or it was removed", code="page_not_found")
         headers = {"Content-Security-Policy": _PAGE_POLICY, "Cache-Control": "no-store"}
         return Response(kept, media_type="text/html; charset=utf-8", headers=headers)
 

@@ -1,4 +1,4 @@
-"""One answer in the making: a row of a batch, and what its client is told."""
+"""A row of a batch: one answer while it is decoded, and the events that its client gets."""
 
 import threading
 import time
@@ -8,13 +8,13 @@ from typing import Literal
 
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation
+from iava.serve.batching.tokens import Decoding, TextStream, TokenProbability
 from iava.serve.errors import ApiError
-from iava.serve.tokens import Decoding, TextStream, TokenProbability
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The next piece of an answer: its text, and the probabilities of its tokens if they were asked for."""
+    """The next part of an answer: its text, and the probabilities of its tokens if the request wants them."""
 
     text: str
     probabilities: list[TokenProbability]
@@ -26,9 +26,9 @@ class Done:
 
     Args:
         reason: "stop" at an end token or a stop string, "length" at the token limit.
-        prompt_tokens: image tokens included.
-        completion_tokens: without the end token.
-        answer: with its explanation, if that was asked for.
+        prompt_tokens: tokens of the prompt, image tokens included.
+        completion_tokens: tokens of the answer, without the end token.
+        answer: the answer with its explanation, if the request wants that.
     """
 
     reason: Literal["stop", "length"]
@@ -39,7 +39,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The end of an answer that went wrong."""
+    """The end of an answer that failed."""
 
     error: ApiError
 
@@ -49,13 +49,13 @@ Event = Piece | Done | Failed
 
 @dataclass(frozen=True)
 class Plan:
-    """What rows of one batch have in common: rows with equal plans may be decoded together.
+    """How a row is decoded. Rows with equal plans can share a batch.
 
     Args:
-        method: command-line name.
-        settings: (name, value as JSON) of the method's settings, sorted.
+        method: command-line name of the method.
+        settings: (name, value as JSON) of the settings, sorted.
         explain: whether the answer is explained.
-        has_images: text-only prompts are decoded apart.
+        has_images: whether the prompt has images.
     """
 
     method: str
@@ -69,11 +69,11 @@ class Row:
     """A row of a batch.
 
     Args:
-        plan: how it is decoded.
-        conversation: what is answered. Equal images of several rows are the same object.
+        plan: how the row is decoded.
+        conversation: the messages that are answered. Rows with equal images hold the same image object.
         decoding: how tokens are chosen.
-        send: tells the client; may be called from any thread.
-        arrived: `time.monotonic()` when the request came.
+        send: sends an event to the client. Any thread may call it.
+        arrived: `time.monotonic()` when the request arrived.
     """
 
     plan: Plan
@@ -82,6 +82,7 @@ class Row:
     send: Callable[[Event], None]
     arrived: float = field(default_factory=time.monotonic)
     prompt_tokens: int = 0
+    longest: int = 0
     tokens: list[int] = field(default_factory=list)
     reason: Literal["stop", "length"] | None = None
     first: float | None = None
@@ -93,35 +94,38 @@ class Row:
         self._ends: Collection[int] = ()
         self._held: list[TokenProbability] = []
         self.next_probability: TokenProbability | None = None
-        self.is_closed = False  # whether its client was told the end
+        self.is_closed = False  # whether the client got the end
 
     def leave(self) -> None:
-        """Says that nobody waits for this answer: its row is freed at the next token. For any thread."""
+        """Marks the answer as unwanted: the row leaves its batch at the next token. Any thread may call it."""
         self._left.set()
 
     @property
     def is_left(self) -> bool:
-        """Whether nobody waits for this answer."""
+        """Whether the client has left."""
         return self._left.is_set()
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more is wanted of this row."""
+        """Whether the row needs no more tokens."""
         return self.is_closed or self.reason is not None or self._left.is_set()
 
-    def begin(self, decode: Callable[[list[int]], str], ends: Collection[int], prompt_tokens: int) -> None:
+    def begin(
+        self, decode: Callable[[list[int]], str], ends: Collection[int], prompt_tokens: int, longest: int
+    ) -> None:
         """Prepares for the first token.
 
         Args:
-            decode: tokens -> text, without special tokens.
+            decode: turns tokens into text without special tokens.
             ends: token ids that end an answer.
-            prompt_tokens: of this row.
+            prompt_tokens: number of tokens of the prompt.
+            longest: token limit of the answer.
         """
         self._text = TextStream(decode, self.decoding.stop)
-        self._ends, self.prompt_tokens = ends, prompt_tokens
+        self._ends, self.prompt_tokens, self.longest = ends, prompt_tokens, longest
 
     def take(self, token: int) -> None:
-        """Takes the next token of the batch, and sends on what it says."""
+        """Takes the next token of the batch, and sends its text."""
         if self.is_over:
             return
         assert self._text is not None
@@ -137,20 +141,20 @@ class Row:
         if self._text.stopped:
             self._flush(text)
             self._finish("stop")
-        elif len(self.tokens) >= self.decoding.max_new_tokens:
+        elif len(self.tokens) >= self.longest:
             self._flush(text)
             self._finish("length")
         elif text:
             self._flush(text)
 
     def done(self, answer: Answer | None = None) -> None:
-        """Sends the end, unless nobody waits for it."""
+        """Sends the end of the answer."""
         assert self.reason is not None
         self.is_closed = True
         self.send(Done(self.reason, self.prompt_tokens, len(self.tokens), answer))
 
     def fail(self, error: ApiError) -> None:
-        """Sends an error in place of the end."""
+        """Sends an error as the end of the answer."""
         self.is_closed = True
         self.send(Failed(error))
 
@@ -158,7 +162,7 @@ class Row:
         assert self._text is not None
         self._flush(self._text.end())
         self.reason = reason
-        # An explanation is there when the whole batch is.
+        # The explanation is made when the whole batch is complete.
         if not self.plan.explain:
             self.done()
 

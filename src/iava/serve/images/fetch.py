@@ -1,7 +1,7 @@
-"""Fetching an image from an address, without letting a request reach what only the server can reach.
+"""Fetches images from other hosts, without giving a request access to the server's own network.
 
-A host must be on the operator's list. Its name is resolved once, every address must be public, and the connection goes
-to the address that was checked. A redirect is a new address that is checked in the same way.
+The host must be on the operator's list. Its name is resolved once, and all its addresses must be public. The connection
+goes to the address that was checked. A redirect is checked in the same way.
 """
 
 import http.client
@@ -18,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 from iava.serve.errors import ApiError
 
 REDIRECTS = 3
-"""How many redirects are followed."""
+"""Number of redirects that are followed."""
 
 
 class Fetcher:
@@ -45,9 +45,9 @@ class Fetcher:
         """Fetches an address.
 
         Args:
-            url: http or https.
-            field: the request's field that holds it.
-            limit: bytes; a longer answer is refused.
+            url: http or https address.
+            field: the field of the request that holds the address.
+            limit: largest number of bytes of the image.
             deadline: `time.monotonic()` at which fetching ends.
 
         Raises:
@@ -64,7 +64,7 @@ class Fetcher:
                         if answer.status != 200:
                             raise refuse(f"the address answered with status {answer.status}")
                         found = _read(answer, limit, refuse)
-                        _time_left(deadline)  # What was cut off may look complete.
+                        _time_left(deadline)  # An image that was cut off at the deadline may look complete.
                         return found
                     url = urljoin(url, answer.headers.get("Location", ""))
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -74,7 +74,7 @@ class Fetcher:
         raise refuse(f"the address redirects more than {REDIRECTS} times")
 
     def _target(self, url: str, refuse: Callable[..., ApiError]) -> tuple[str, str, int, bool]:
-        """The public IP address of a URL, its host name, its port, and whether it is https."""
+        """Returns the public IP address of a URL, its host name, its port, and whether it is https."""
         parts = urlsplit(url)
         host, secure = (parts.hostname or "").lower(), parts.scheme.lower() == "https"
         standard = 443 if secure else 80
@@ -93,7 +93,7 @@ class Fetcher:
 
 
 class _Exchange:
-    """One GET request to an address that was checked; a context manager that gives the response."""
+    """Context manager for one GET request to an IP address that was checked; yields the response."""
 
     def __init__(
         self,
@@ -108,10 +108,10 @@ class _Exchange:
         kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         self._connection = kind(host, port)
         raw = connect((address, port), timeout=_time_left(deadline))
-        # Handed over, because http.client would resolve the name again.
+        # The connection is made here, because http.client would resolve the name again.
         self._socket = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if secure else raw
         self._connection.sock = self._socket
-        # A timeout counts for one read: a server that sends a byte at a time is cut off at the deadline.
+        # A socket timeout applies to one read. This timer also stops a server that sends a byte at a time.
         self._cut = threading.Timer(_time_left(deadline), self._shut)
         self._cut.daemon = True
         self._cut.start()
@@ -146,7 +146,7 @@ def _time_left(deadline: float) -> float:
 
 
 _TRANSLATED = [ipaddress.ip_network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")]
-"""IPv6 addresses that stand for an IPv4 address."""
+"""Networks of IPv6 addresses that are translated into IPv4 addresses."""
 
 
 def _is_public(address: str) -> bool:

@@ -1,20 +1,20 @@
-"""`POST /v1/chat/completions`: from a request to rows, and from their events to OpenAI's answers."""
+"""`POST /v1/chat/completions`: turns a request into rows, and their events into OpenAI's answers."""
 
 import asyncio
 import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
 from iava.lvlm.answers import Answer
-from iava.serve.access import RequestState
-from iava.serve.errors import ApiError, error_event
-from iava.serve.rows import Done, Event, Piece, Row
-from iava.serve.schema import (
+from iava.serve.api.access import RequestState
+from iava.serve.api.conversation import read_messages
+from iava.serve.api.schema import (
     AnswerMessage,
     ChatRequest,
     Choice,
@@ -25,8 +25,10 @@ from iava.serve.schema import (
     TopLogprob,
     Usage,
 )
+from iava.serve.batching.rows import Done, Event, Piece, Row
+from iava.serve.batching.tokens import Decoding, TokenProbability
+from iava.serve.errors import ApiError, error_event
 from iava.serve.service import Inbox, Service
-from iava.serve.tokens import Decoding, TokenProbability
 
 T = TypeVar("T")
 Events = AsyncIterator[tuple[int, Event]]
@@ -36,9 +38,9 @@ class Chat:
     """One request for a completion.
 
     Args:
-        service: the server.
+        service: the model that is served.
         body: the request.
-        state: of the request.
+        state: state of the request.
     """
 
     def __init__(self, service: Service, body: ChatRequest, state: RequestState) -> None:
@@ -55,7 +57,7 @@ class Chat:
         self._completion_tokens = 0
 
     async def answer(self, request: Request) -> Response | Completion:
-        """Decodes, and answers in one piece or as a stream.
+        """Decodes, and answers at once or as a stream.
 
         Raises:
             ApiError: if the request is refused or fails before its first token.
@@ -65,7 +67,7 @@ class Chat:
         events = self._service.events(self._rows, self._inbox, self._state.deadline)
         if not self._body.stream:
             return await _unless_gone(request, self._completion(events))
-        # What fails before the first event still has a status code of its own.
+        # An error before the first event still gets its own status code.
         first = await _unless_gone(request, anext(events))
         if isinstance(first, Response):
             return first
@@ -81,12 +83,12 @@ class Chat:
         choices = body.n or 1
         if choices > limits.batch:
             raise ApiError(400, f"n is {choices}: at most {limits.batch} choices are served", param="n")
-        conversation = await service.conversation(body.messages, self._state.deadline)
+        conversation = await read_messages(service, body.messages, self._state)
         images = conversation.images
         plan = service.plan(options, has_images=bool(images))
         service.check_draws(plan, decoding)
         if plan.explain and (choices > 1 or len(images) > 1):
-            raise ApiError(400, "only one answer about one image is explained", param="iava.explain")
+            raise ApiError(400, "explain needs one answer (n is 1) about one image", param="iava.explain")
         self._plan = plan
         self._state.log |= {"method": plan.method, "images": len(images), "stream": bool(body.stream)}
         if body.user is not None:
@@ -95,7 +97,7 @@ class Chat:
             Row(
                 plan,
                 conversation,
-                decoding if decoding.seed is None else Decoding(**{**vars(decoding), "seed": decoding.seed + number}),
+                decoding if decoding.seed is None else replace(decoding, seed=decoding.seed + number),
                 self._inbox.sender(number),
                 self._state.arrived,
             )
@@ -113,7 +115,7 @@ class Chat:
         if body.stream_options is not None and not body.stream:
             raise ApiError(400, "stream_options needs stream to be true", param="stream_options")
         return Decoding(
-            max_new_tokens=wanted or limits.new_tokens,
+            max_new_tokens=wanted,
             temperature=body.temperature,
             top_p=body.top_p,
             seed=body.seed,
@@ -194,7 +196,7 @@ class Chat:
             report.selected = None if selected is None else selected.nonzero().flatten().tolist()
             row = self._rows[0]
             answers = [(" ".join(row.conversation.question_texts), [answer])]
-            report.page = await self._service.page(row.conversation.images[0], answers, row.decoding)
+            report.page = await self._service.page(row.conversation.images[0], answers, row)
         return report
 
     def _logprobs(self, probabilities: list[TokenProbability]) -> list[TokenLogprob]:
@@ -218,7 +220,7 @@ async def _behind(first: tuple[int, Event], events: Events) -> Events:
 
 
 async def _unless_gone(request: Request, work: Awaitable[T]) -> T | Response:
-    """Awaits work, unless the client leaves before: then the work ends, and the answer is one that nobody reads."""
+    """Awaits work. If the client leaves before, cancels it and returns an empty response that nobody reads."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":

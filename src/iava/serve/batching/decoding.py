@@ -1,4 +1,4 @@
-"""Decoding a batch of rows: the one place that knows how the model is asked."""
+"""Decodes a batch of rows with the model."""
 
 import json
 import random
@@ -26,29 +26,31 @@ from iava.lvlm.model import LVLM
 from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
 from iava.methods.trace import Trace
+from iava.serve.batching.rows import Row
+from iava.serve.batching.tokens import TokenProbability
 from iava.serve.errors import ApiError
-from iava.serve.rows import Row
-from iava.serve.tokens import TokenProbability
+from iava.serve.limits import Limits
 
 
 class RowDecoder:
-    """Decodes batches of rows with one model; used by one thread.
+    """Decodes batches of rows with one model, in one thread.
 
-    A row's answer is that of `LVLM.chat`, whatever else is in its batch.
+    The answer of a row is that of `LVLM.chat`, whatever other rows its batch has.
 
     Args:
         lvlm: the model.
-        prompt_tokens: most tokens of a prompt; None: what the model's positions hold.
-        image_bytes: how much is kept of images for later batches.
+        limits: limits of the server on tokens and on the images that are kept for later batches.
     """
 
-    def __init__(self, lvlm: LVLM, prompt_tokens: int | None, image_bytes: int) -> None:
+    def __init__(self, lvlm: LVLM, limits: Limits) -> None:
         self._lvlm = lvlm
         self._model: Any = lvlm.model
         self._processor: Any = lvlm.processor
-        self.memory = ImageMemory(image_bytes)
+        self.memory = ImageMemory(limits.image_bytes)
         self._window = int(lvlm.model.config.get_text_config().max_position_embeddings)
-        self._prompt_tokens = min(prompt_tokens or self._window, self._window)
+        # The last position is for the first token of the answer.
+        self._prompt_tokens = min(limits.prompt_tokens or self._window, self._window - 1)
+        self._new_tokens = limits.new_tokens
         self._ends = set(end_tokens(lvlm.model, self._processor.tokenizer))
         tokens = self._processor.tokenizer.added_tokens_decoder.values()
         self._special = [str(token) for token in tokens if token.special]
@@ -58,14 +60,14 @@ class RowDecoder:
         return self._lvlm.method(name, **settings)
 
     def token_text(self, token: int) -> str:
-        """The text of one token."""
+        """Decodes one token."""
         return self._processor.decode([token])
 
     def check(self, conversation: Conversation) -> None:
-        """Refuses texts that hold special tokens, which the model would not read as text.
+        """Checks that no text contains a special token, which the model would not read as text.
 
         Raises:
-            IavaError: names the token.
+            IavaError: if a text contains one; the message names it.
         """
         for text in conversation.texts:
             for token in self._special:
@@ -73,7 +75,7 @@ class RowDecoder:
                     raise IavaError(f"a text contains {token!r}, which the model does not read as text: leave it out")
 
     def decode(self, rows: Sequence[Row]) -> None:
-        """Decodes rows of one plan in one batch; tells each row its tokens.
+        """Decodes rows of one plan in one batch, and gives each row its tokens.
 
         Raises:
             IavaError: if the method refuses the model or a prompt.
@@ -82,7 +84,7 @@ class RowDecoder:
         try:
             self._decode(rows)
         except Exception:
-            # What is kept may be what fills the memory.
+            # The images that are kept may have filled the memory.
             self.memory.clear()
             raise
         finally:
@@ -91,10 +93,10 @@ class RowDecoder:
     def _decode(self, rows: Sequence[Row]) -> None:
         start, plan = time.monotonic(), rows[0].plan
         if plan.has_images:
-            # Successive rows about one image share its keys and values at the least cost.
+            # Rows of one image stand together, because the cache then writes its keys and values at once.
             rows = sorted(rows, key=lambda row: id(row.conversation.images[-1]))
         asked = self.method(plan.method, {name: json.loads(value) for name, value in plan.settings})
-        # Without an image there is nothing to contrast.
+        # A conversation without an image has nothing to contrast.
         method = asked if plan.has_images else asked.plain()
         served, inputs, made = self._batch(rows, asked, pixels=method.reads_pixels or not plan.has_images)
         if not served:
@@ -112,7 +114,7 @@ class RowDecoder:
         watch: AbstractContextManager[list[torch.Tensor]] = (
             cross_attention(self._model) if plan.explain else nullcontext([])
         )
-        longest = max(row.decoding.max_new_tokens for row in served)
+        longest = max(row.longest for row in served)
         with evaluation_mode(self._model), watch as looks:
             private_view(self._model).generate(
                 **made,
@@ -129,13 +131,13 @@ class RowDecoder:
     def _explain(
         self, rows: Sequence[Row], method: Method, trace: Trace, looks: list[torch.Tensor], seconds: float
     ) -> None:
-        """Sends each complete answer with its explanation."""
+        """Sends the complete answers with their explanations."""
         assert trace.logits is not None
         shares = selected_shares(trace, len(rows))
         for number, row in enumerate(rows):
             if row.reason is None:
                 continue
-            # The last step may have taken the end token, which an answer does not list.
+            # The last step may have chosen the end token, which is not part of the answer.
             steps = min(len(row.tokens) + (row.reason == "stop"), len(trace.steps))
             image = row.conversation.images[0]
             answer = Answer(
@@ -151,7 +153,7 @@ class RowDecoder:
             row.done(answer)
 
     def _batch(self, rows: Sequence[Row], method: Method, *, pixels: bool) -> tuple[list[Row], Inputs, dict[str, Any]]:
-        """The rows that can be served, what makes inputs, and their inputs; the other rows are told why not."""
+        """Returns the rows that can be served, and their inputs. The other rows fail with the reason."""
         inputs = Inputs(self._model, self._processor, memory=self.memory)
         texts = [prompt_text(self._processor, _reworded(row.conversation, method)) for row in rows]
         made = inputs.of(texts, [row.conversation.images for row in rows], pixels=pixels)
@@ -162,14 +164,16 @@ class RowDecoder:
             if refusal is not None:
                 row.fail(refusal)
             else:
-                row.begin(partial(self._processor.decode, skip_special_tokens=True), self._ends, length)
+                decode = partial(self._processor.decode, skip_special_tokens=True)
+                longest = row.decoding.max_new_tokens or min(self._new_tokens, self._window - length)
+                row.begin(decode, self._ends, length, longest)
                 served.append(row)
         if served and len(served) < len(rows):
             return self._batch(served, method, pixels=pixels)
         return served, inputs, made
 
     def _refusal(self, row: Row, prompt_tokens: int) -> ApiError | None:
-        new_tokens = row.decoding.max_new_tokens
+        new_tokens = row.decoding.max_new_tokens or 1
         if prompt_tokens > self._prompt_tokens:
             return ApiError(
                 400,
@@ -189,14 +193,14 @@ class RowDecoder:
 
 
 def _reworded(conversation: Conversation, method: Method) -> Conversation:
-    """The conversation with the question as the method words it."""
+    """The conversation with the question in the wording of the method."""
     return conversation.asking(method.reword(conversation.question), *conversation.question_texts[1:])
 
 
 class _Choice(LogitsProcessor):
-    """Chooses the tokens of rows that draw, each with its own generator, and notes probabilities.
+    """Draws the tokens of rows that sample, each with its own generator, and records probabilities.
 
-    What a row draws is then the same in every batch.
+    A row therefore draws the same tokens in every batch.
     """
 
     def __init__(self, rows: Sequence[Row], method: Method) -> None:
@@ -232,7 +236,7 @@ class _Choice(LogitsProcessor):
 
 
 def _warpers(row: Row, method: Method) -> list[LogitsProcessor] | None:
-    """What a row's logits go through before its token is drawn; None where none is drawn."""
+    """The logits processors before the draw of a row; None if the row takes the most probable token."""
     decoding = row.decoding
     found: list[LogitsProcessor] = []
     if not (decoding.temperature or (decoding.temperature is None and method.sampling)):
@@ -252,7 +256,7 @@ def _probability(logits: torch.Tensor, token: int, top: int) -> TokenProbability
 
 
 class _Told(StoppingCriteria):
-    """Tells each row its token; rows that are over stop."""
+    """Gives each row its token, and stops the rows that are over."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows

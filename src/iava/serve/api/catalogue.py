@@ -1,4 +1,4 @@
-"""What `GET /v1/methods` lists: each method with its paper, its settings, and their ranges in words."""
+"""The entries of `GET /v1/methods`: each method with its paper, its settings and their ranges."""
 
 import inspect
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from iava.methods import METHODS
 from iava.methods.base import Method
-from iava.serve.schema import MethodCard, Setting
+from iava.serve.api.schema import MethodCard, Setting
 
 _ENTRY = re.compile(r"^    (?P<name>\w+): (?P<text>.*(?:\n {5,}.*)*)", re.MULTILINE)
 
@@ -33,7 +33,7 @@ def card(name: str, settings: Mapping[str, Any]) -> MethodCard:
 
 
 def _descriptions(method: type[Method]) -> dict[str, str]:
-    """What the docstrings of a method and its parents say of each parameter."""
+    """Finds the description of each parameter in the docstrings of a method and its parents."""
     found: dict[str, str] = {}
     for home in reversed(method.__mro__):
         documentation = inspect.cleandoc(vars(home).get("__doc__") or "")

@@ -1,4 +1,4 @@
-"""The worker: one thread owns the model, and decodes waiting rows in batches."""
+"""The worker: one thread owns the model and decodes waiting rows in batches."""
 
 import sys
 import threading
@@ -10,21 +10,21 @@ import torch
 
 from iava.errors import IavaError
 from iava.lvlm.model import out_of_memory
+from iava.serve.batching.metrics import Metrics
+from iava.serve.batching.rows import Row
 from iava.serve.errors import RETRY_AFTER, ApiError
-from iava.serve.metrics import Metrics
-from iava.serve.rows import Row
 
 Decode = Callable[[Sequence[Row]], None]
 
 
 class Worker:
-    """Decodes rows, the oldest first, together with waiting rows of the same plan.
+    """Decodes the oldest row first, together with waiting rows of the same plan.
 
     Args:
         decode: decodes rows of one plan, see `RowDecoder.decode`.
-        batch: most rows of a batch.
-        window: seconds that a row waits for others, counted from its arrival.
-        metrics: where batches are counted.
+        batch: largest number of rows of a batch.
+        window: seconds that a row waits for other rows, counted from its arrival.
+        metrics: counts batches.
     """
 
     def __init__(self, decode: Decode, *, batch: int, window: float, metrics: Metrics) -> None:
@@ -42,7 +42,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread after its batch; rows that still wait fail with 503."""
+        """Ends the thread after its current batch. Rows that still wait fail with status 503."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -50,11 +50,11 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether rows are decoded."""
+        """Whether the worker decodes rows."""
         return self._thread.is_alive() and not self._stopping
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Queues rows. For any thread."""
+        """Queues rows. Any thread may call it."""
         with self._changed:
             if self._stopping:
                 for row in rows:
@@ -65,7 +65,7 @@ class Worker:
 
     @property
     def queued(self) -> int:
-        """How many rows wait."""
+        """Number of rows that wait."""
         return len(self._waiting)
 
     def _run(self) -> None:
@@ -78,7 +78,7 @@ class Worker:
             row.fail(ApiError(503, "the server is stopping", code="stopping", headers=RETRY_AFTER))
 
     def _next(self) -> list[Row]:
-        """Waits for the next batch; empty: the end."""
+        """Waits for the next batch. An empty batch is the end."""
         with self._changed:
             while True:
                 self._waiting = [row for row in self._waiting if not row.is_over]
@@ -96,17 +96,17 @@ class Worker:
                 self._changed.wait(left)
 
     def _decode_all(self, rows: Sequence[Row]) -> None:
-        """Decodes a batch. One that fails is halved, so that a row that cannot be decoded fails alone."""
+        """Decodes a batch. A batch that fails is halved, so a row that cannot be decoded fails alone."""
         try:
             self._decode(rows)
             return
         except Exception as error:
             failed, trace = _api_error(error), traceback.format_exc()
-        # Outside the handler: its traceback keeps the tensors that filled the memory.
+        # Outside the handler, because its traceback keeps the tensors that filled the memory.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         open_rows = [row for row in rows if not row.is_closed and not row.is_left]
-        # What was sent cannot be sent again.
+        # Text that was sent cannot be sent again.
         lost = [row for row in open_rows if row.tokens or len(rows) == 1]
         for row in lost:
             row.fail(failed)
