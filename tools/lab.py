@@ -216,12 +216,12 @@ def table(out: Path, models: int, kind: str) -> str:
 def summary(out: Path, models: int, kinds: Sequence[str]) -> str:
     """The AUC of the main methods on all splits, with a line for each model."""
     names = ("greedy", "vcd", BLURRED, "iava+", IDEAL, "restore")
-    lines = [f"| split | {' | '.join(names)} | weight of the context |", "|---" * (len(names) + 2) + "|"]
+    lines = [f"| split | {' | '.join(names)} | weight subtracted |", "|---" * (len(names) + 2) + "|"]
     for kind in kinds:
         every = [measured(out / f"model{number}", kind) for number in range(1, models + 1)]
         cells = ["<br>".join(f"{100 * _auc(found[name]):.1f}" for found in every) for name in names]
         tuned = [rows(out / f"model{number}" / split("tune", kind))["greedy"] for number in range(1, models + 1)]
-        cells.append("<br>".join(f"{-fitted_weight(tune):+.2f}" for tune in tuned))
+        cells.append("<br>".join(f"{fitted_weight(tune):+.2f}" for tune in tuned))
         lines.append(f"| `{split('test', kind)}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
