@@ -5,6 +5,7 @@ import pytest
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS
 from iava.serve.limits import Limits
+from iava.serve.service import SERVED
 from tests import tiny
 from tests.serve.serving import running
 
@@ -84,7 +85,7 @@ def test_each_method_shows_and_uses_its_own_defaults(page):
 
 
 def test_settings_are_sent_as_typed(page):
-    page.get_by_text("settings").nth([name for name in METHODS if METHODS[name]().settings()].index("iava")).click()
+    page.get_by_text("settings").nth([name for name in SERVED if METHODS[name]().settings()].index("iava")).click()
     page.get_by_label("iava top_i", exact=True).fill("3")
     page.get_by_label("iava negative", exact=True).fill("hide")
     page.get_by_role("button", name="Ask").click()

@@ -38,6 +38,8 @@ class _Attributes:
     """Plausibility: tokens below beta times the largest probability are ruled out; 0 rules out none."""
     processor: Any = None
     """The model's processor, for methods that write or read text."""
+    ends: Sequence[int] = ()
+    """The tokens that end an answer, while a call of `generate` runs."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -230,6 +232,8 @@ class Method(_Attributes):
             )
         self.check_prompts(input_ids)
         method = self.for_model(vlm or model)
+        ends = loop["generation_config"].eos_token_id
+        method.ends = [] if ends is None else torch.as_tensor(ends).flatten().tolist()
 
         def branches(prompt: Prompt) -> list[Branch]:
             prompt.conversations = conversations
