@@ -115,14 +115,13 @@ def image_mask(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
         (B, S) bool.
 
     Raises:
-        IavaError: if a prompt holds no image token.
+        IavaError: if no prompt holds an image token.
     """
     mask = input_ids == model.config.image_token_id
-    without = (~mask.any(dim=1)).nonzero().flatten().tolist()
-    if without:
+    if not mask.any():
         raise IavaError(
-            f"prompt {without[0]} of {len(mask)} has no image tokens: build the inputs with the processor, from a "
-            "prompt that has an image and the image itself"
+            "none of the prompts has image tokens: build the inputs with the processor, from a prompt that has an image "
+            "and the image itself"
         )
     return mask
 

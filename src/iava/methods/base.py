@@ -231,6 +231,10 @@ class Method(_Attributes):
                 f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )
         self.check_prompts(input_ids)
+        # A prompt without an image, beside others with one, is decoded plainly.
+        plain = torch.zeros_like(input_ids[:, :1], dtype=torch.bool)
+        if vlm is not None and (self.has_branches() or hooks):
+            plain = (input_ids != vlm.config.image_token_id).all(dim=1, keepdim=True)
         method = self.for_model(vlm or model)
         ends = loop["generation_config"].eos_token_id
         method.ends = [] if ends is None else torch.as_tensor(ends).flatten().tolist()
@@ -244,7 +248,8 @@ class Method(_Attributes):
 
         def combine(main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
             combined = method.combine(main, contrast_logits, step)
-            allowed = combined.masked_fill(~plausible(main, method.plausibility()), -math.inf)
+            combined = main.where(plain, combined)
+            allowed = combined.masked_fill(~plain & ~plausible(main, method.plausibility()), -math.inf)
             if trace is not None:
                 trace.logits = combined if step == 0 else trace.logits
                 negative = contrast_logits[0] if contrast_logits else None
