@@ -98,6 +98,11 @@ def named_method(lvlm: LVLM, name: str) -> Method:
     return lvlm.method(method, **({"negative": negative} if colon else {}))
 
 
+def decoder_layers(model: Any) -> torch.nn.ModuleList:
+    """The layers of the model's decoder."""
+    return next(part for part in model.get_decoder().modules() if isinstance(part, torch.nn.ModuleList))
+
+
 @contextmanager
 def counted_work(model: Any) -> Iterator[dict[str, int]]:
     """Counts the work inside the block.
@@ -115,10 +120,9 @@ def counted_work(model: Any) -> Iterator[dict[str, int]]:
 
         return hook
 
-    layers = next(part for part in model.get_decoder().modules() if isinstance(part, torch.nn.ModuleList))
     tower = model.vision_model if hasattr(model, "vision_model") else model.base_model.vision_tower
     handles = [
-        layers[0].register_forward_pre_hook(count("decoder_columns", 2), with_kwargs=True),
+        decoder_layers(model)[0].register_forward_pre_hook(count("decoder_columns", 2), with_kwargs=True),
         tower.register_forward_pre_hook(count("images_read", 1), with_kwargs=True),
     ]
     try:

@@ -36,6 +36,13 @@ def bench(
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16. Default: float16 on a GPU, float32 on a CPU.")
     ] = None,
+    count: Annotated[
+        bool,
+        typer.Option(
+            help="Also count kernels, synchronisations, decoder passes and new keys and values, for each token. "
+            "With --repeats 0, only count."
+        ),
+    ] = False,
     table: Annotated[
         Path | None, typer.Option(help="Print an existing cost.json as a Markdown table; measure nothing.")
     ] = None,
@@ -66,6 +73,7 @@ def bench(
         repeats=repeats,
         device=device,
         dtype=dtype,
+        count=count,
     )
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -81,6 +89,8 @@ def bench(
             last = workload
 
         results = measure(plan, out, report)
-    plot_costs(results, out / "cost.png")
     print(cost_markdown(results))
-    print(f"results and plot: {out / RESULTS}, {out / 'cost.png'}")
+    print(f"results: {out / RESULTS}")
+    if results["cells"]:
+        plot_costs(results, out / "cost.png")
+        print(f"plot: {out / 'cost.png'}")

@@ -1,0 +1,79 @@
+"""Counts of kernels, synchronisations, decoder passes and bytes, and the ceilings that hold for them."""
+
+import json
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from iava.cost import shapes
+from iava.cost.contenders import Bench
+from iava.cost.counts import count_tokens, counted
+from iava.cost.plan import CostPlan
+from tests.commands import run
+
+CPU = torch.device("cpu")
+
+
+def narrow_llava(device=CPU, dtype=torch.float32):
+    """As many layers as the shape `small`, so as many kernels, at a small width."""
+    narrow = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    text = {**narrow, "hidden_size": 32, "num_hidden_layers": 12, "vocab_size": 128, "max_position_embeddings": 256}
+    return shapes.llava({**narrow, "num_hidden_layers": 6}, text, image_size=42, device=device, dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def bench():
+    methods = [
+        *("greedy", "apc", "vcd", "icd", "m3id", "avisc", "pai", "sid", "only", "no-image"),
+        *("iava:hide", "iava:drop", "iava:zeros", "iava+:hide", "iava+:drop"),
+    ]
+    return Bench(narrow_llava(), CostPlan("small", methods))
+
+
+def test_kernels_and_waits_are_counted_by_hand():
+    model = narrow_llava().model
+    x = torch.ones(3, 4)
+    with counted(model) as counts:
+        y = (x + 1).t().reshape(3, 4)  # a sum, a view, a copy
+        y[0, 0].item()
+        y.tolist()
+        y[x > 0]  # a comparison, and an index that waits for its size
+        torch.equal(x, y)
+        torch.tensor([1, 2], device="cpu")
+        torch.empty(5)
+    assert (counts.kernels, counts.syncs, counts.passes, counts.cache_bytes) == (6, 5, 0, 0)
+
+
+def test_passes_and_bytes_of_keys_and_values():
+    model, cache = narrow_llava().model, DynamicCache()
+    ids = torch.full((2, 7), 9)
+    with torch.no_grad(), counted(model) as counts:
+        model.get_decoder()(input_ids=ids, past_key_values=cache)
+        first = counts.cache_bytes
+        model.get_decoder()(input_ids=ids[:, :1], past_key_values=cache)
+    column = 2 * 2 * 12 * 32 * 4
+    # A growing cache writes all columns again for the new one.
+    assert (first, counts.cache_bytes, counts.passes) == (7 * column, (7 + 8) * column, 2)
+
+
+def test_counts_are_the_same_in_each_run(bench):
+    assert count_tokens(bench, "iava:drop", 1) == count_tokens(bench, "iava:drop", 1)
+
+
+def test_counts_are_written_and_printed(monkeypatch, tmp_path):
+    monkeypatch.setitem(shapes.SHAPES, "narrow", narrow_llava)
+    options = ["--methods", "iava:hide", "--batch", "2", "--repeats", "0", "--device", "cpu", "--count"]
+    result = run("bench", "--shape", "narrow", *options, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "cost.json").read_text())
+    assert found["cells"] == []
+    plain, hide = found["counts"]
+    assert (plain["contender"], hide["contender"]) == ("generate", "iava:hide")
+    assert plain["first"]["passes"] == 1
+    # Two images, 35 + 9 + 18 columns each, 12 layers of keys and values, 32 numbers of four bytes.
+    assert plain["first"]["cache_bytes"] == 2 * 62 * 12 * 2 * 32 * 4
+    assert hide["step"]["cache_bytes"] == 2 * plain["step"]["cache_bytes"]
+    kernels = hide["first"]["kernels"]
+    line = f"| 2 | `iava:hide` | first | {kernels:,} | {kernels / plain['first']['kernels']:.2f} |"
+    assert line in result.stdout
