@@ -31,6 +31,11 @@ def bench():
     return Bench(narrow_llava(), CostPlan("small", methods))
 
 
+@pytest.fixture(scope="module")
+def plain(bench):
+    return count_tokens(bench, "generate", 1)
+
+
 def test_kernels_and_waits_are_counted_by_hand():
     model = narrow_llava().model
     x = torch.ones(3, 4)
@@ -77,3 +82,24 @@ def test_counts_are_written_and_printed(monkeypatch, tmp_path):
     kernels = hide["first"]["kernels"]
     line = f"| 2 | `iava:hide` | first | {kernels:,} | {kernels / plain['first']['kernels']:.2f} |"
     assert line in result.stdout
+
+
+@pytest.mark.parametrize("contender", ["greedy", "apc", "vcd", "icd", "m3id", "avisc", "no-image", "iava:hide"])
+def test_ceilings_of_a_step(bench, plain, contender):
+    step = count_tokens(bench, contender, 1)["step"]
+    assert step["kernels"] <= 1.06 * plain["step"]["kernels"]
+    assert (step["syncs"], step["passes"]) == (plain["step"]["syncs"], 1)
+
+
+@pytest.mark.parametrize("contender", ["iava:drop", "iava:zeros", "iava+:hide", "iava+:drop"])
+def test_ceilings_of_a_step_in_a_batch(bench, contender):
+    step, plain = (count_tokens(bench, name, 3)["step"] for name in (contender, "generate"))
+    assert step["kernels"] <= 1.06 * plain["kernels"]
+    assert (step["syncs"], step["passes"]) == (plain["syncs"], 1)
+
+
+@pytest.mark.parametrize("contender", ["pai", "sid", "only"])
+def test_ceilings_of_a_step_with_steering(bench, plain, contender):
+    step = count_tokens(bench, contender, 1)["step"]
+    assert step["kernels"] <= 1.25 * plain["step"]["kernels"]
+    assert (step["syncs"], step["passes"]) == (plain["step"]["syncs"], 1)

@@ -64,7 +64,7 @@ class CostPlan:
     @property
     def command(self) -> str:
         """The command line of this plan."""
-        options = {"methods": _listed(self.methods)} if self.methods else {}
+        options: dict[str, Any] = {"methods": _listed(self.methods)} if self.methods else {}
         options |= {name: _listed(getattr(self, name)) for name in ("tokens", "questions", "batch")}
         options |= {"repeats": self.repeats}
         options |= {name: getattr(self, name) for name in ("device", "dtype") if getattr(self, name)}

@@ -38,6 +38,9 @@ CACHE = (
 ROW_INPUTS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 """What a decoding step gets for each row of the batch, beside its mask and its positions."""
 
+TAPPED = "iava_"
+"""How the names of attention functions begin that show their calls to hooks."""
+
 UNSERVED_OPTIONS = (
     "assistant_model",
     "prompt_lookup_num_tokens",
@@ -188,6 +191,17 @@ def resize_layer(layer: Any, columns: int) -> int:
         )
     layer.max_cache_len += columns
     return layer.max_cache_len
+
+
+def takes_additive_mask(model: PreTrainedModel, cache: Any) -> bool:
+    """Whether all layers of the decoder take one mask that is added, (R, 1, Q, K), K the columns in the cache.
+
+    transformers makes such a mask of (R, K) 1 and 0 in each step, and asks the device whether it is needed.
+    """
+    config = model.get_decoder().config
+    kinds = set(getattr(config, "layer_types", None) or ()) | {"full_attention"}
+    plain = kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
+    return plain and not cache.is_compileable and attention_name(config).removeprefix(TAPPED) in ("sdpa", "eager")
 
 
 def attention_name(config: Any) -> str:

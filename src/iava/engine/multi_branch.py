@@ -19,10 +19,11 @@ from iava.engine.merging import Layout, lay_side_by_side, merge_caches, select_m
 from iava.engine.prefix_cache import PrefixCache, may_begin_alike, read_together
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt, image_mask, prompt_of
+from iava.engine.steps import Steps
 
 Branches = Callable[[Prompt], Sequence[Branch]]
 Combine = Callable[[torch.Tensor, list[torch.Tensor], int], torch.Tensor]
-Hook = Callable[[PreTrainedModel, torch.Tensor, torch.Tensor], AbstractContextManager[None]]
+Hook = Callable[[PreTrainedModel, torch.Tensor, int], AbstractContextManager[None]]
 
 
 class MultiBranchModel(hf.LoopModel):
@@ -35,8 +36,8 @@ class MultiBranchModel(hf.LoopModel):
         combine: (main logits (B, V), the contrast branches' logits, each (B, V), number of the step from 0) -> logits
             (B, V), all float32.
         hook: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
-            tokens so far are the image's, and (R,) bool, which rows are a contrast branch's. It may make the decoder
-            give twice as many rows; the others are then contrast logits.
+            tokens so far are the image's, and how many rows are the main branch's: they come first, the others are a
+            contrast branch's. It may make the decoder give twice as many rows; the others are then contrast logits.
         prefix_cache: what was read of images before, and what is read of them now.
         shares: whether prompts that begin alike are read together.
         generate_kwargs: see `Prompt`.
@@ -68,15 +69,15 @@ class MultiBranchModel(hf.LoopModel):
         self._about: dict[str, Any] = {"generate_kwargs": generate_kwargs, "seed": seed}
         self._step = 0
         self._rows = 0
-        self._is_image: torch.Tensor | None = None
+        self._is_image: Any = None
         self._layout: Layout | None = None
+        self._steps: Steps | None = None
         # Puts the contrast branches' rows into the cache.
         self._merge: Callable[[], None] | None = None
-        self._merged = False
 
     def prefill(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], hf.Outputs]) -> Any:
         self._rows = len(input_ids)
-        if self._hook is not None:
+        if self._hook is not None or self._branches is not None:
             self._is_image = image_mask(self._vlm, input_ids)
         prompt, outputs = self._read_together(input_ids, model_kwargs, read)
         if self._branches is None:
@@ -104,23 +105,19 @@ class MultiBranchModel(hf.LoopModel):
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """All branches get the same new tokens, at their own positions and with their own mask."""
-        layout = self._merged_layout()
-        if layout is None:
+        steps = self._begun_steps(kwargs.get("attention_mask"))
+        if steps is None:
             return self.model.prepare_inputs_for_generation(input_ids, **kwargs)
-        count = 1 + len(layout.mask) // self._rows
-        mask = kwargs.get("attention_mask")
-        main = torch.nn.functional.pad(torch.ones_like(input_ids) if mask is None else mask, (layout.left_pad, 0))
-        new = main[:, layout.mask.shape[1] :].repeat(count - 1, 1)
-        kwargs["attention_mask"] = torch.cat([main, torch.cat([layout.mask.to(main), new], dim=1)])
+        columns = input_ids.shape[1] + self._left_pad
+        kwargs["attention_mask"] = None if steps.complete else steps.mask(columns)
+        if not steps.complete and hf.takes_additive_mask(self.model, kwargs.get(hf.CACHE)):
+            kwargs["attention_mask"] = steps.additive(columns, self.model.dtype)
         for name in hf.ROW_INPUTS:
             if kwargs.get(name) is not None:
-                kwargs[name] = torch.cat([kwargs[name]] * count)
-        positions = kwargs.get("position_ids")
-        if positions is not None:
-            positions = positions.expand(*positions.shape[:-2], self._rows, -1)
-            contrast = torch.cat([positions] * (count - 1), dim=-2) + layout.position_offset
-            kwargs["position_ids"] = torch.cat([positions, contrast], dim=-2)
-        return self.model.prepare_inputs_for_generation(input_ids.repeat(count, 1), **kwargs)
+                kwargs[name] = torch.cat([kwargs[name]] * steps.branches)
+        if kwargs.get("position_ids") is not None:
+            kwargs["position_ids"] = steps.positions(kwargs["position_ids"][..., -1:])
+        return self.model.prepare_inputs_for_generation(input_ids.repeat(steps.branches, 1), **kwargs)
 
     def __call__(self, **inputs: Any) -> hf.Outputs:
         with self._hooked_step():
@@ -128,20 +125,31 @@ class MultiBranchModel(hf.LoopModel):
         return self._combined(outputs)
 
     def reorder(self, cache: Any, beams: torch.Tensor) -> None:
-        layout = self._merged_layout()
+        self._join()
         # The contrast branches' rows follow the same beams.
-        count = 1 if layout is None else 1 + len(layout.mask) // self._rows
+        count = 1 if self._layout is None else 1 + len(self._layout.mask) // self._rows
         cache.reorder_cache(torch.cat([beams + self._rows * number for number in range(count)]).long())
 
     def select_main(self, cache: Any) -> None:
         """Leaves the main branch's rows in the cache; the others are of no use to who goes on from here."""
-        select_main_branch(cache, self._rows, self._layout.left_pad if self._merged and self._layout else 0)
+        select_main_branch(cache, self._rows, self._left_pad if self._merge is None else 0)
 
-    def _merged_layout(self) -> Layout | None:
+    @property
+    def _left_pad(self) -> int:
+        return 0 if self._layout is None else self._layout.left_pad
+
+    def _join(self) -> None:
         if self._merge is not None:
             self._merge()
-            self._merge, self._merged = None, True
-        return self._layout
+            self._merge = None
+
+    def _begun_steps(self, mask: torch.Tensor | None) -> Steps | None:
+        """What the decoding steps get; None without contrast branches. `mask` is the prompts', and ones behind it."""
+        self._join()
+        if self._steps is None and self._layout is not None:
+            length = self._is_image.shape[1]
+            self._steps = Steps(None if mask is None else mask[:, :length], self._is_image, self._layout)
+        return self._steps
 
     def _read_together(
         self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], hf.Outputs]
@@ -165,19 +173,18 @@ class MultiBranchModel(hf.LoopModel):
         """The method's hook around a run of one branch: (B, T) bool, where its image tokens are."""
         if self._hook is None or is_image is None:
             return nullcontext()
-        return self._hook(self.model, is_image, is_image.new_full((len(is_image),), contrast))
+        return self._hook(self.model, is_image, 0 if contrast else len(is_image))
 
     def _hooked_step(self) -> AbstractContextManager[None]:
         """The method's hook around a run of one new token for each row of all branches."""
-        if self._hook is None or self._is_image is None:
+        if self._hook is None:
             return nullcontext()
-        is_image, layout = self._is_image, self._layout
-        if layout is not None:
-            main = torch.nn.functional.pad(is_image, (layout.left_pad, 0))
-            is_image = torch.cat([main, layout.is_image])
-        is_image = torch.nn.functional.pad(is_image, (0, self._step))
-        contrast = torch.arange(len(is_image), device=is_image.device) >= self._rows
-        return self._hook(self.model, is_image, contrast)
+        columns = self._is_image.shape[1] + self._step
+        if self._steps is None:
+            is_image = torch.nn.functional.pad(self._is_image, (0, self._step))
+        else:
+            is_image = self._steps.is_image(columns + self._left_pad)
+        return self._hook(self.model, is_image, self._rows)
 
     def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
         cache = model_kwargs[hf.CACHE]
@@ -197,7 +204,7 @@ class MultiBranchModel(hf.LoopModel):
 
     def _show_main_branch(self, outputs: hf.Outputs) -> None:
         """Leaves the main branch's rows in the attentions and hidden states that a caller asked for."""
-        left_pad = 0 if self._layout is None else self._layout.left_pad
+        left_pad = self._left_pad
         if outputs.get("attentions") is not None:
             outputs.attentions = tuple(layer[: self._rows, ..., left_pad:] for layer in outputs.attentions)
         if outputs.get("hidden_states") is not None:

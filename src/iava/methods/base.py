@@ -109,7 +109,7 @@ class Method(_Attributes):
         raise NotImplementedError
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
+        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int
     ) -> AbstractContextManager[None]:
         """Entered around each run of the decoder, see `MultiBranchModel`. Most methods leave this alone."""
         raise NotImplementedError
@@ -183,7 +183,8 @@ class Method(_Attributes):
 
         def combine(main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
             combined = method.combine(main, contrast_logits, step)
-            allowed = combined.masked_fill(~plausible(main, method.plausibility()), -math.inf)
+            beta = method.plausibility()
+            allowed = combined if beta == 0 else combined.masked_fill(~plausible(main, beta), -math.inf)
             if trace is not None:
                 trace.logits = combined if step == 0 else trace.logits
                 negative = contrast_logits[0] if contrast_logits else None

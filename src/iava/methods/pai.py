@@ -65,22 +65,26 @@ class PAI(Method):
         return [text_only(prompt)]
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
+        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.start >= layers:
             raise IavaError(f"start is {self.start}, but the model has {layers} layers: use 0 to {layers - 1}")
-        if self.alpha == 0 or is_contrast.all():
+        if self.alpha == 0 or main_rows == 0:
             return nullcontext()
-        image = is_image & ~is_contrast[:, None]
+        strength = self.alpha * is_image
+        strength[main_rows:] = 0
 
         def attend(call: AttentionCall) -> torch.Tensor:
+            if call.layer < self.start:
+                return call.run()
+            raised = call.at_keys(strength)[:, None] * call.logits.abs()
+            if call.query.shape[2] == 1 and call.has_full_mask:
+                return call.add_bias(raised[:, :, None]).run()
+            # A bias for the last query alone would be a mask of the size of all queries.
             output = call.run()
-            if call.layer >= self.start:
-                seen = call.scores.isfinite() & call.at_keys(image)[:, None]
-                raised = torch.where(seen, call.scores + self.alpha * call.scores.abs(), call.scores)
-                rows = ~is_contrast.to(output.device)
-                output[rows, -1] = call.mixed(call.weights(raised))[rows].to(output.dtype)
+            heads = call.mixed(call.weights(call.scores + raised))
+            output[:main_rows, -1] = heads[:main_rows].to(output.dtype)
             return output
 
         return attention_hook(model, attend)
