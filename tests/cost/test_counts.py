@@ -103,3 +103,19 @@ def test_ceilings_of_a_step_with_steering(bench, plain, contender):
     step = count_tokens(bench, contender, 1)["step"]
     assert step["kernels"] <= 1.25 * plain["step"]["kernels"]
     assert (step["syncs"], step["passes"]) == (plain["step"]["syncs"], 1)
+
+
+@pytest.mark.parametrize("contender", ["iava:hide", "iava:drop", "iava:zeros"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_ceilings_of_the_first_token(bench, contender, batch):
+    first, plain = (count_tokens(bench, name, batch)["first"] for name in (contender, "generate"))
+    assert first["kernels"] <= 2.2 * plain["kernels"]
+    assert first["syncs"] <= plain["syncs"] + 4
+    assert first["passes"] == 2
+
+
+def test_ceilings_of_the_first_token_of_others(bench, plain):
+    for contender, ceiling, passes in [("iava+:hide", 3, 3), ("vcd", 2.2, 2), ("m3id", 2.2, 2), ("only", 1.25, 1)]:
+        first = count_tokens(bench, contender, 1)["first"]
+        assert first["kernels"] <= ceiling * plain["first"]["kernels"], contender
+        assert first["passes"] == passes, contender

@@ -34,11 +34,11 @@ def decoder_columns(lvlm, questions, tokens=1, **settings):
 def test_the_columns_of_one_question(lvlm):
     whole = BEGINNING + 7
     assert decoder_columns(lvlm, QUESTIONS[:1], method="greedy")[0] == [whole]
-    assert decoder_columns(lvlm, QUESTIONS[:1], negative="zeros")[0] == [whole, GENERAL, whole]
-    assert decoder_columns(lvlm, QUESTIONS[:1], negative="hide")[0] == [whole, GENERAL, 7]
+    assert decoder_columns(lvlm, QUESTIONS[:1], negative="zeros")[0] == [whole + GENERAL, whole]
+    assert decoder_columns(lvlm, QUESTIONS[:1], negative="hide")[0] == [whole + GENERAL, 7]
     columns, kept = decoder_columns(lvlm, QUESTIONS[:1], negative="drop", top_i=4, lam=-0.5)
     assert 0 < kept[0] < 9
-    assert columns == [whole, GENERAL, kept[0] + 7]
+    assert columns == [whole + GENERAL, kept[0] + 7]
 
 
 def test_the_columns_of_six_questions_about_one_image(lvlm):
@@ -56,7 +56,7 @@ def test_the_columns_of_six_questions_about_one_image(lvlm):
 def test_a_new_token_is_two_columns(lvlm):
     lvlm.model.generation_config.eos_token_id = None
     for negative in ("zeros", "drop", "hide"):
-        assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, negative=negative)[0][3:] == [2, 2, 2]
+        assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, negative=negative)[0][2:] == [2, 2, 2]
     assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, method="greedy")[0][1:] == [1, 1, 1]
 
 

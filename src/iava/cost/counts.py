@@ -145,7 +145,7 @@ class _HostCalls(TorchFunctionMode):
             self._counts.syncs += "device" in given and not _is_empty(args)
         elif func is torch.Tensor.__getitem__:
             self._counts.syncs += _holds_list(args[1])
-        elif func in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.cpu):
+        elif func in (torch.Tensor.tolist, torch.Tensor.cpu):
             self._counts.syncs += 1
         return func(*args, **given)
 

@@ -88,8 +88,11 @@ class AttentionCall:
     @cached_property
     def logits(self) -> torch.Tensor:
         """(R, heads, K) float32: the last query's attention logits at all keys, seen or not."""
-        softcap = self.options.get("softcap")
-        return last_scores(self.query, self.key, None, self.scaling, softcap=softcap)
+        return self.scores_of(self.query[:, :, -1:])[:, :, 0]
+
+    def scores_of(self, query: torch.Tensor) -> torch.Tensor:
+        """(R, heads, Q, d) -> (R, heads, Q, K) float32: attention logits at all keys, seen or not."""
+        return scores_of(query, self.key, self.scaling, self.options.get("softcap"))
 
     @cached_property
     def scores(self) -> torch.Tensor:
@@ -97,7 +100,7 @@ class AttentionCall:
         return masked_scores(self.logits, self.mask, self.options.get("sliding_window"))
 
     def weights(self, scores: torch.Tensor) -> torch.Tensor:
-        """(R, heads, K): the softmax of scores."""
+        """The softmax of scores: (R, heads, K), or (R, heads, Q, K)."""
         return weights_of(scores, self.options.get("s_aux"))
 
     def mixed(self, weights: torch.Tensor) -> torch.Tensor:
@@ -178,12 +181,17 @@ def last_scores(
 
     Args: see `attention_row`.
     """
-    batch, heads, _, width = query.shape
-    last = query[:, :, -1].view(batch, key.shape[1], -1, width)
-    scores = (last @ key.transpose(-1, -2)).float().view(batch, heads, -1) * scaling
-    if softcap is not None:
-        scores = (scores / softcap).tanh() * softcap
+    scores = scores_of(query[:, :, -1:], key, scaling, softcap)[:, :, 0]
     return masked_scores(scores, mask, window)
+
+
+def scores_of(query: torch.Tensor, key: torch.Tensor, scaling: float, softcap: float | None) -> torch.Tensor:
+    """Attention logits: (B, heads, Q, d), (B, key heads, K, d) -> (B, heads, Q, K) float32."""
+    batch, heads, count, width = query.shape
+    # The queries of one key head stand together.
+    grouped = query.reshape(batch, key.shape[1], -1, width)
+    scores = (grouped @ key.transpose(-1, -2)).float().view(batch, heads, count, -1) * scaling
+    return scores if softcap is None else (scores / softcap).tanh() * softcap
 
 
 def masked_scores(scores: torch.Tensor, mask: torch.Tensor | None, window: int | None) -> torch.Tensor:
@@ -207,8 +215,8 @@ def masked_scores(scores: torch.Tensor, mask: torch.Tensor | None, window: int |
 
 
 def weights_of(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
-    """Softmax over the keys: (B, heads, K) -> (B, heads, K); `sinks` as in `attention_row`."""
+    """Softmax over the keys, the last dimension: (B, heads, ..., K); `sinks` as in `attention_row`."""
     if sinks is None:
         return scores.softmax(dim=-1)
-    sink = sinks.float().view(1, -1, 1).expand(len(scores), -1, 1)
+    sink = sinks.float().view(1, -1, *[1] * (scores.dim() - 2)).expand(*scores.shape[:-1], 1)
     return torch.cat([scores, sink], dim=-1).softmax(dim=-1)[..., :-1]

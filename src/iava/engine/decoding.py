@@ -12,7 +12,7 @@ from transformers.generation.utils import GenerateOutput
 from iava.engine import hf
 from iava.engine.boundary import check_served
 from iava.engine.draws import Draw
-from iava.engine.multi_branch import Branches, Combine, Hook, MultiBranchModel
+from iava.engine.multi_branch import Beside, Branches, Combine, Hook, MultiBranchModel
 from iava.engine.prefix_cache import PrefixCache
 from iava.engine.tap import held
 from iava.errors import IavaError
@@ -25,6 +25,7 @@ def decode(
     vlm: PreTrainedModel | None,
     branches: Branches | None,
     combine: Combine,
+    beside: Beside | None = None,
     hook: Hook | None,
     sampling: bool | None,
     warpers: list[LogitsProcessor],
@@ -41,7 +42,7 @@ def decode(
         model: the model on which `generate` was called.
         input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` passes to its loop.
         vlm: the vision-language model; None: `model`.
-        branches, combine, hook, prefix_cache: see `MultiBranchModel`.
+        branches, combine, beside, hook, prefix_cache: see `MultiBranchModel`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
         warpers: applied to the combined logits after `generate`'s own processors.
         seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
@@ -79,6 +80,7 @@ def decode(
         vlm,
         branches=branches,
         combine=combine,
+        beside=beside,
         hook=hook,
         prefix_cache=prefix_cache,
         shares=_shares(config, cache),

@@ -201,7 +201,8 @@ def takes_additive_mask(model: PreTrainedModel, cache: Any) -> bool:
     config = model.get_decoder().config
     kinds = set(getattr(config, "layer_types", None) or ()) | {"full_attention"}
     plain = kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
-    return plain and not cache.is_compileable and attention_name(config).removeprefix(TAPPED) in ("sdpa", "eager")
+    grows = cache is None or isinstance(cache, DynamicCache)
+    return plain and grows and attention_name(config).removeprefix(TAPPED) in ("sdpa", "eager")
 
 
 def attention_name(config: Any) -> str:

@@ -15,14 +15,17 @@ from transformers import DynamicCache, PreTrainedModel
 from iava.engine import hf
 from iava.engine.boundary import capture, run
 from iava.engine.branch import Branch
+from iava.engine.edit import Edits
 from iava.engine.merging import Layout, lay_side_by_side, merge_caches, select_main_branch
-from iava.engine.prefix_cache import PrefixCache, may_begin_alike, read_together
+from iava.engine.packed import read_beside
+from iava.engine.prefix_cache import PrefixCache, may_share, read_together
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt, image_mask, prompt_of
 from iava.engine.steps import Steps
 
 Branches = Callable[[Prompt], Sequence[Branch]]
 Combine = Callable[[torch.Tensor, list[torch.Tensor], int], torch.Tensor]
+Beside = Callable[[Prompt], Sequence[Edits] | None]
 Hook = Callable[[PreTrainedModel, torch.Tensor, int], AbstractContextManager[None]]
 
 
@@ -35,6 +38,8 @@ class MultiBranchModel(hf.LoopModel):
         branches: the contrast branches, given the prompt that the main branch has read. None: there are none.
         combine: (main logits (B, V), the contrast branches' logits, each (B, V), number of the step from 0) -> logits
             (B, V), all float32.
+        beside: the edits of another text of each prompt whose attention to the image `branches` asks for, given the
+            prompt that is not read yet. None: there is none, or it cannot be read beside the prompt.
         hook: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
             tokens so far are the image's, and how many rows are the main branch's: they come first, the others are a
             contrast branch's. It may make the decoder give twice as many rows; the others are then contrast logits.
@@ -52,6 +57,7 @@ class MultiBranchModel(hf.LoopModel):
         *,
         branches: Branches | None,
         combine: Combine,
+        beside: Beside | None = None,
         hook: Hook | None = None,
         prefix_cache: PrefixCache | None = None,
         shares: bool = True,
@@ -63,6 +69,7 @@ class MultiBranchModel(hf.LoopModel):
         self._vlm = vlm
         self._branches = branches
         self._combine = combine
+        self._beside = beside
         self._hook = hook
         self._prefix_cache = prefix_cache
         self._shares = shares
@@ -73,34 +80,42 @@ class MultiBranchModel(hf.LoopModel):
         self._layout: Layout | None = None
         self._steps: Steps | None = None
         # Puts the contrast branches' rows into the cache.
-        self._merge: Callable[[], None] | None = None
+        self._join_branches: Callable[[], Layout] | None = None
 
     def prefill(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], hf.Outputs]) -> Any:
         self._rows = len(input_ids)
-        if self._hook is not None or self._branches is not None:
-            self._is_image = image_mask(self._vlm, input_ids)
         prompt, outputs = self._read_together(input_ids, model_kwargs, read)
         if self._branches is None:
+            if self._hook is not None:
+                self._is_image = image_mask(self._vlm, input_ids) if prompt is None else prompt.is_image
             if outputs is None:
                 with self._hooked(self._is_image):
                     outputs = read()
             return self._combined(outputs)
+        if outputs is None:
+            prompt, outputs = self._read_beside(prompt, input_ids, model_kwargs, read)
         if prompt is None or outputs is None:
-            with capture(self.model) as captured, last_row(self.model) as rows, self._hooked(self._is_image):
+            is_image = image_mask(self._vlm, input_ids) if self._hook is not None else None
+            with capture(self.model) as captured, last_row(self.model) as rows, self._hooked(is_image):
                 outputs = read()
             prompt = self._prompt(input_ids, model_kwargs, captured)
             prompt.rows = rows
+        self._is_image = prompt.is_image
         branches, caches, logits = list(self._branches(prompt)), [], []
         for branch in branches:
             cache = DynamicCache() if branch.prefix is None else branch.prefix
             with self._hooked(branch.is_image, contrast=True):
                 logits.append(run(self.model, branch, cache).logits[:, -1])
             caches.append(cache)
-        layout = lay_side_by_side(prompt.main, branches)
-        length, main = input_ids.shape[1], outputs[hf.CACHE]
-        self._layout = layout
+        length, main, read_main = input_ids.shape[1], outputs[hf.CACHE], prompt.main
+
+        def join() -> Layout:
+            layout = lay_side_by_side(read_main, branches)
+            merge_caches(main, length, branches, caches, layout.left_pad)
+            return layout
+
         # Whoever wants one token only, as many benchmarks do, need not pay for it.
-        self._merge = lambda: merge_caches(main, length, branches, caches, layout.left_pad)
+        self._join_branches = join
         return self._combined(outputs, logits)
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
@@ -132,16 +147,15 @@ class MultiBranchModel(hf.LoopModel):
 
     def select_main(self, cache: Any) -> None:
         """Leaves the main branch's rows in the cache; the others are of no use to who goes on from here."""
-        select_main_branch(cache, self._rows, self._left_pad if self._merge is None else 0)
+        select_main_branch(cache, self._rows, self._left_pad)
 
     @property
     def _left_pad(self) -> int:
         return 0 if self._layout is None else self._layout.left_pad
 
     def _join(self) -> None:
-        if self._merge is not None:
-            self._merge()
-            self._merge = None
+        if self._join_branches is not None:
+            self._layout, self._join_branches = self._join_branches(), None
 
     def _begun_steps(self, mask: torch.Tensor | None) -> Steps | None:
         """What the decoding steps get; None without contrast branches. `mask` is the prompts', and ones behind it."""
@@ -156,18 +170,36 @@ class MultiBranchModel(hf.LoopModel):
     ) -> tuple[Prompt | None, hf.Outputs | None]:
         """Reads the prompts if some begin alike, or if it is to be kept how they begin."""
         token = getattr(self._vlm.config, "image_token_id", None)
-        is_image = input_ids == token if token is not None else torch.zeros_like(input_ids, dtype=torch.bool)
-        alike = self._prefix_cache is not None or may_begin_alike(input_ids, is_image)
-        if not (self._shares and alike and is_image.any(dim=1).all()):
+        if not self._shares or token is None or not may_share(input_ids, token, keeps=self._prefix_cache is not None):
             return None, None
-        with capture(self.model, stop=True) as captured:
-            read()
-        prompt = self._prompt(input_ids, model_kwargs, captured)
+        prompt = self._unread(input_ids, model_kwargs, read)
 
         def hooks(branch: Branch) -> AbstractContextManager[None]:
             return self._hooked(branch.is_image)
 
         return prompt, read_together(prompt, self._prefix_cache, hooks, probe=self._branches is not None)
+
+    def _read_beside(
+        self,
+        prompt: Prompt | None,
+        input_ids: torch.Tensor,
+        model_kwargs: dict[str, Any],
+        read: Callable[[], hf.Outputs],
+    ) -> tuple[Prompt | None, hf.Outputs | None]:
+        """Reads the prompts and another text of each in one pass, if the method wants one and the model allows it."""
+        cache = model_kwargs[hf.CACHE]
+        able = self._beside is not None and self._shares and hf.takes_additive_mask(self.model, cache)
+        if not able or self._hook is not None:
+            return prompt, None
+        prompt = self._unread(input_ids, model_kwargs, read) if prompt is None else prompt
+        edits = self._beside(prompt) if self._beside is not None else None
+        return prompt, None if edits is None else read_beside(prompt, edits)
+
+    def _unread(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], hf.Outputs]) -> Prompt:
+        """The prompts as the decoder would be given them."""
+        with capture(self.model, stop=True) as captured:
+            read()
+        return self._prompt(input_ids, model_kwargs, captured)
 
     def _hooked(self, is_image: torch.Tensor | None, contrast: bool = False) -> AbstractContextManager[None]:
         """The method's hook around a run of one branch: (B, T) bool, where its image tokens are."""

@@ -14,6 +14,7 @@ from transformers.generation.utils import GenerateOutput
 
 from iava.engine.branch import Branch
 from iava.engine.decoding import decode
+from iava.engine.edit import Edits
 from iava.engine.instruction import EditablePrompt
 from iava.engine.prefix_cache import PrefixCache
 from iava.engine.prompt import Prompt
@@ -108,6 +109,13 @@ class Method(_Attributes):
         """
         raise NotImplementedError
 
+    def beside(self, prompt: Prompt) -> Sequence[Edits] | None:
+        """The edits of a text for which `branches` asks `attention_under`; the prompt is not read yet.
+
+        It is then read in the same pass as the prompt, where the model allows it. None: there is no such text.
+        """
+        return None
+
     def attention_hook(
         self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int
     ) -> AbstractContextManager[None]:
@@ -174,6 +182,10 @@ class Method(_Attributes):
             )
         method = self.for_model(vlm or model)
 
+        def beside(prompt: Prompt) -> Sequence[Edits] | None:
+            prompt.conversations = conversations
+            return method.beside(prompt)
+
         def branches(prompt: Prompt) -> list[Branch]:
             prompt.conversations = conversations
             found = method.branches(prompt)
@@ -196,6 +208,7 @@ class Method(_Attributes):
             input_ids,
             vlm=vlm,
             branches=branches if self.has_branches() else None,
+            beside=None if type(self).beside is Method.beside else beside,
             hook=method.attention_hook if hooks else None,
             combine=combine,
             sampling=self.sampling,

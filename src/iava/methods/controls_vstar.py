@@ -11,7 +11,7 @@ import torch
 
 from iava.engine.branch import Branch
 from iava.engine.negatives import NEGATIVES
-from iava.engine.prompt import Prompt, pack
+from iava.engine.prompt import Prompt
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast
 from iava.methods.iava import IAVA
@@ -100,7 +100,7 @@ class NoImage(Method):
         return self.negative == "pixels"
 
     def branches(self, prompt: Prompt) -> list[Branch]:
-        _, valid = pack(prompt.is_image)
+        _, valid = prompt.images
         return [NEGATIVES[self.negative](prompt, self._keep(prompt, valid))]
 
     def _keep(self, prompt: Prompt, valid: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from iava.engine.attention import AttentionCall
 from iava.engine.branch import Branch
 from iava.engine.probe import over_images
-from iava.engine.prompt import Prompt, pack
+from iava.engine.prompt import Prompt
 from iava.engine.tap import attention_hook
 from iava.errors import IavaError
 from iava.methods.base import Method
@@ -78,8 +78,8 @@ class SID(Method):
 
     def branches(self, prompt: Prompt) -> list[Branch]:
         assert self.early is not None
-        attention = over_images(prompt.rows, prompt.is_image)[:, self.early - 1].mean(dim=1)
-        _, valid = pack(prompt.is_image)
+        attention = over_images(prompt.rows, *prompt.images)[:, self.early - 1].mean(dim=1)
+        _, valid = prompt.images
         prompt.reading = {"selected": least_attended(attention, valid, self.keep), "valid": valid}
         return [prompt.main]
 
