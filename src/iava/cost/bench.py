@@ -151,13 +151,13 @@ def _measurement(contender: str, measured: Measurement, plain: Measurement, mode
         "contender"; "error", the reason for a failure or None; and without a failure: "seconds", all times; "time",
         their lower quartile, median and upper quartile; "time_ratio", the quartiles of each time over that of plain
         `generate` in the same round; "peak", the peak memory in bytes including the model; "peak_ratio", its ratio to
-        that of plain `generate`; "decoder_columns" and "images_read" (see `counted_work`); and for one question per
-        image "kept", the share of image tokens that IAVA selected.
+        that of plain `generate`; "decoder_passes", "decoder_columns" and "images_read" (see `counted_work`); and for one
+        question per image "kept", the share of image tokens that IAVA selected.
     """
     result: Measurement = {"contender": contender, "error": measured["error"]}
     if measured["error"] is not None:
         return result
-    names = ("seconds", "decoder_columns", "images_read", "kept")
+    names = ("seconds", "decoder_passes", "decoder_columns", "images_read", "kept")
     result |= {name: measured[name] for name in names if name in measured}
     result |= {"time": _quartiles(measured["seconds"]), "peak": model_bytes + measured["peak"]}
     if plain["error"] is None:

@@ -10,6 +10,7 @@ import torch
 from iava.cost.baselines import MitigV, ModelInputs, naive
 from iava.cost.plan import CostPlan, Workload
 from iava.cost.shapes import QUESTIONS, noise_image
+from iava.errors import IavaError
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
 from iava.methods.trace import Trace
@@ -89,13 +90,18 @@ class Bench:
 
 
 def named_method(lvlm: LVLM, name: str) -> Method:
-    """The method of a name such as "greedy" or "iava:hide".
+    """The method of a name such as "greedy", "iava:hide" or "iava:hide:lazy".
 
     Raises:
         IavaError: if the method or the negative image is unknown.
     """
-    method, colon, negative = name.partition(":")
-    return lvlm.method(method, **({"negative": negative} if colon else {}))
+    method, *options = name.split(":")
+    negatives = [option for option in options if option != "lazy"]
+    if len(options) > len(set(options)) or len(negatives) > 1:
+        raise IavaError(f"unknown contender {name!r}: write METHOD, METHOD:NEGATIVE or METHOD:NEGATIVE:lazy")
+    made = lvlm.method(method, **({"negative": negatives[0]} if negatives else {}))
+    made.lazy = "lazy" in options
+    return made
 
 
 def decoder_layers(model: Any) -> torch.nn.ModuleList:
@@ -108,15 +114,16 @@ def counted_work(model: Any) -> Iterator[dict[str, int]]:
     """Counts the work inside the block.
 
     Yields:
-        A dict with "decoder_columns", the tokens times rows that the decoder's layers process, and "images_read", the
-        images that the vision tower encodes.
+        A dict with "decoder_passes", the runs of the decoder; "decoder_columns", the tokens times rows that its layers
+        process; and "images_read", the images that the vision tower encodes.
     """
-    counts = {"decoder_columns": 0, "images_read": 0}
+    counts = {"decoder_passes": 0, "decoder_columns": 0, "images_read": 0}
 
     def count(name: str, dimensions: int) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
             first = next(value for value in [*args, *kwargs.values()] if isinstance(value, torch.Tensor))
             counts[name] += first.shape[:dimensions].numel()
+            counts["decoder_passes"] += name == "decoder_columns"
 
         return hook
 

@@ -20,6 +20,7 @@ _COST_HEADINGS = (
     "vs `generate`",
     "peak MB",
     "vs `generate`",
+    "decoder passes",
     "decoder columns",
     "images encoded",
 )
@@ -64,7 +65,7 @@ def cost_markdown(results: dict[str, Any]) -> str:
     ]
     lines = [f"`{results['command']}`", "", "; ".join(environment) + "."]
     if results["cells"]:
-        lines += ["", "| " + " | ".join(_COST_HEADINGS) + " |", "|---|---|---|---" + "|---:" * 6 + "|"]
+        lines += ["", "| " + " | ".join(_COST_HEADINGS) + " |", "|---|---|---|---" + "|---:" * 7 + "|"]
         lines += map(_table_line, results["cells"])
     # A file of an earlier version has no counts.
     if results.get("counts"):
@@ -95,12 +96,13 @@ def _count_lines(counts: dict[str, Any], plain: dict[str, Any]) -> list[str]:
 def _table_line(measurement: dict[str, Any]) -> str:
     names = [*(str(measurement[name]) for name in _WORKLOAD), f"`{measurement['contender']}`"]
     if measurement["error"] is not None:
-        return "| " + " | ".join([*names, measurement["error"], *[""] * 5]) + " |"
+        return "| " + " | ".join([*names, measurement["error"], *[""] * 6]) + " |"
     values = [
         _with_quartiles(measurement["time"], 3),
         _with_quartiles(measurement["time_ratio"], 2) if "time_ratio" in measurement else "",
         f"{measurement['peak'] / 1e6:,.1f}",
         f"{measurement['peak_ratio']:.2f}" if "peak_ratio" in measurement else "",
+        str(measurement.get("decoder_passes", "")),
         f"{measurement['decoder_columns']:,}",
         str(measurement["images_read"]),
     ]

@@ -1,6 +1,7 @@
 """One call of `generate`, decoded with a method's branches."""
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -26,6 +27,7 @@ def decode(
     branches: Branches | None,
     combine: Combine,
     beside: Beside | None = None,
+    settled: Callable[[torch.Tensor], torch.Tensor] | None = None,
     hook: Hook | None,
     sampling: bool | None,
     warpers: list[LogitsProcessor],
@@ -42,7 +44,7 @@ def decode(
         model: the model on which `generate` was called.
         input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` passes to its loop.
         vlm: the vision-language model; None: `model`.
-        branches, combine, beside, hook, prefix_cache: see `MultiBranchModel`.
+        branches, combine, beside, settled, hook, prefix_cache: see `MultiBranchModel`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
         warpers: applied to the combined logits after `generate`'s own processors.
         seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
@@ -81,6 +83,8 @@ def decode(
         branches=branches,
         combine=combine,
         beside=beside,
+        # Beams would have to carry the tokens that a branch has not read.
+        settled=settled if config.num_beams == 1 and hook is None else None,
         hook=hook,
         prefix_cache=prefix_cache,
         shares=_shares(config, cache),
@@ -88,7 +92,9 @@ def decode(
         seed=torch.initial_seed() if seed is None else seed,
         generator=generator,
     )
-    watch: AbstractContextManager[None] = held(model) if several or prefix_cache else nullcontext()
+    # A compiled step must find no hooks on the model. Only a cache of fixed size can be compiled for.
+    watched = (several or prefix_cache is not None) and (hook is not None or not cache.is_compileable)
+    watch: AbstractContextManager[None] = held(model) if watched else nullcontext()
     with watch:
         try:
             return hf.decoding_loop(model, config)(

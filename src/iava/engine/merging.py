@@ -75,7 +75,7 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
             main.layers[number] = every
         else:
             size = hf.resize_layer(layer, left_pad)
-            layer.keys, layer.values = (_resized(part, size) for part in every.whole())
+            hf.fill_layer(layer, *(_resized(part, size) for part in every.whole()))
         # What no other layer holds now is needed no longer.
         for cache in caches:
             cache.layers[number] = DynamicLayer()

@@ -16,6 +16,7 @@ from iava.engine import hf
 from iava.engine.boundary import capture, run
 from iava.engine.branch import Branch
 from iava.engine.edit import Edits
+from iava.engine.lagging import LaggingBranches
 from iava.engine.merging import Layout, lay_side_by_side, merge_caches, select_main_branch
 from iava.engine.packed import read_beside
 from iava.engine.prefix_cache import PrefixCache, may_share, read_together
@@ -40,6 +41,8 @@ class MultiBranchModel(hf.LoopModel):
             (B, V), all float32.
         beside: the edits of another text of each prompt whose attention to the image `branches` asks for, given the
             prompt that is not read yet. None: there is none, or it cannot be read beside the prompt.
+        settled: whether the main branch's logits, (B, V) float32, decide the step by themselves. Then the contrast
+            branches do not run; they catch up when they are needed. None: they run in each step, beside the main one.
         hook: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
             tokens so far are the image's, and how many rows are the main branch's: they come first, the others are a
             contrast branch's. It may make the decoder give twice as many rows; the others are then contrast logits.
@@ -58,6 +61,7 @@ class MultiBranchModel(hf.LoopModel):
         branches: Branches | None,
         combine: Combine,
         beside: Beside | None = None,
+        settled: Callable[[torch.Tensor], torch.Tensor] | None = None,
         hook: Hook | None = None,
         prefix_cache: PrefixCache | None = None,
         shares: bool = True,
@@ -65,7 +69,8 @@ class MultiBranchModel(hf.LoopModel):
         seed: int,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(model, generator)
+        # A hook's decisions are no part of a compiled call.
+        super().__init__(model, generator, compiles=hook is None)
         self._vlm = vlm
         self._branches = branches
         self._combine = combine
@@ -79,6 +84,8 @@ class MultiBranchModel(hf.LoopModel):
         self._is_image: Any = None
         self._layout: Layout | None = None
         self._steps: Steps | None = None
+        self._settled = settled
+        self._lagging: LaggingBranches | None = None
         # Puts the contrast branches' rows into the cache.
         self._join_branches: Callable[[], Layout] | None = None
 
@@ -107,6 +114,9 @@ class MultiBranchModel(hf.LoopModel):
             with self._hooked(branch.is_image, contrast=True):
                 logits.append(run(self.model, branch, cache).logits[:, -1])
             caches.append(cache)
+        if self._settled is not None:
+            self._lagging = LaggingBranches(self.model, branches, caches)
+            return self._combined(outputs, logits)
         length, main, read_main = input_ids.shape[1], outputs[hf.CACHE], prompt.main
 
         def join() -> Layout:
@@ -134,10 +144,16 @@ class MultiBranchModel(hf.LoopModel):
             kwargs["position_ids"] = steps.positions(kwargs["position_ids"][..., -1:])
         return self.model.prepare_inputs_for_generation(input_ids.repeat(steps.branches, 1), **kwargs)
 
-    def __call__(self, **inputs: Any) -> hf.Outputs:
+    def step(self, run: Callable[..., hf.Outputs], inputs: dict[str, Any]) -> hf.Outputs:
         with self._hooked_step():
-            outputs = self.model(**inputs)
-        return self._combined(outputs)
+            outputs = run(**inputs)
+        if self._lagging is None:
+            return self._combined(outputs)
+        assert self._settled is not None
+        self._lagging.add(inputs["input_ids"])
+        # The host must know what to run next, so it waits.
+        settled = bool(self._settled(outputs.logits[:, -1].float()))
+        return self._combined(outputs, [] if settled else self._lagging.logits())
 
     def reorder(self, cache: Any, beams: torch.Tensor) -> None:
         self._join()

@@ -48,6 +48,9 @@ class Method(_Attributes):
     Args:
         model: the vision-language model. InstructBLIP and BLIP-2 need it, because they hand decoding to their language
             model, which does not know the image.
+        lazy: leave the contrast branches out of steps where the plausibility constraint leaves one token to each
+            prompt; they catch up in one pass when they are needed. The tokens are the same, for greedy decoding and
+            for sampling. No effect with beams, without a constraint, or with an `attention_hook`.
 
     Examples:
         >>> @dataclasses.dataclass(eq=False)
@@ -60,6 +63,7 @@ class Method(_Attributes):
     """
 
     model: PreTrainedModel | None = dataclasses.field(default=None, kw_only=True, repr=False)
+    lazy: bool = dataclasses.field(default=False, kw_only=True, repr=False)
 
     title: ClassVar[str | None] = None
     """The name in tables; None: the name of the class."""
@@ -82,7 +86,7 @@ class Method(_Attributes):
     def settings(self) -> dict[str, Any]:
         """The settings, ready for JSON."""
         names = [field.name for field in dataclasses.fields(self)]
-        return {name: getattr(self, name) for name in names if name not in ("model", "processor")}
+        return {name: getattr(self, name) for name in names if name not in ("model", "processor", "lazy")}
 
     def bind(self, model: PreTrainedModel, processor: ProcessorMixin) -> Self:
         """A copy for a model and its processor, with the published settings of the model's type."""
@@ -194,7 +198,8 @@ class Method(_Attributes):
             return found
 
         def combine(main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
-            combined = method.combine(main, contrast_logits, step)
+            left_out = method.has_branches() and not contrast_logits
+            combined = main if left_out else method.combine(main, contrast_logits, step)
             beta = method.plausibility()
             allowed = combined if beta == 0 else combined.masked_fill(~plausible(main, beta), -math.inf)
             if trace is not None:
@@ -202,6 +207,9 @@ class Method(_Attributes):
                 negative = contrast_logits[0] if contrast_logits else None
                 trace.add_step(full=main, negative=negative, combined=allowed)
             return allowed
+
+        def settled(main: torch.Tensor) -> torch.Tensor:
+            return (plausible(main, method.plausibility()).sum(dim=-1) == 1).all()
 
         return decode(
             model,
@@ -211,6 +219,7 @@ class Method(_Attributes):
             beside=None if type(self).beside is Method.beside else beside,
             hook=method.attention_hook if hooks else None,
             combine=combine,
+            settled=settled if method.lazy and method.has_branches() and method.plausibility() > 0 else None,
             sampling=self.sampling,
             warpers=method.warpers(),
             prefix_cache=prefix_cache,

@@ -19,7 +19,8 @@ def bench(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods to time, separated by commas; METHOD:NEGATIVE chooses the negative image, such as iava:hide."
+            help="Methods to time, separated by commas; METHOD:NEGATIVE chooses the negative image, such as iava:hide; "
+            "METHOD:NEGATIVE:lazy leaves the contrast branch out where it cannot change the step."
         ),
     ] = "greedy,apc,iava:zeros,iava:drop,iava:hide",
     baseline: Annotated[
