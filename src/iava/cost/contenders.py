@@ -10,6 +10,7 @@ import torch
 from iava.cost.baselines import MitigV, ModelInputs, naive
 from iava.cost.plan import CostPlan, Workload
 from iava.cost.shapes import QUESTIONS, noise_image
+from iava.engine import hf
 from iava.errors import IavaError
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
@@ -40,6 +41,8 @@ class Bench:
                 part.generation_config.eos_token_id = None
                 part.generation_config.pad_token_id = 0
         self.methods = {name: named_method(lvlm, name) for name in plan.methods}
+        self.options = hf.compiled_options(self.model.device) if plan.compile else {}
+        """Options of `generate` for all contenders but the baselines."""
         self.baselines: dict[str, Any] = {name: MitigV(lvlm) if name == "mitigv" else naive for name in plan.baselines}
 
     @property
@@ -83,7 +86,7 @@ class Bench:
             return naive(self.model, inputs, general, tokens)
         if contender == "mitigv":
             return self.baselines["mitigv"](inputs, tokens)
-        options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False}
+        options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False, **self.options}
         if contender in self.methods:
             options["custom_generate"] = partial(self.methods[contender], trace=trace)
         return self.model.generate(**inputs, **options)

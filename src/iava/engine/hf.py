@@ -13,6 +13,7 @@ import torch
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    CompileConfig,
     DynamicCache,
     GenerationConfig,
     GenerationMixin,
@@ -143,6 +144,13 @@ def check_options(config: GenerationConfig, arguments: dict[str, Any]) -> None:
             raise IavaError(f"the method cannot serve {name}: leave it out of generate")
 
 
+def compiled_options(device: torch.device) -> dict[str, Any]:
+    """Options of `generate` with which its steps run compiled, on a CPU too."""
+    config: Any = CompileConfig() if device.type == "cuda" else CompileConfig(mode="default")
+    config._compile_all_devices = device.type != "cuda"
+    return {"cache_implementation": "static", "compile_config": config}
+
+
 def generate_arguments(model: PreTrainedModel) -> dict[str, Any]:
     """What the caller of `model.generate` passed; empty outside of it.
 
@@ -222,7 +230,7 @@ def fill_layer(layer: Any, keys: torch.Tensor, values: torch.Tensor) -> None:
         torch._dynamo.mark_static_address(layer.values)
 
 
-def takes_additive_mask(model: PreTrainedModel, cache: Any) -> bool:
+def takes_additive_mask(model: PreTrainedModel, cache: Any = None) -> bool:
     """Whether all layers of the decoder take one mask that is added, (R, 1, Q, K), K the columns in the cache.
 
     transformers makes such a mask of (R, K) 1 and 0 in each step, and asks the device whether it is needed.

@@ -10,15 +10,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from iava.engine import hf
-from iava.engine.boundary import capture, run
+from iava.engine.boundary import capture
 from iava.engine.branch import Branch
 from iava.engine.edit import Edits
 from iava.engine.lagging import LaggingBranches
 from iava.engine.merging import Layout, lay_side_by_side, merge_caches, select_main_branch
 from iava.engine.packed import read_beside
+from iava.engine.pieces import read_branch
 from iava.engine.prefix_cache import PrefixCache, may_share, read_together
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt, image_mask, prompt_of
@@ -110,9 +111,10 @@ class MultiBranchModel(hf.LoopModel):
         self._is_image = prompt.is_image
         branches, caches, logits = list(self._branches(prompt)), [], []
         for branch in branches:
-            cache = DynamicCache() if branch.prefix is None else branch.prefix
-            with self._hooked(branch.is_image, contrast=True):
-                logits.append(run(self.model, branch, cache).logits[:, -1])
+            last, cache = read_branch(
+                self.model, branch, lambda one: self._hooked(one.is_image, contrast=True), prompt.largest_run
+            )
+            logits.append(last)
             caches.append(cache)
         if self._settled is not None:
             self._lagging = LaggingBranches(self.model, branches, caches)
@@ -203,8 +205,7 @@ class MultiBranchModel(hf.LoopModel):
         read: Callable[[], hf.Outputs],
     ) -> tuple[Prompt | None, hf.Outputs | None]:
         """Reads the prompts and another text of each in one pass, if the method wants one and the model allows it."""
-        cache = model_kwargs[hf.CACHE]
-        able = self._beside is not None and self._shares and hf.takes_additive_mask(self.model, cache)
+        able = self._beside is not None and self._shares and hf.takes_additive_mask(self.model)
         if not able or self._hook is not None:
             return prompt, None
         prompt = self._unread(input_ids, model_kwargs, read) if prompt is None else prompt

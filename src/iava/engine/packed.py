@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import DynamicCache
 
 from iava.engine import hf
 from iava.engine.attention import AttentionCall
@@ -38,7 +39,7 @@ def read_beside(prompt: Prompt, edits: Sequence[Edits]) -> hf.Outputs | None:
     """
     mask = prompt.decoder_mask
     plain = mask is None or (isinstance(mask, torch.Tensor) and mask.dim() == 2)
-    if not plain or prompt.main.token_types is not None or not hf.takes_additive_mask(prompt.model, prompt.cache):
+    if not plain or prompt.main.token_types is not None or not hf.takes_additive_mask(prompt.model):
         return None
     both = [edited_row(prompt, row, own) for row, own in enumerate(edits)]
     if any(start < max(images_end(prompt, row), 1) for row, (_, start) in enumerate(both)):
@@ -59,12 +60,17 @@ def read_beside(prompt: Prompt, edits: Sequence[Edits]) -> hf.Outputs | None:
         rows.append((weights[:, :, 0, :length], weights[:, :, 1, :length]))
         return torch.cat([own, other], dim=1)
 
+    grows = isinstance(prompt.cache, DynamicCache)
+    cache = prompt.cache if grows else DynamicCache()
     with attention_hook(prompt.model, attend):
-        outputs = run(prompt.model, _together(prompt.main, beside), prompt.cache, mask=other_mask, last=width + 1)
+        outputs = run(prompt.model, _together(prompt.main, beside), cache, mask=other_mask, last=width + 1)
     outputs.logits = outputs.logits[:, :1]
-    layers: list[Any] = prompt.cache.layers
-    for layer in layers:
+    layers: list[Any] = cache.layers
+    for number, layer in enumerate(layers):
         layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+        if not grows:
+            prompt.cache.update(layer.keys, layer.values, number)
+    outputs[hf.CACHE] = prompt.cache
     prompt.rows = [own for own, _ in rows]
     prompt.beside = edits, over_images([other for _, other in rows], *prompt.images)
     return outputs

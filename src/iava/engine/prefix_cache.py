@@ -66,6 +66,11 @@ class PrefixCache:
         self.latest: list[SharedPrefix] = []
         """The prefix of each prompt of the last call; empty if nothing could be shared."""
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all prefixes."""
+        return sum(prefix.nbytes for prefix in self.prefixes)
+
 
 def read_together(
     prompt: Prompt,
@@ -105,6 +110,8 @@ def read_together(
     prompt.shared = [known[number] for number in found]
     if prefix_cache is not None:
         prefix_cache.latest = prompt.shared
+    rest = len(begins) * (length - int(ends.min()))
+    prompt.largest_run = max([rest, *(len(new) * int(begin.sum()) for begin in begins[new])])
     return _read_on(prompt, hooks, probe)
 
 

@@ -30,6 +30,8 @@ class Prompt:
         seed: of draws.
         rows: per decoder layer the attention of the last prompt token, (B, heads, S) each.
         shared: for each prompt the prefix that it shares with others; empty where nothing is shared.
+        largest_run: rows times columns of the largest run that read prompts with a shared prefix; None where they were
+            read whole.
         reading: what a method reads off the prompt, by name, for explanations.
         beside: edits of each prompt that were read in the same pass, and the last token's attention to the image under
             them, (B, L, heads, N); None if nothing was.
@@ -47,6 +49,7 @@ class Prompt:
     seed: int = 0
     rows: list[torch.Tensor] = field(default_factory=list)
     shared: list[Any] = field(default_factory=list)
+    largest_run: int | None = None
     reading: dict[str, torch.Tensor] = field(default_factory=dict)
     beside: tuple[Any, torch.Tensor] | None = None
     conversations: Sequence[Any] | None = None

@@ -44,6 +44,9 @@ def bench(
             "With --repeats 0, only count."
         ),
     ] = False,
+    compile: Annotated[
+        bool, typer.Option(help="Run decoding steps compiled, with a static cache: plain generate and the methods.")
+    ] = False,
     table: Annotated[
         Path | None, typer.Option(help="Print an existing cost.json as a Markdown table; measure nothing.")
     ] = None,
@@ -75,6 +78,7 @@ def bench(
         device=device,
         dtype=dtype,
         count=count,
+        compile=compile,
     )
     logging.set_verbosity_error()
     logging.disable_progress_bar()
