@@ -2,7 +2,6 @@
 
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from transformers import (
     StopStringCriteria,
     TextIteratorStreamer,
     TextStreamer,
-    dynamic_module_utils,
     pipeline,
 )
 
@@ -24,7 +22,6 @@ PICTURE = tiny.image(2)
 QUESTIONS = ["Is there a dog ?", "where is the blue boat ?"]
 # What stop strings are matched against: each token behind this word.
 PREFIX = "abcdef"
-HUB = Path(__file__).parent.parent / "hub"
 
 
 @pytest.fixture
@@ -190,56 +187,6 @@ def test_the_pipeline(setup):
         generate_kwargs={"custom_generate": IAVA(proc, negative="zeros"), "max_new_tokens": 5},
     )
     assert found[0]["generated_text"].split() == proc.decode(expected(model, proc, 5)).split()
-
-
-class TestFolder:
-    @pytest.fixture(autouse=True)
-    def _modules(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path))
-
-    def test_a_folder_brings_the_method(self, setup):
-        model, proc, inputs = setup
-        made = IAVA(proc, top_i=3, lam=-0.5)
-        expected = model.generate(**inputs, custom_generate=made, max_new_tokens=5)
-        found = model.generate(
-            **inputs,
-            custom_generate=str(HUB),
-            trust_remote_code=True,
-            processor=proc,
-            top_i=3,
-            lam=-0.5,
-            max_new_tokens=5,
-        )
-        assert torch.equal(expected, found)
-
-    def test_it_streams_and_stops(self, setup, capsys):
-        model, proc, _ = setup
-        inputs = tiny.inputs(proc, PICTURE, QUESTIONS[0])
-        tokens = expected(model, proc, 6)
-        word = proc.decode([tokens[2]])
-        proc.tokenizer.add_tokens([PREFIX])
-        model.generate(
-            **inputs,
-            custom_generate=str(HUB),
-            trust_remote_code=True,
-            processor=proc,
-            negative="zeros",
-            streamer=TextStreamer(proc.tokenizer, skip_prompt=True),
-            stop_strings=[word],
-            max_new_tokens=6,
-        )
-        stopped = tokens[: tokens.index(tokens[2]) + 1]
-        assert capsys.readouterr().out.split() == proc.decode(stopped).split()
-
-    def test_refusals(self, setup):
-        model, proc, inputs = setup
-        folder = {"custom_generate": str(HUB), "trust_remote_code": True}
-        with pytest.raises(ValueError, match="needs the model's processor"):
-            model.generate(**inputs, **folder)
-        with pytest.raises(ValueError, match="unknown method 'vodoo'"):
-            model.generate(**inputs, **folder, processor=proc, method="vodoo")
-        with pytest.raises(ValueError, match="top_i is 0"):
-            model.generate(**inputs, **folder, processor=proc, top_i=0)
 
 
 def test_greedy_without_a_second_branch_streams_too(setup):

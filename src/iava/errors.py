@@ -11,6 +11,12 @@ class IavaError(ValueError):
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an exception's message, or its class, short and in characters that any terminal prints."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an exception's message, or its class, short and in characters that any terminal prints.
+
+    A first line that ends with a colon takes the next one with it.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = " ".join(part.strip() for part in lines[: 2 if lines[0].endswith(":") else 1])
+    if isinstance(error, KeyError):
+        line = f"there is no entry {line}"
     return (line if len(line) <= 300 else f"{line[:297]}...").encode("utf-8", "backslashreplace").decode("utf-8")

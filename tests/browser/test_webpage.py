@@ -130,7 +130,7 @@ def test_what_is_wrong_is_said(page, tmp_path):
 
 
 def test_a_locked_server_asks_for_the_key(tmp_path):
-    from iava.serve.access import read_keys
+    from iava.serve.api.access import read_keys
     from tests.browser.driver import chromium
 
     (tmp_path / "keys").write_text("secret\n")

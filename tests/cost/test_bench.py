@@ -70,6 +70,7 @@ def test_the_naive_baseline_answers_like_iava(build):
     assert len(seen) > 2
 
 
+@pytest.mark.slow
 def test_measurements_are_written_printed_and_plotted(tiny, tmp_path):
     options = ["--methods", "greedy,iava:hide", "--baseline", "naive", "--tokens", "1,3", "--questions", "1,2"]
     options += ["--batch", "2", "--repeats", "3", "--device", "cpu"]

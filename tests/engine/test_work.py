@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import iava
-from iava.engine import attention, hf, multi_branch
+from iava.engine import hf
 from iava.engine.cache import shared_prefix
 from iava.metrics.memory import peak
 from tests import families, tiny
@@ -106,25 +107,38 @@ def test_a_picture_processed_once_is_as_processed_for_each_question(name):
             torch.testing.assert_close(found[key], value, atol=0, rtol=0)
 
 
-def test_no_attention_is_computed_where_none_is_asked_for(lvlm, monkeypatch):
-    rows = []
-    weights_of = attention.weights_of
+class Softmaxes(TorchDispatchMode):
+    """Counts how often a softmax is computed: for attention weights, since sdpa has its own."""
 
-    def count(*args, **kwargs):
-        rows.append(1)
-        return weights_of(*args, **kwargs)
+    def __init__(self):
+        super().__init__()
+        self.count = 0
 
-    monkeypatch.setattr(attention, "weights_of", count)
-    for method in ("greedy", "sample", "apc", "bias"):
-        lvlm.ask(PICTURE, QUESTIONS[0], method=method, max_new_tokens=3)
-        lvlm.ask_many(PICTURE, QUESTIONS, method=method, max_new_tokens=3)
-        reading = lvlm.read(PICTURE)
-        reading.ask_many(QUESTIONS, method=method, max_new_tokens=3)
-        reading.ask(QUESTIONS[0], method=method, max_new_tokens=3)
-    assert not rows
-    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=3)
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        # Those over a vector of logits or two are the answer's probabilities.
+        self.count += func is torch.ops.aten._softmax.default and args[0].dim() > 2
+        return func(*args, **(kwargs or {}))
+
+
+def softmaxes(run):
+    with Softmaxes() as found:
+        run()
+    return found.count
+
+
+@pytest.mark.parametrize("method", ["greedy", "apc", "bias"])
+def test_no_attention_is_computed_where_none_is_asked_for(lvlm, method):
+    asked = {"method": method, "max_new_tokens": 1}
+    assert softmaxes(lambda: lvlm.ask(PICTURE, QUESTIONS[0], **asked)) == 0
+    assert softmaxes(lambda: lvlm.ask_many(PICTURE, QUESTIONS, **asked)) == 0
+    session = lvlm.read(PICTURE)
+    assert softmaxes(lambda: session.ask_many(QUESTIONS, **asked)) == 0
+    assert softmaxes(lambda: session.ask(QUESTIONS[0], **asked)) == 0
+
+
+def test_attention_is_computed_once_for_each_layer_and_instruction(lvlm):
     # Three layers, for the questions and for the general instruction.
-    assert len(rows) == 6
+    assert softmaxes(lambda: lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=1)) == 6
 
 
 def test_instructblips_image_is_seen_once_for_both_instructions():
@@ -134,22 +148,6 @@ def test_instructblips_image_is_seen_once_for_both_instructions():
     lvlm.ask(PICTURE, QUESTIONS[0], max_new_tokens=2)
     handle.remove()
     assert seen == [1]
-
-
-def test_branches_are_joined_when_a_second_token_is_wanted(lvlm, monkeypatch):
-    joined = []
-    merge = multi_branch.merge_caches
-
-    def count(*args):
-        joined.append(1)
-        merge(*args)
-
-    monkeypatch.setattr(multi_branch, "merge_caches", count)
-    lvlm.model.generation_config.eos_token_id = None
-    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=1)
-    assert not joined
-    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=3)
-    assert joined == [1]
 
 
 def test_a_prefix_is_looked_at_and_not_kept_twice():

@@ -132,6 +132,14 @@ def test_a_run_of_other_weights_is_refused(undisturbed):
         evaluate(lvlm, PLAN, folder)
 
 
+def test_a_run_of_another_generation_config_is_refused(undisturbed):
+    folder, _ = undisturbed
+    lvlm = FakeLVLM()
+    lvlm.generation_notes = {"repetition_penalty": 1.3}
+    with pytest.raises(ValueError, match="checkpoint_generation"):
+        evaluate(lvlm, PLAN, folder)
+
+
 def test_folders_that_are_no_runs_are_refused(tmp_path):
     (tmp_path / "records.jsonl").write_text("")
     with pytest.raises(ValueError, match="records without a manifest"):

@@ -119,6 +119,13 @@ def test_settings_that_are_none_get_one_line(generation, complaint):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["x", [2, None], [[2]], 1.5])
+def test_end_tokens_that_are_no_ids_get_one_line(value):
+    model, processor = changed("llava", eos_token_id=value)
+    with pytest.raises(IavaError, match=r"eos_token_id in the generation config is .*: it must hold token ids"):
+        iava.load(model, processor).ask(PICTURE, QUESTION, max_new_tokens=1)
+
+
 @pytest.mark.parametrize("name", ["llava", "instructblip"])
 def test_an_answer_ends_with_the_end_token_of_the_model_its_language_model_or_the_tokenizer(name):
     """InstructBLIP with Vicuna: the language model says 1, the tokenizer 2."""

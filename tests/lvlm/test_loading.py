@@ -129,6 +129,15 @@ class TestBrokenCheckpoints:
         save_file(tensors, folder / WEIGHTS, {"format": "pt"})
         iava.load(folder)
 
+    @pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+    def test_a_broken_generation_config(self, folder, content):
+        (folder / "generation_config.json").write_bytes(content.encode("latin-1"))
+        assert refused(folder).startswith("generation_config.json of ")
+
+    def test_the_reason_is_said_where_the_first_line_only_announces_it(self, folder):
+        edited(folder, lambda config: config["text_config"].update(hidden_size="abc"))
+        assert "for field 'hidden_size': TypeError: Field 'hidden_size' expected int, got str" in refused(folder)
+
     @pytest.mark.parametrize("size", [0, 5, 10_000])
     def test_weights_that_are_cut_off(self, folder, size):
         with (folder / WEIGHTS).open("r+b") as file:
@@ -178,6 +187,7 @@ class TestBrokenCheckpoints:
 class TestRemoteCode:
     CODE = "import pathlib; pathlib.Path(__file__).with_name('it-ran').touch()\n"
 
+    @pytest.mark.slow
     def test_it_does_not_run_whatever_is_typed(self, folder):
         (folder / "mine.py").write_text(self.CODE)
         mapped = {"AutoConfig": "mine.C", "AutoModelForImageTextToText": "mine.M", "AutoProcessor": "mine.P"}

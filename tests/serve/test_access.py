@@ -12,7 +12,7 @@ import pytest
 
 from iava.errors import IavaError
 from iava.lvlm.model import LVLM
-from iava.serve.access import read_keys
+from iava.serve.api.access import read_keys
 from iava.serve.limits import Limits
 from tests import tiny
 from tests.serve.serving import running, user
@@ -100,10 +100,22 @@ class TestLimits:
             assert refused(messages=[user("dog " * 30, tiny.image())])["code"] == "context_length_exceeded"
             assert refused(messages=[user("dog " * 30, tiny.image())], stream=True)["param"] == "messages"
             assert refused(max_tokens=4)["param"] == "max_tokens"
-            # Without a number an answer ends at the limit.
-            assert (
-                http.post("/v1/chat/completions", json=body(max_tokens=None)).json()["usage"]["completion_tokens"] == 3
-            )
+            # An answer without a token limit ends at that of the server.
+            unlimited = http.post("/v1/chat/completions", json=body(max_tokens=None)).json()
+            assert unlimited["usage"]["completion_tokens"] == 3
+
+    def test_an_answer_without_a_token_limit_ends_at_the_last_position(self, served):
+        service = served.service
+        with served.http() as http:
+            found = http.post("/v1/chat/completions", json=body(max_tokens=None)).json()
+        positions = tiny.model().config.get_text_config().max_position_embeddings
+        assert positions < service.limits.new_tokens
+        rest = positions - found["usage"]["prompt_tokens"]
+        expected = LVLM(tiny.model(), tiny.processor()).ask(
+            tiny.image(), QUESTION, method="greedy", max_new_tokens=rest
+        )
+        assert found["choices"][0]["message"]["content"] == expected.text
+        assert found["usage"]["completion_tokens"] == len(expected.tokens)
 
     def test_a_full_queue(self):
         lvlm, release = held_model()
@@ -127,6 +139,37 @@ class TestLimits:
                 thread.join(30)
             assert [answer.status_code for answer in answers] == [200, 200]
             assert http.post("/v1/chat/completions", json=body()).status_code == 200
+
+    def test_what_waiting_requests_hold(self):
+        """Ten of the largest requests: 10 * (10,000 + 3 * 2,000) bytes. A request holds its body and 40 * 32 pixels."""
+        lvlm, release = held_model()
+        limits = Limits(body=10_000, pixels=2000)
+        content = json.dumps(body()).encode()
+        content += b" " * (9000 - len(content))
+        held = 9000 + 3 * 40 * 32
+        with running(lvlm, method="greedy", limits=limits) as served, served.http() as http:
+
+            def post():
+                headers = {"Content-Type": "application/json"}
+                return http.post("/v1/chat/completions", content=content, headers=headers)
+
+            answers = []
+            threads = [
+                threading.Thread(target=lambda: answers.append(post().status_code)) for _ in range(160_000 // held)
+            ]
+            for thread in threads:
+                thread.start()
+            while served.service.budget.held < len(threads) * held:
+                time.sleep(0.01)
+            refused = post()
+            assert error_of(refused, 429)["code"] == "queue_full"
+            assert refused.headers["retry-after"] == "1"
+            release.set()
+            for thread in threads:
+                thread.join(30)
+            assert answers == [200] * len(threads)
+            served.until_idle()
+            assert served.service.budget.held == 0
 
     def test_the_time(self):
         lvlm, release = held_model()
@@ -282,6 +325,14 @@ class TestOrigins:
             assert allowed.headers["access-control-allow-origin"] == "https://app.test"
             other = http.get("/v1/models", headers={"Origin": "https://evil.test"})
             assert "access-control-allow-origin" not in other.headers
+
+    def test_a_page_can_read_the_errors_of_the_gate(self, lvlm):
+        options = {"method": "greedy", "keys": [b"digest"], "origins": ["https://app.test"]}
+        with running(lvlm, **options) as locked, locked.http() as http:
+            refused = http.get("/v1/models", headers={"Origin": "https://app.test"})
+        error_of(refused, 401)
+        assert refused.headers["access-control-allow-origin"] == "https://app.test"
+        assert "Retry-After" in refused.headers["access-control-expose-headers"]
 
     def test_a_form_of_another_page_is_no_request(self, served):
         """A browser sends text/plain across origins without asking; JSON it does not."""

@@ -16,8 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 from iava.lvlm.loading import load
 from tests import tiny
 from tests.commands import refused, run
-from tests.serve.process import free_port
-from tests.serve.serving import user
+from tests.serve.serving import free_port, user
 
 QUESTION = "Is there a dog ?"
 SETTINGS = {"alpha": 2.5, "top_i": 0.5}

@@ -11,7 +11,10 @@ import time
 import pytest
 
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
+from iava.serve.images.fetch import Fetcher
+from tests import tiny
+from tests.local_server import serving
+from tests.serve.serving import data_uri, running
 
 PUBLIC = "93.184.216.34"
 LATER = 5.0
@@ -50,12 +53,9 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    made.asked, made.sent, made.ended = [], 0, threading.Event()
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    with serving(Answers) as made:
+        made.asked, made.sent, made.ended = [], 0, threading.Event()
+        yield made
 
 
 class Net:
@@ -197,3 +197,40 @@ def test_a_server_that_sends_a_byte_at_a_time_is_cut_off(fetch, server):
     refused(fetch, "http://images.test/slow/", status=504, seconds=0.5)
     assert server.ended.wait(60)
     assert server.sent < 1000
+
+
+def test_slow_hosts_do_not_delay_images_that_are_sent_along(lvlm):
+    """More requests wait for a slow host than there are threads that decode images."""
+    released, waiting = threading.Event(), threading.Semaphore(0)
+
+    def connect(*_args, **_options):
+        waiting.release()
+        released.wait(30)
+        raise OSError
+
+    def resolve(*_args, **_options):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 80))]
+
+    fetcher = Fetcher(["slow.test"], resolve=resolve, connect=connect)
+    with running(lvlm, method="greedy", fetcher=fetcher) as served, served.http() as http:
+
+        def post(url):
+            parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What ?"}]
+            asked = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "max_tokens": 1}
+            return http.post("/v1/chat/completions", json=asked)
+
+        statuses = []
+        threads = [
+            threading.Thread(target=lambda: statuses.append(post("http://slow.test/a.png").status_code))
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert waiting.acquire(timeout=30)
+        assert post(data_uri(tiny.image())).status_code == 200
+        assert statuses == []
+        released.set()
+        for thread in threads:
+            thread.join(30)
+        assert statuses == [400] * 6

@@ -6,7 +6,7 @@ import pytest
 
 from iava.methods import METHODS
 from iava.serve.limits import Limits
-from iava.serve.pages import PageStore
+from iava.serve.page.store import PageStore
 from tests import tiny
 from tests.serve.serving import data_uri, running
 

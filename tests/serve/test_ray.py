@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from tests import tiny
-from tests.serve.process import Process, free_port
-from tests.serve.serving import user
+from tests.serve.serving import free_port, user
+from tools.serve_load.process import Process
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray.serve", reason="needs ray[serve]: make test-slow installs it")

@@ -14,8 +14,8 @@ import pytest
 
 from tests import tiny
 from tests.commands import refused
-from tests.serve.process import Process
 from tests.serve.serving import user
+from tools.serve_load.process import Process
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +103,7 @@ def test_options_reach_the_server(started, tmp_path):
     assert server.end()[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
 @pytest.mark.parametrize("command", ["serve", "app"])
 def test_what_is_not_installed_is_named(package, command):

@@ -5,7 +5,7 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from iava.serve.tokens import TextStream
+from iava.serve.batching.tokens import TextStream
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from iava.errors import IavaError
-from iava.serve.metrics import Metrics
-from iava.serve.rows import Done, Failed, Piece, Plan, Row
-from iava.serve.tokens import Decoding
-from iava.serve.worker import Worker
+from iava.serve.batching.metrics import Metrics
+from iava.serve.batching.rows import Done, Failed, Piece, Plan, Row
+from iava.serve.batching.tokens import Decoding
+from iava.serve.batching.worker import Worker
 
 END = 9
 
@@ -33,7 +33,7 @@ class Batches:
         for row in rows:
             if row.conversation in self.broken:
                 raise self.broken[row.conversation]
-            row.begin(lambda ids: "".join(map(chr, ids)), {END}, prompt_tokens=1)
+            row.begin(lambda ids: "".join(map(chr, ids)), {END}, 1, row.decoding.max_new_tokens)
         words = [[*map(ord, row.conversation), END] for row in rows]
         for position in range(max(map(len, words))):
             if all(row.is_over for row in rows):

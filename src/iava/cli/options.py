@@ -1,6 +1,7 @@
 """Options that several commands share, and the helpers that read them."""
 
 import inspect
+import warnings
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -51,7 +52,7 @@ Tuned = Annotated[
 RunFolder = Annotated[
     Path, typer.Option(help="Output folder. The same command resumes an interrupted run in it.", show_default=False)
 ]
-Parser = Annotated[
+ParserName = Annotated[
     str | None,
     typer.Option(
         help=f"How answers are read. {'; '.join(f'{name}: {note}' for name, note in NOTES.items())}. "
@@ -93,11 +94,22 @@ PromptStyle = Annotated[
     ),
 ]
 Suffix = Annotated[str | None, typer.Option(help="Text to put behind every question.")]
+SystemPrompt = Annotated[
+    str | None,
+    typer.Option(help="System prompt before every question, such as LLaVA-1.5's own. Default: none."),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="published: what the authors' commands set for each method, model family and benchmark, with their prompt "
+        "endings, system prompts, token limits and parsers. Other options take precedence."
+    ),
+]
 Category = Annotated[
     str | None,
     typer.Option(help="Ask only one part of the benchmark, such as random (pope) or generative (amber)."),
 ]
-Sample = Annotated[
+SampleSize = Annotated[
     int | None,
     typer.Option(help="Draw N images at random with --seed. The run's folder gets their ids as ids.txt."),
 ]
@@ -186,7 +198,10 @@ def load_model(name: str, **loading: Any) -> Any:
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return load(name, **loading)
+    with warnings.catch_warnings():
+        # Such as torch's about the pickle protocol of weights that it then refuses.
+        warnings.simplefilter("ignore")
+        return load(name, **loading)
 
 
 def data_folder(benchmark: str, data: Path | None, model: str) -> Path | None:

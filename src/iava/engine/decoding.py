@@ -1,7 +1,7 @@
 """One call of `generate`, decoded with a method's branches."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from iava.engine.boundary import check_served
 from iava.engine.draws import Draw
 from iava.engine.multi_branch import Beside, Branches, Combine, Hook, MultiBranchModel
 from iava.engine.prefix_cache import PrefixCache
-from iava.engine.tap import held
+from iava.engine.tap import check_attention, held
 from iava.errors import IavaError
 
 
@@ -32,7 +32,9 @@ def decode(
     sampling: bool | None,
     warpers: list[LogitsProcessor],
     prefix_cache: PrefixCache | None = None,
+    unfinished: Callable[[], Sequence[int]] | None = None,
     seed: int | None = None,
+    generators: Sequence[torch.Generator] | None = None,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -44,11 +46,12 @@ def decode(
         model: the model on which `generate` was called.
         input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` passes to its loop.
         vlm: the vision-language model; None: `model`.
-        branches, combine, beside, settled, hook, prefix_cache: see `MultiBranchModel`.
+        branches, combine, beside, settled, hook, prefix_cache, unfinished: see `MultiBranchModel`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
-        warpers: applied to the combined logits after `generate`'s own processors.
+        warpers: applied to the combined logits after `generate`'s own processors, where tokens are drawn.
         seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
             as `generate` draws them.
+        generators: one for each prompt that `generate` was given, from which its tokens are drawn instead.
 
     Raises:
         IavaError: if the model, an option of `generate`, or the cache cannot be served.
@@ -71,12 +74,16 @@ def decode(
     config.prefill_chunk_size = None
     config.do_sample = config.do_sample if sampling is None else sampling
     _connect_streamer(model_kwargs, arguments, config, input_ids)
-    processors, criteria, generator = [*logits_processor, *warpers], [*stopping_criteria], None
-    if seed is not None and config.do_sample:
-        generator = torch.Generator(input_ids.device).manual_seed(seed)
-        if config.num_beams == 1:
-            draw = Draw(generator)
-            processors, criteria, config.do_sample = [*processors, draw], [draw.restored, *criteria], False
+    processors, criteria, generator = [*logits_processor], [*stopping_criteria], None
+    if config.do_sample:
+        processors += warpers
+        if generators is None and seed is not None:
+            generators = [torch.Generator(input_ids.device).manual_seed(seed)]
+        if generators is not None:
+            generator = generators[0]
+            if config.num_beams == 1:
+                draw = Draw(generators)
+                processors, criteria, config.do_sample = [*processors, draw], [draw.restored, *criteria], False
     loop_model = MultiBranchModel(
         model,
         vlm,
@@ -84,10 +91,11 @@ def decode(
         combine=combine,
         beside=beside,
         # Beams would have to carry the tokens that a branch has not read.
-        settled=settled if config.num_beams == 1 and hook is None else None,
+        settled=settled if config.num_beams == 1 and hook is None and unfinished is None else None,
         hook=hook,
         prefix_cache=prefix_cache,
         shares=_shares(config, cache),
+        unfinished=unfinished,
         generate_kwargs=hf.generate_arguments(vlm),
         seed=torch.initial_seed() if seed is None else seed,
         generator=generator,
@@ -116,11 +124,14 @@ def _check_call(model: Any, input_ids: torch.Tensor, cache: Any, arguments: dict
         raise IavaError("generate was given inputs_embeds alone, which do not say where the image is: add input_ids")
     if arguments.get("pixel_values_videos") is not None:
         raise IavaError("the method reads images, not videos: leave out pixel_values_videos, or show frames as images")
-    if model.training and model.is_gradient_checkpointing:
-        raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval() first")
+    if hf.recomputes(model):
+        raise IavaError("gradient checkpointing in train mode keeps no cache to decode with: call model.eval()")
+    check_attention(model)
     kind = hf.cache_kind(cache)
     if kind is not None:
-        raise IavaError(f"the method cannot put its branches into a {kind} cache: leave out cache_implementation")
+        raise IavaError(
+            f"the cache is {kind}, and branches cannot stand side by side in it: use a dynamic or a static cache"
+        )
     if cache.get_seq_length() > 0:
         raise IavaError(f"{hf.CACHE} already holds tokens: the method must read the whole prompt, leave it out")
 

@@ -49,6 +49,9 @@ UNSERVED_OPTIONS = (
     "penalty_alpha",
     "num_beam_groups",
     "force_words_ids",
+    "constraints",
+    "assistant_early_exit",
+    "use_mtp",
 )
 """Options of `generate` that choose another loop than sampling or beam search."""
 
@@ -140,7 +143,7 @@ def check_options(config: GenerationConfig, arguments: dict[str, Any]) -> None:
     """
     for name in UNSERVED_OPTIONS:
         value = arguments.get(name, getattr(config, name, None))
-        if value is not None and (name, value) != ("num_beam_groups", 1):
+        if value and (name, value) != ("num_beam_groups", 1):
             raise IavaError(f"the method cannot serve {name}: leave it out of generate")
 
 
@@ -186,6 +189,11 @@ def private_view(model: PreTrainedModel) -> Any:
 def prompt_positions(model: PreTrainedModel, input_ids: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
     """(..., B, S) positions as `generate` numbers them; a model's forward numbers the padding, too."""
     return private_view(model)._prepare_position_ids_for_generation(input_ids, inputs)
+
+
+def recomputes(model: PreTrainedModel) -> bool:
+    """Whether a layer computes its activations again for the gradient: many releases then write no cache."""
+    return any(module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def cache_kind(cache: Any) -> str | None:
@@ -275,3 +283,8 @@ def takes_image_features(model: PreTrainedModel) -> bool:
     supports = getattr(model, "_supports_mm_encoder_outputs", None)
     kind: Any = type(model)
     return kind.generate is GenerationMixin.generate and supports is not None and supports()
+
+
+def image_features_argument(features: Any) -> dict[str, Any]:
+    """The argument of `generate` with what `get_image_features` made, where `takes_image_features`."""
+    return {"mm_encoder_outputs": {"image": features}}

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from iava.engine import hf
 from iava.engine.branch import Branch
-from iava.engine.cache import SegmentedLayer, before, segments_of
+from iava.engine.cache import Segment, SegmentedLayer, before, segments_of
 from iava.engine.host import to_device
 
 
@@ -29,6 +29,10 @@ class Layout:
     is_image: torch.Tensor
     left_pad: int
     position_offset: torch.Tensor
+
+    def of(self, rows: torch.Tensor) -> "Layout":
+        """The layout of some rows of the contrast branches, (R,) long."""
+        return Layout(self.mask[rows], self.is_image[rows], self.left_pad, self.position_offset[..., rows, :])
 
 
 def lay_side_by_side(main: Branch, branches: Sequence[Branch]) -> Layout:
@@ -63,19 +67,20 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
     total = length + left_pad
     counts = [_fresh_columns(branch) for branch in branches]
     for number, layer in enumerate(main.layers):
-        rows = [[(end + left_pad, k, v) for end, k, v in segments] for segments in segments_of(layer, length)]
+        contrast: list[list[Segment]] = []
         for branch, cache, fresh in zip(branches, caches, counts, strict=True):
             read = segments_of(cache.layers[number], branch.mask.shape[1])
             for count, segments in zip(fresh, read, strict=True):
                 _, keys, values = segments[-1]
                 new = (total, keys[:, -count:], values[:, -count:])
-                rows.append([*before(segments[:-1], total - count), new])
-        every = SegmentedLayer(rows, total)
+                contrast.append([*before(segments[:-1], total - count), new])
         if isinstance(layer, SegmentedLayer):
-            main.layers[number] = every
+            main.layers[number] = layer.extended(contrast, left_pad)
         else:
+            rows = [[(end + left_pad, k, v) for end, k, v in segments] for segments in segments_of(layer, length)]
             size = hf.resize_layer(layer, left_pad)
-            hf.fill_layer(layer, *(_resized(part, size) for part in every.whole()))
+            whole = SegmentedLayer([*rows, *contrast], total).whole()
+            hf.fill_layer(layer, *(_resized(part, size) for part in whole))
         # What no other layer holds now is needed no longer.
         for cache in caches:
             cache.layers[number] = DynamicLayer()

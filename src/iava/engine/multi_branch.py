@@ -28,7 +28,7 @@ from iava.engine.steps import Steps
 Branches = Callable[[Prompt], Sequence[Branch]]
 Combine = Callable[[torch.Tensor, list[torch.Tensor], int], torch.Tensor]
 Beside = Callable[[Prompt], Sequence[Edits] | None]
-Hook = Callable[[PreTrainedModel, torch.Tensor, int], AbstractContextManager[None]]
+Hook = Callable[[PreTrainedModel, torch.Tensor, int, int], AbstractContextManager[None]]
 
 
 class MultiBranchModel(hf.LoopModel):
@@ -45,10 +45,14 @@ class MultiBranchModel(hf.LoopModel):
         settled: whether the main branch's logits, (B, V) float32, decide the step by themselves. Then the contrast
             branches do not run; they catch up when they are needed. None: they run in each step, beside the main one.
         hook: entered around each run of the prompts and of new tokens; given the model, (R, T) bool, which of the T
-            tokens so far are the image's, and how many rows are the main branch's: they come first, the others are a
-            contrast branch's. It may make the decoder give twice as many rows; the others are then contrast logits.
+            tokens so far are the image's, how many rows are the main branch's, which come first, and the number of the
+            step from 0, in which the prompts are read. The other rows are a contrast branch's. It may make the decoder
+            give twice as many rows; the others are then contrast logits.
         prefix_cache: what was read of images before, and what is read of them now.
         shares: whether prompts that begin alike are read together.
+        unfinished: returns the numbers of the prompts that need more tokens, in order. It is asked before each step.
+            The rows of other prompts leave the batch and the cache, and their logits are zero. Not for beam search.
+            None keeps all rows.
         generate_kwargs: see `Prompt`.
         seed: see `Prompt`.
         generator: for beam sampling, see `hf.LoopModel`.
@@ -66,6 +70,7 @@ class MultiBranchModel(hf.LoopModel):
         hook: Hook | None = None,
         prefix_cache: PrefixCache | None = None,
         shares: bool = True,
+        unfinished: Callable[[], Sequence[int]] | None = None,
         generate_kwargs: dict[str, Any],
         seed: int,
         generator: torch.Generator | None = None,
@@ -79,8 +84,12 @@ class MultiBranchModel(hf.LoopModel):
         self._hook = hook
         self._prefix_cache = prefix_cache
         self._shares = shares
+        self._unfinished = unfinished
         self._about: dict[str, Any] = {"generate_kwargs": generate_kwargs, "seed": seed}
         self._step = 0
+        self._prompts = 0
+        # The prompts whose rows are in the batch, in order. None: all.
+        self._kept: torch.Tensor | None = None
         self._rows = 0
         self._is_image: Any = None
         self._layout: Layout | None = None
@@ -91,7 +100,7 @@ class MultiBranchModel(hf.LoopModel):
         self._join_branches: Callable[[], Layout] | None = None
 
     def prefill(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], hf.Outputs]) -> Any:
-        self._rows = len(input_ids)
+        self._rows = self._prompts = len(input_ids)
         prompt, outputs = self._read_together(input_ids, model_kwargs, read)
         if self._branches is None:
             if self._hook is not None:
@@ -132,6 +141,11 @@ class MultiBranchModel(hf.LoopModel):
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """All branches get the same new tokens, at their own positions and with their own mask."""
+        self._join()
+        if self._unfinished is not None:
+            self._leave_out_finished(kwargs[hf.CACHE])
+        if self._kept is not None:
+            input_ids, kwargs = self._of_kept(input_ids, kwargs)
         steps = self._begun_steps(kwargs.get("attention_mask"))
         if steps is None:
             return self.model.prepare_inputs_for_generation(input_ids, **kwargs)
@@ -161,7 +175,7 @@ class MultiBranchModel(hf.LoopModel):
         self._join()
         # The contrast branches' rows follow the same beams.
         count = 1 if self._layout is None else 1 + len(self._layout.mask) // self._rows
-        cache.reorder_cache(torch.cat([beams + self._rows * number for number in range(count)]).long())
+        cache.reorder_cache(self._of_branches(beams, count))
 
     def select_main(self, cache: Any) -> None:
         """Leaves the main branch's rows in the cache; the others are of no use to who goes on from here."""
@@ -177,11 +191,42 @@ class MultiBranchModel(hf.LoopModel):
 
     def _begun_steps(self, mask: torch.Tensor | None) -> Steps | None:
         """What the decoding steps get; None without contrast branches. `mask` is the prompts', and ones behind it."""
-        self._join()
         if self._steps is None and self._layout is not None:
             length = self._is_image.shape[1]
             self._steps = Steps(None if mask is None else mask[:, :length], self._is_image, self._layout)
         return self._steps
+
+    def _leave_out_finished(self, cache: Any) -> None:
+        """Takes the rows of prompts that are finished out of the cache and the layout, where there are any."""
+        assert self._unfinished is not None
+        before = list(range(self._prompts)) if self._kept is None else self._kept.tolist()
+        left = set(self._unfinished())
+        chosen = [row for row, prompt in enumerate(before) if prompt in left]
+        if not chosen or len(chosen) == len(before):
+            return
+        rows = torch.tensor(chosen, device=self.model.device)
+        self.reorder(cache, rows)
+        self._kept = torch.tensor([before[row] for row in chosen], device=rows.device)
+        if self._layout is not None:
+            self._layout = self._layout.of(self._of_branches(rows, len(self._layout.mask) // self._rows))
+        if self._is_image is not None:
+            self._is_image = self._is_image[rows]
+        self._rows, self._steps = len(chosen), None
+
+    def _of_kept(self, input_ids: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, dict[str, Any]]:
+        """A step's inputs for the prompts whose rows are in the batch."""
+        chosen = dict(kwargs)
+        for name in ("attention_mask", *hf.ROW_INPUTS):
+            if kwargs.get(name) is not None:
+                chosen[name] = kwargs[name][self._kept]
+        positions = kwargs.get("position_ids")
+        if positions is not None and positions.shape[-2] > 1:
+            chosen["position_ids"] = positions[..., self._kept, :]
+        return input_ids[self._kept], chosen
+
+    def _of_branches(self, rows: torch.Tensor, count: int) -> torch.Tensor:
+        """The numbers of the same rows in each of `count` branches, (count * R,)."""
+        return torch.cat([rows + self._rows * number for number in range(count)]).long()
 
     def _read_together(
         self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], read: Callable[[], hf.Outputs]
@@ -222,7 +267,7 @@ class MultiBranchModel(hf.LoopModel):
         """The method's hook around a run of one branch: (B, T) bool, where its image tokens are."""
         if self._hook is None or is_image is None:
             return nullcontext()
-        return self._hook(self.model, is_image, 0 if contrast else len(is_image))
+        return self._hook(self.model, is_image, 0 if contrast else len(is_image), self._step)
 
     def _hooked_step(self) -> AbstractContextManager[None]:
         """The method's hook around a run of one new token for each row of all branches."""
@@ -233,7 +278,7 @@ class MultiBranchModel(hf.LoopModel):
             is_image = torch.nn.functional.pad(self._is_image, (0, self._step))
         else:
             is_image = self._steps.is_image(columns + self._left_pad)
-        return self._hook(self.model, is_image, self._rows)
+        return self._hook(self.model, is_image, self._rows, self._step)
 
     def _prompt(self, input_ids: torch.Tensor, model_kwargs: dict[str, Any], captured: dict[str, Any]) -> Prompt:
         cache = model_kwargs[hf.CACHE]
@@ -247,9 +292,16 @@ class MultiBranchModel(hf.LoopModel):
         # Half precision would lose the difference of two nearly equal rows.
         if len(outputs.logits) > self._rows:
             self._show_main_branch(outputs)
-        outputs.logits = self._combine(main.float(), [one.float() for one in contrast_logits], self._step)[:, None]
+        main, *contrast_logits = (self._of_all(one.float()) for one in (main, *contrast_logits))
+        outputs.logits = self._combine(main, contrast_logits, self._step)[:, None]
         self._step += 1
         return outputs
+
+    def _of_all(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, V) for all prompts, out of those of the prompts whose rows are in the batch."""
+        if self._kept is None:
+            return logits
+        return logits.new_zeros(self._prompts, logits.shape[1]).index_copy(0, self._kept.to(logits.device), logits)
 
     def _show_main_branch(self, outputs: hf.Outputs) -> None:
         """Leaves the main branch's rows in the attentions and hidden states that a caller asked for."""

@@ -8,9 +8,10 @@ from transformers import DynamicCache
 
 from iava.engine.branch import Branch
 from iava.engine.cache import shared_prefix
+from iava.engine.degrade import DEGRADATIONS
 from iava.engine.host import to_device, to_host
 from iava.engine.layout import Row, copied, lay_out
-from iava.engine.pixels import first_of_each, painted, with_pixels
+from iava.engine.pixels import changed, first_of_each, patches_of, pixel_values, with_pixels
 from iava.engine.prompt import Prompt
 from iava.errors import IavaError
 
@@ -80,10 +81,36 @@ def pixels(prompt: Prompt, keep: torch.Tensor) -> Branch:
     Raises:
         IavaError: if the model's image tokens are no patches of a grid.
     """
+    given = pixel_values(prompt)
+    return with_pixels(prompt, given * _seen(prompt, keep).to(given))
+
+
+def seen_worse(prompt: Prompt, keep: torch.Tensor, kind: str, strength: float) -> Branch:
+    """The image with the patches of the other tokens degraded, read by the vision tower again. See `zeros`.
+
+    Where no row keeps a token, the whole image is degraded, which works for every family.
+
+    Args:
+        prompt: what the decoder read.
+        keep: (B, N) bool.
+        kind: a key of `iava.engine.degrade.DEGRADATIONS`.
+        strength: of the degradation, in (0, 1].
+
+    Raises:
+        IavaError: if some tokens stay, and the model's image tokens are no patches of a grid.
+    """
+    worse = changed(prompt, lambda images: DEGRADATIONS[kind](images, strength))
+    if not keep.any():
+        return with_pixels(prompt, worse)
+    return with_pixels(prompt, torch.where(_seen(prompt, keep), pixel_values(prompt), worse))
+
+
+def _seen(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
+    """The pixels of the tokens that are kept, see `patches_of`."""
     index, valid = prompt.images
     kept = torch.zeros_like(prompt.is_image).scatter(1, index, valid & keep)
     rows = first_of_each(prompt)
-    return with_pixels(prompt, painted(prompt, kept[rows][prompt.is_image[rows]]))
+    return patches_of(prompt, kept[rows][prompt.is_image[rows]])
 
 
 def _before_images(prompt: Prompt) -> DynamicCache | None:
@@ -106,5 +133,21 @@ def _others(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(prompt.is_image).scatter(1, index, valid & ~keep)
 
 
-# By the name that a method's `negative` takes.
-NEGATIVES = {"zeros": zeros, "drop": drop, "hide": hide, "pixels": pixels}
+_MASKS = {"zeros": zeros, "drop": drop, "hide": hide, "pixels": pixels}
+_WORSE = ("blur", "lowres")
+NEGATIVES = (*_MASKS, *_WORSE)
+"""The names that a method's `negative` takes."""
+READ_AGAIN = ("pixels", *_WORSE)
+"""Those for which the vision tower reads the image again."""
+
+
+def negative_image(name: str, prompt: Prompt, keep: torch.Tensor, strength: float) -> Branch:
+    """The image of which some tokens stay, and the others are masked or seen worse.
+
+    Args:
+        name: one of `NEGATIVES`.
+        prompt: what the decoder read.
+        keep: (B, N) bool, see `zeros`.
+        strength: of "blur" and "lowres", see `seen_worse`. The others leave it alone.
+    """
+    return seen_worse(prompt, keep, name, strength) if name in _WORSE else _MASKS[name](prompt, keep)

@@ -19,7 +19,7 @@ from iava.engine import hf
 from iava.engine.boundary import run
 from iava.engine.branch import Branch
 from iava.engine.cache import segmented_cache
-from iava.engine.host import Array, to_host
+from iava.engine.host import Array, to_device, to_host
 from iava.engine.layout import copied, lay_out
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt
@@ -202,6 +202,21 @@ def _read_on(prompt: Prompt, hooks: Callable[[Branch], AbstractContextManager[No
             prompt.cache.update(*layer.whole(), number)
     outputs[hf.CACHE] = prompt.cache
     return outputs
+
+
+def behind_one_prefix(prompt: Prompt) -> Branch:
+    """The branch of prompts that all begin alike; what they begin with is read once.
+
+    Args:
+        prompt: of which `read_together` found that all share one prefix. Its embeddings may be others by now.
+    """
+    mask, ends = prompt.host[1], prompt.image_end
+    follows = mask & (np.arange(mask.shape[1]) >= ends[:, None])
+    (begin,) = _read(prompt, mask & ~follows, [0])
+    width, last = int(ends.max()), [int(end) for end in ends]
+    layers = ([[(end, *pair)] for end in last] for pair in begin.layers)
+    seen = to_device((mask & ~follows)[:, :width], prompt.input_ids.device)
+    return lay_out(prompt, copied(mask & follows), segmented_cache(layers, width), seen, last)
 
 
 def may_share(input_ids: torch.Tensor, image_token_id: int, *, keeps: bool) -> bool:

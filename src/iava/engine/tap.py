@@ -74,16 +74,24 @@ def attention_hook(model: PreTrainedModel, function: AttentionHook) -> Iterator[
         function: see `AttentionCall`.
 
     Raises:
+        IavaError: see `check_attention`.
+    """
+    check_attention(model)
+    with _hooked("attention", model.get_decoder().config, function):
+        yield
+
+
+def check_attention(model: PreTrainedModel) -> None:
+    """Refuses a model whose attention calls cannot be shown.
+
+    Raises:
         IavaError: if the model attends with flex_attention, whose masks are no tensors.
     """
-    config = model.get_decoder().config
-    if "flex" in hf.attention_name(config):
+    if "flex" in hf.attention_name(model.get_decoder().config):
         raise IavaError(
             "the model attends with flex_attention, which shows no attention to single tokens: load the model with "
             "attn_implementation='sdpa'"
         )
-    with _hooked("attention", config, function):
-        yield
 
 
 @contextmanager

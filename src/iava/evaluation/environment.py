@@ -5,6 +5,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -56,8 +58,24 @@ def fingerprint(model: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():
         digest.update(f"{name} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
+        with _loaded(model, name) as loaded:
+            digest.update(loaded.detach().flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
+
+
+@contextmanager
+def _loaded(model: torch.nn.Module, name: str) -> Iterator[torch.Tensor]:
+    """A weight with its values, which accelerate may keep on the disk."""
+    place, _, leaf = name.rpartition(".")
+    module = model.get_submodule(place)
+    weight = module.get_parameter(leaf)
+    if not weight.is_meta:
+        yield weight
+        return
+    from accelerate.utils import align_module_device
+
+    with align_module_device(module):
+        yield module.get_parameter(leaf)
 
 
 def _processor() -> str:

@@ -1,7 +1,9 @@
 """Reading a checkpoint: whatever is wrong with it becomes one line that says what and where."""
 
+import json
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -59,7 +61,20 @@ def check_config(name: str, trust_remote_code: bool, **hub: Any) -> dict[str, An
         )
     if not kind:
         raise _unknown(name, "its config.json names no model_type")
+    _check_generation_config(name)
     return config
+
+
+def _check_generation_config(name: str) -> None:
+    """Refuses a folder with a broken generation config: transformers reads it as if there were none."""
+    try:
+        content = json.loads((Path(name) / "generation_config.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError, RecursionError) as error:
+        raise IavaError(f"generation_config.json of {_short(name)} cannot be read ({reason_of(error)})") from None
+    if not isinstance(content, dict):
+        raise IavaError(f"generation_config.json of {_short(name)} holds no settings")
 
 
 def check_weights(name: str, info: dict[str, Iterable[Any]]) -> None:

@@ -54,6 +54,7 @@ class AvisC(Method):
     published: ClassVar[dict[str, dict[str, Any]]] = {"alpha": {"llava": 2.5, "instructblip": 3.0, "other": 1.0}}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("gamma", self.gamma, low=0, high=1, above=True)
         check_number("lam", self.lam, low=-math.inf)
         if self.alpha is not None:

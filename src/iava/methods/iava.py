@@ -14,13 +14,21 @@ from transformers import ProcessorMixin
 from iava.engine.branch import Branch
 from iava.engine.edit import Edit, attention_under
 from iava.engine.instruction import editable
-from iava.engine.negatives import NEGATIVES
+from iava.engine.negatives import NEGATIVES, READ_AGAIN, negative_image
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.prompt import Prompt
 from iava.engine.qformer import features_under
 from iava.errors import IavaError
 from iava.methods.base import Method
-from iava.methods.checks import check_choice, check_contrast, check_lam, check_layers, check_text, check_top_i
+from iava.methods.checks import (
+    check_choice,
+    check_contrast,
+    check_lam,
+    check_layers,
+    check_number,
+    check_text,
+    check_top_i,
+)
 from iava.methods.select import criteria, select_irrelevant
 
 
@@ -44,6 +52,10 @@ class IAVA(Method):
         negative: how the others are masked: "drop" takes them out of the sequence (best on tune, docs/papers.md),
             "zeros" zeroes their embeddings, "hide" keeps what follows the image from looking at them, "pixels" paints
             their patches over and reads the image again. Where none is selected, all are masked: only text is left.
+            "blur" and "lowres" degrade the patches of the others and read the image again. Where none is selected, the
+            whole image is degraded.
+        strength: of "blur", the standard deviation, and of "lowres", the side of a block, both as a share of the
+            image's shorter side; above 0, at most 1.
         layers: whose attention is averaged: "all", or decoder layer indices, negative ones from the end.
         qformer: what InstructBLIP's Q-Former reads in the general pass: its "own" general instruction, or the
             "query", as in the question's pass.
@@ -65,6 +77,7 @@ class IAVA(Method):
     alpha: float = 1.0
     beta: float = 0.1
     negative: str = "drop"
+    strength: float = 0.01
     layers: str | Sequence[int] = "all"
     qformer: str = "own"
 
@@ -72,21 +85,23 @@ class IAVA(Method):
     paper: ClassVar[str | None] = "2503.18556"
     cost = "2 in one batch, and the general instruction once"
     published: ClassVar[dict[str, dict[str, Any]]] = {"lam": {"llava": 0.0, "instructblip": -0.1, "other": 0.0}}
-    negatives: ClassVar[Sequence[str]] = tuple(NEGATIVES)
+    negatives: ClassVar[Sequence[str]] = NEGATIVES
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_text("general", self.general, 'an instruction such as "Describe this image."')
         check_top_i(self.top_i)
         if self.lam is not None:
             check_lam(self.lam)
         check_contrast(self.alpha, self.beta)
         check_choice("negative", self.negative, self.negatives)
+        check_number("strength", self.strength, low=0, high=1, above=True)
         check_choice("qformer", self.qformer, ("own", "query"))
         self.layers = check_layers(self.layers)
 
     @property
     def reads_pixels(self) -> bool:
-        return self.negative == "pixels"
+        return self.negative in READ_AGAIN
 
     def branches(self, prompt: Prompt) -> list[Branch]:
         query = over_images(prompt.rows, *prompt.images)
@@ -115,7 +130,7 @@ class IAVA(Method):
         return select_irrelevant(general, query, top_i=self.top_i, lam=self._lam, valid=valid)
 
     def _negative(self, prompt: Prompt, keep: torch.Tensor) -> Branch:
-        return NEGATIVES[self.negative](prompt, keep)
+        return negative_image(self.negative, prompt, keep, self.strength)
 
     def _under_general(self, prompt: Prompt) -> torch.Tensor:
         """(B, L, heads, N)."""

@@ -117,4 +117,6 @@ def spread(attention: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, 
 def at_most(top_i: int | float, valid: torch.Tensor) -> torch.Tensor:
     """How many tokens of each row may be selected: (B, N) bool -> (B, 1)."""
     count = valid.sum(dim=1, keepdim=True)
-    return (top_i * count).round().clamp(min=1) if isinstance(top_i, float) else torch.full_like(count, top_i)
+    if isinstance(top_i, float):
+        return (top_i * count).round().clamp(min=1)
+    return torch.full_like(count, min(top_i, valid.shape[1]))

@@ -59,6 +59,7 @@ class SID(Method):
     published: ClassVar[dict[str, dict[str, Any]]] = {"early": {"instructblip": 5, "other": 3}}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.keep, float):
             check_number("keep", self.keep, low=0, high=1, above=True)
         else:
@@ -84,7 +85,7 @@ class SID(Method):
         return [prompt.main]
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int
+        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int, step: int
     ) -> AbstractContextManager[None]:
         if main_rows == len(is_image):
             return nullcontext()

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from iava.engine.branch import Branch
-from iava.engine.negatives import NEGATIVES
+from iava.engine.negatives import negative_image
 from iava.engine.prompt import Prompt
 from iava.evaluation.plan import Plan
 from iava.evaluation.runner import Advance
@@ -55,7 +55,10 @@ class CentredOracle(Oracle):
 
     def branches(self, prompt: Prompt) -> list[Branch]:
         _, valid = prompt.images
-        return [*super().branches(prompt), NEGATIVES[self.negative](prompt, torch.zeros_like(valid))]
+        return [
+            *super().branches(prompt),
+            negative_image(self.negative, prompt, torch.zeros_like(valid), self.strength),
+        ]
 
     def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
         irrelevant, text = contrast_logits
