@@ -263,7 +263,7 @@ class Method(_Attributes):
         def branches(prompt: Prompt) -> list[Branch]:
             nonlocal plain
             prompt.conversations = conversations
-            without = ~prompt.host[2].any(axis=1, keepdims=True)
+            without = prompt.host[2].sum(axis=1, keepdims=True) == 0
             plain = to_device(without, input_ids.device) if without.any() else None
             found = method.branches(prompt)
             if trace is not None:
