@@ -228,5 +228,5 @@ def test_bad_settings_get_one_line(name):
 def test_which_are_controls():
     assert {name for name in names() if resolve(name).control} == {
         *("greedy", "sample", "apc", "bias", "prompt-bias", "iava-random", "iava-relevant", "no-image", "noise"),
-        *("end-bias", "token-limit", "brief", "verify", "best-of"),
+        *("end-bias", "token-limit", "brief", "verify", "best-of", "restore"),
     }
