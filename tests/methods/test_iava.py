@@ -263,7 +263,7 @@ def test_a_layer_that_is_not_there():
 
 def test_a_prompt_without_an_image_or_a_method_without_a_processor():
     model, proc = tiny.model(), tiny.processor()
-    with pytest.raises(ValueError, match="prompt 0 of 1 has no image tokens"):
+    with pytest.raises(ValueError, match="none of the prompts has image tokens"):
         answer(model, proc.tokenizer([tiny.prompt("What ?", images=0)], return_tensors="pt"), IAVA(proc))
     with pytest.raises(ValueError, match=r"use IAVA\(processor\)"):
         answer(model, tiny.inputs(proc, tiny.image(), "What ?"), IAVA())

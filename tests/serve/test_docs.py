@@ -96,7 +96,7 @@ def test_the_exported_folder(folder, monkeypatch):
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
 def test_the_systemd_unit(tmp_path):
     (unit,) = blocks("ini", "[Service]")
-    # The program is not installed there, which is all that may be wrong.
+    # The path of the program is replaced, because the program is not installed there.
     assert "/opt/iava/bin/iava " in unit
     (tmp_path / "iava.service").write_text(unit.replace("/opt/iava/bin/iava ", "/bin/true "))
     found = subprocess.run(

@@ -21,7 +21,7 @@ LATER = 5.0
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """Answers by path."""
+    """Answers according to the path."""
 
     def do_GET(self):
         self.server.asked.append((self.headers["Host"], self.path))
@@ -59,7 +59,7 @@ def server():
 
 
 class Net:
-    """Names and addresses of a made-up internet, all of which lead to the local server."""
+    """Host names with public addresses. All connections go to the local server."""
 
     def __init__(self, port, names):
         self.port = port
@@ -104,7 +104,7 @@ def test_an_allowed_host_is_fetched_at_the_address_that_was_checked(fetch, serve
     assert fetch.net.connected == [(PUBLIC, 80)]
 
 
-def test_the_name_of_a_host_has_no_case(fetch):
+def test_host_names_ignore_case(fetch):
     assert fetch("HTTP://IMAGES.test/image/") == b"i" * 100
 
 
@@ -121,7 +121,7 @@ def test_the_name_of_a_host_has_no_case(fetch):
         "http://images.test:99999/image/",
     ],
 )
-def test_other_hosts_are_never_asked(fetch, server, url):
+def test_other_hosts_get_no_request(fetch, server, url):
     refused(fetch, url)
     assert fetch.net.connected == []
     assert server.asked == []
@@ -172,7 +172,7 @@ def test_a_redirect_is_checked_like_an_address(fetch, server):
     assert {host for host, _ in server.asked} == {"images.test"}
 
 
-def test_a_name_that_resolves_otherwise_the_second_time_gains_nothing(fetch, server):
+def test_a_host_name_is_resolved_once(fetch, server):
     """The connection goes to the address that was checked, so a name is resolved once for each request."""
     fetch("http://images.test/to/http://images.test/image/")
     assert fetch.net.resolved == ["images.test"] * 2

@@ -32,7 +32,7 @@ def test_data_uris_are_read_in_order():
         assert np.array_equal(np.asarray(image), np.asarray(tiny.image(seed)))
 
 
-def test_equal_images_are_one_object_as_long_as_one_is_held():
+def test_equal_images_are_one_object_while_one_is_held():
     reader = ImageReader(Limits(), Fetcher())
 
     def read(*seeds):
@@ -66,7 +66,7 @@ def test_the_media_type_does_not_matter(head):
         ("http://127.0.0.1/a.png", "image_host_not_allowed"),
     ],
 )
-def test_what_cannot_be_read_is_refused(url, code):
+def test_an_image_that_cannot_be_read_is_refused(url, code):
     error = refused(data_uri(tiny.image()), url)
     assert error.param == "image.1"
     assert error.code == code

@@ -35,7 +35,7 @@ PROMPT = "Please describe this image in detail."
 POCKET_PROMPT = "Describe this image."
 GENERAL = "Is there an object in the image?"
 """The general instruction for captions. The usual one is the question itself here, so that no token would be
-irrelevant to it. Chosen among eight on the pocket split `tune`, where they differ by less than their intervals."""
+irrelevant to it. Of eight this one has the lowest CHAIRi on the pocket split `tune` (docs/concepts/frontier.md)."""
 
 
 class CHAIR(Benchmark):

@@ -20,8 +20,8 @@ def read_answers(path: Path, questions: Path | None) -> Iterator[PopeAnswer]:
     Args:
         path: {question_id, category, answer, prediction}; with `questions` also {question_id, text} as VCD and LLaVA
             write it, or {question, answer} as POPE's own script reads it, in the order of the questions.
-        questions: a file of POPE's with labels, or a folder of such files. LLaVA's llava_pope_test.jsonl may lie among
-            them: it numbers the questions of all categories.
+        questions: a file of POPE's with labels, or a folder of such files, whose names say so or name a category.
+            LLaVA's llava_pope_test.jsonl may lie among them: it numbers the questions of all categories.
 
     Raises:
         IavaError: if a file is broken, or an answer has no question.
@@ -65,7 +65,8 @@ class _Questions:
         self._by_text: dict[tuple[str, str, str], Question] = {}
         self._numbered: dict[str, tuple[str, str, str]] = {}
         files = sorted(path.glob("*.json*")) if path.is_dir() else [path]
-        for file in files:
+        # Other JSON files may lie beside the questions.
+        for file in [one for one in files if category_of(one.stem) or "pope" in one.name.lower()] or files:
             for where, row in read_lines(file):
                 self._add(where, row, file)
         if not self._labelled:

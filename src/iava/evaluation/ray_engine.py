@@ -88,13 +88,15 @@ def evaluate_with_ray(
         settings, about = ray.get(actors[0].describe.remote())
         about |= {"command": command(), "engine": "ray", "workers": workers}
 
-        def ask(part: str, methods: Mapping[str, Settings], records: Records, told: Callable[[int, int], None]) -> None:
+        def ask(
+            part: str, methods: Mapping[str, Settings], records: Records, report: Callable[[int, int], None]
+        ) -> None:
             missing = Missing(getattr(plan, part), list(methods), records)
-            told(*missing.progress)
+            report(*missing.progress)
             work = [(part, unit, {name: methods[name] for name in names}) for unit, names in missing.units()]
             for answers in pool.map_unordered(lambda actor, one: actor.answer.remote(*one), work):
                 missing.add(answers)
-                told(*missing.progress)
+                report(*missing.progress)
 
         return evaluate_by(ask, (settings, about), plan, folder, advance)
     except RayTaskError as error:

@@ -54,10 +54,10 @@ def evaluate(
         IavaError: if the folder cannot be used, or the plan names something that does not exist.
     """
 
-    def ask(part: str, methods: Mapping[str, Mapping[str, Any]], records: Records, told: Callable[..., None]) -> None:
+    def ask(part: str, methods: Mapping[str, Mapping[str, Any]], records: Records, report: Callable[..., None]) -> None:
         made = [lvlm.method(name, **settings) for name, settings in methods.items()]
         made += others if part == "task" else ()
-        ask_all(lvlm, getattr(plan, part), made, records, plan, told)
+        ask_all(lvlm, getattr(plan, part), made, records, plan, report)
 
     return evaluate_by(ask, describe(lvlm, plan, others), plan, folder, advance)
 

@@ -1,13 +1,10 @@
 """Controls of a caption's length: they hallucinate less by saying less, and know nothing about the image."""
 
-import copy
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
-from transformers.generation.utils import GenerateOutput
+from transformers import ProcessorMixin
 
 from iava.errors import IavaError
 from iava.methods.base import Method
@@ -21,17 +18,10 @@ class _Ending(Method):
 
     control = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._ends: list[int] = []
-
-    def __call__(self, model: PreTrainedModel, input_ids: torch.Tensor, **loop: Any) -> GenerateOutput | torch.Tensor:
-        given = loop["generation_config"].eos_token_id
-        if given is None:
+    def _end_ids(self) -> list[int]:
+        if not self.ends:
             raise IavaError(f"{self.name} has no token that ends an answer: give generate an eos_token_id")
-        method = copy.copy(self)
-        method._ends = torch.as_tensor(given).flatten().tolist()
-        return super(_Ending, method).__call__(model, input_ids, **loop)
+        return list(self.ends)
 
 
 @dataclass(eq=False)
@@ -62,7 +52,7 @@ class EndBias(_Ending):
 
     def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
         biased = main.clone()
-        biased[:, sorted({*self._ends, *self._word_ids()})] += self.bias
+        biased[:, sorted({*self._end_ids(), *self._word_ids()})] += self.bias
         return biased
 
     def _word_ids(self) -> list[int]:
@@ -99,8 +89,9 @@ class TokenLimit(_Ending):
         check_whole("tokens", self.tokens, low=1)
 
     def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
+        ends = self._end_ids()
         if step < self.tokens:
             return main
         ended = torch.full_like(main, -math.inf)
-        ended[:, self._ends] = main[:, self._ends]
+        ended[:, ends] = main[:, ends]
         return ended

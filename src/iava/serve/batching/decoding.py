@@ -115,7 +115,7 @@ class RowDecoder:
             cross_attention(self._model) if plan.explain else nullcontext([])
         )
         longest = max(row.longest for row in served)
-        with evaluation_mode(self._model), watch as looks:
+        with evaluation_mode(self._model), watch as qformer_attention:
             private_view(self._model).generate(
                 **made,
                 custom_generate=partial(method, **options),
@@ -126,10 +126,10 @@ class RowDecoder:
         if plan.has_images:
             self.memory.keep_prefixes(images, options["prefix_cache"])
         if plan.explain:
-            self._explain(served, method, trace, looks, (time.monotonic() - start) / len(served))
+            self._explain(served, method, trace, qformer_attention, (time.monotonic() - start) / len(served))
 
     def _explain(
-        self, rows: Sequence[Row], method: Method, trace: Trace, looks: list[torch.Tensor], seconds: float
+        self, rows: Sequence[Row], method: Method, trace: Trace, qformer_attention: list[torch.Tensor], seconds: float
     ) -> None:
         """Sends the complete answers with their explanations."""
         assert trace.logits is not None
@@ -147,7 +147,7 @@ class RowDecoder:
                 settings=method.settings(),
                 seconds=seconds,
                 logits=trace.logits[number].cpu(),
-                explanation=explanation(self._model, self._processor, image, trace, looks, number, steps),
+                explanation=explanation(self._model, self._processor, image, trace, qformer_attention, number, steps),
                 selected=shares[number],
             )
             row.done(answer)
