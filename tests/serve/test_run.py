@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from iava.lvlm.loading import load
 from tests import tiny
 from tests.commands import refused
 from tests.serve.serving import user
@@ -106,7 +107,7 @@ def test_options_reach_the_server(started, tmp_path):
     found = server.http.post("/v1/chat/completions", json=body(max_tokens=None)).json()
     assert found["iava"] == {
         "method": "vcd",
-        "settings": {"alpha": 0.5, "beta": 0.1, "seed": 0, "step": 200},
+        "settings": {**load("pocket").method("vcd").settings(), "alpha": 0.5, "step": 200},
         "selected": None,
         "page": None,
     }

@@ -132,6 +132,7 @@ def _front(config: ServerConfig) -> Any:
             await _live(receive, send)
             return
         answer: Any = None
+        head: Message | None = None
         started = False
         share = budget.share()
         try:
@@ -140,13 +141,20 @@ def _front(config: ServerConfig) -> Any:
             replicas = serve.get_deployment_handle(_REPLICA, APP).options(stream=True)
             answer = replicas.answer.remote({key: scope[key] for key in _FORWARDED if key in scope}, body)
             async for message in answer:
-                started = True
+                if message["type"] == "http.response.start":
+                    # Held back, because the replica may be lost before the body of a complete answer.
+                    head = message
+                    continue
+                if not started:
+                    assert head is not None
+                    started = True
+                    await send(head)
                 await send(message)
         except ApiError as error:
             await error_response(error)(scope, receive, send)
         except (RayActorError, RayServeException):
             if started:
-                # The response has begun, so it is a stream.
+                # A part of the body was sent and the end was not, so this is a stream.
                 await send({"type": "http.response.body", "body": error_event(_LOST).encode(), "more_body": False})
             else:
                 await error_response(_LOST)(scope, receive, send)

@@ -27,7 +27,10 @@ from iava.serve.limits import Limits
 from iava.serve.page.store import Pages, PageStore
 
 SERVED = [name for name, method in METHODS.items() if name != "oracle" and not method.several_calls]
-"""Names of the methods that are served. The oracle needs the region of the answer; some decode captions only."""
+"""Names of the methods that are served.
+
+The oracle needs the region of the answer. A method of several calls decodes the captions of benchmarks only.
+"""
 _THREADS = 4  # for images and pages
 _FETCHING = 16  # threads that wait for other hosts
 
