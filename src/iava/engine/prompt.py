@@ -164,8 +164,8 @@ def image_mask(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
 def _check_images(seen: Any) -> None:
     if not seen.any():
         raise IavaError(
-            "none of the prompts has image tokens: build the inputs with the processor, from a prompt with an image "
-            "and the image itself"
+            "none of the prompts has image tokens: build the inputs with the processor, from a prompt that has an "
+            "image and the image itself"
         )
 
 
