@@ -9,6 +9,7 @@ import pytest
 
 import iava
 from iava.deprecated import MOVED
+from iava.lvlm.answers import Explanation
 
 NEEDS_EXTRAS = {"iava.lmms_eval", "iava.bench.ray_engine", "iava.bench.hub"}
 
@@ -44,6 +45,12 @@ def test_modules_import_from_the_former_package_bench():
     with pytest.warns(DeprecationWarning, match="iava.bench.pope is now iava.benchmarks.pope"):
         from iava.bench import pope
     assert pope is import_module("iava.benchmarks.pope")
+
+
+def test_the_former_name_of_cross_attention():
+    explanation = Explanation(None, None, None, None, None, None, [])
+    with pytest.warns(DeprecationWarning, match=r"Explanation\.looks is now Explanation\.cross_attention"):
+        assert explanation.looks is explanation.cross_attention
 
 
 def test_unknown_modules_stay_unknown():

@@ -68,11 +68,12 @@ def test_pack():
     assert [row[ok].tolist() for row, ok in zip(index, valid, strict=True)] == [[1, 3], [0], [0, 1, 2]]
 
 
-def test_image_mask_names_the_prompt_without_an_image():
+def test_image_mask_refuses_prompts_without_any_image():
     model = tiny.model()
-    assert image_mask(model, torch.tensor([[5, 4, 4, 6]])).tolist() == [[False, True, True, False]]
-    with pytest.raises(ValueError, match="prompt 1 of 2 has no image tokens"):
-        image_mask(model, torch.tensor([[5, 4], [5, 6]]))
+    found = image_mask(model, torch.tensor([[5, 4, 4, 6], [5, 5, 5, 6]]))
+    assert found.tolist() == [[False, True, True, False], [False] * 4]
+    with pytest.raises(ValueError, match="none of the prompts has image tokens"):
+        image_mask(model, torch.tensor([[5, 6], [5, 6]]))
 
 
 def test_zeros_blanks_exactly_the_other_image_tokens():

@@ -262,3 +262,20 @@ def test_options_that_choose_another_loop_are_known_by_name():
     for name in hf.UNSERVED_OPTIONS:
         with pytest.raises(ValueError, match=f"the method cannot serve {name}: leave it out of generate"):
             hf.check_options(config, {name: 2})
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "instructblip"])
+def test_generate_takes_what_the_vision_tower_made(name):
+    """If this fails, `generate` takes image features by another name: see `hf.image_features_argument`."""
+    model, _ = families.build(name)
+    inputs = families.inputs(name, QUESTION)
+    if not hf.takes_image_features(model):
+        assert name == "instructblip" or not hasattr(model, "_supports_mm_encoder_outputs")
+        return
+    wanted = {key: inputs[key] for key in ("pixel_values", "image_grid_thw") if key in inputs}
+    with torch.no_grad():
+        features = model.base_model.get_image_features(**wanted, return_dict=True)
+    expected = model.generate(**inputs, max_new_tokens=3)
+    del inputs["pixel_values"]
+    found = model.generate(**inputs, **hf.image_features_argument(features), max_new_tokens=3)
+    assert torch.equal(found, expected)

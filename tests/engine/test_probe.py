@@ -96,7 +96,7 @@ def test_refusals():
     inputs = tiny.inputs(proc, tiny.image(), "What ?")
     with pytest.raises(ValueError, match="layers names layer 3, but the model has 3: use -3 to 2"):
         probe(model, **inputs, layers=[0, 3])
-    with pytest.raises(ValueError, match="prompt 0 of 1 has no image tokens"):
+    with pytest.raises(ValueError, match="none of the prompts has image tokens"):
         probe(model, **proc.tokenizer(["What ?"], return_tensors="pt"))
     with pytest.raises(ValueError, match="layer -4"):
         mean_attention(torch.zeros(1, 3, 2, 4), [-4])

@@ -35,11 +35,11 @@ def decoder_columns(lvlm, questions, tokens=1, **settings):
 def test_the_columns_of_one_question(lvlm):
     whole = BEGINNING + 7
     assert decoder_columns(lvlm, QUESTIONS[:1], method="greedy")[0] == [whole]
-    assert decoder_columns(lvlm, QUESTIONS[:1], negative="zeros")[0] == [whole, GENERAL, whole]
-    assert decoder_columns(lvlm, QUESTIONS[:1], negative="hide")[0] == [whole, GENERAL, 7]
+    assert decoder_columns(lvlm, QUESTIONS[:1], negative="zeros")[0] == [whole + GENERAL, whole]
+    assert decoder_columns(lvlm, QUESTIONS[:1], negative="hide")[0] == [whole + GENERAL, 7]
     columns, kept = decoder_columns(lvlm, QUESTIONS[:1], negative="drop", top_i=4, lam=-0.5)
     assert 0 < kept[0] < 9
-    assert columns == [whole, GENERAL, kept[0] + 7]
+    assert columns == [whole + GENERAL, kept[0] + 7]
 
 
 def test_the_columns_of_six_questions_about_one_image(lvlm):
@@ -47,7 +47,7 @@ def test_the_columns_of_six_questions_about_one_image(lvlm):
     # The shorter ones are padded to the longest: 11.
     assert decoder_columns(lvlm, six, method="greedy")[0] == [BEGINNING, 6 * 11]
     assert decoder_columns(lvlm, six, negative="hide")[0] == [BEGINNING, 6 * 11, GENERAL, 6 * 11]
-    assert decoder_columns(lvlm, six, negative="zeros")[0] == [BEGINNING, 6 * 11, GENERAL, 6 * (BEGINNING + 11)]
+    assert decoder_columns(lvlm, six, negative="zeros")[0] == [BEGINNING, 6 * 11, GENERAL, 66, 66]
     columns, kept = decoder_columns(lvlm, six, negative="drop", top_i=4, lam=-0.5)
     # The prompts are padded on the left: what stands before the image is in the same columns for the longest ones only.
     rest = [k + tail + (0 if tail == 11 else BEFORE) for k, tail in zip(kept, [7, 11, 3, 3, 11, 7], strict=True)]
@@ -57,7 +57,7 @@ def test_the_columns_of_six_questions_about_one_image(lvlm):
 def test_a_new_token_is_two_columns(lvlm):
     lvlm.model.generation_config.eos_token_id = None
     for negative in ("zeros", "drop", "hide"):
-        assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, negative=negative)[0][3:] == [2, 2, 2]
+        assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, negative=negative)[0][2:] == [2, 2, 2]
     assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, method="greedy")[0][1:] == [1, 1, 1]
 
 
@@ -162,3 +162,11 @@ def test_a_prefix_is_looked_at_and_not_kept_twice():
         model.get_decoder()(inputs_embeds=torch.zeros(3, 2, 32), past_key_values=cache, use_cache=True)
     assert cache.get_seq_length() == width + 2
     assert [layer.keys.shape[2] for layer in cache.layers] == [2, 2, 2]
+
+
+def test_answers_of_a_branch_that_is_read_in_pieces(lvlm):
+    six = [*QUESTIONS, *QUESTIONS[::-1]]
+    settings = {"negative": "zeros", "max_new_tokens": 6}
+    for question, answer in zip(six, lvlm.ask_many(PICTURE, six, **settings), strict=True):
+        alone = lvlm.ask(PICTURE, question, **settings)
+        assert (answer.text, answer.tokens) == (alone.text, alone.tokens)

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from iava import IAVA, contrast, select_irrelevant
+from iava import IAVA, contrast, load, select_irrelevant
 from iava.methods.trace import Trace
+from iava.pocket.scenes import load_scene
 from tests import naive, tiny
 
 MODELS = [
@@ -262,7 +263,7 @@ def test_a_layer_that_is_not_there():
 
 def test_a_prompt_without_an_image_or_a_method_without_a_processor():
     model, proc = tiny.model(), tiny.processor()
-    with pytest.raises(ValueError, match="prompt 0 of 1 has no image tokens"):
+    with pytest.raises(ValueError, match="none of the prompts has image tokens"):
         answer(model, proc.tokenizer([tiny.prompt("What ?", images=0)], return_tensors="pt"), IAVA(proc))
     with pytest.raises(ValueError, match=r"use IAVA\(processor\)"):
         answer(model, tiny.inputs(proc, tiny.image(), "What ?"), IAVA())
@@ -277,3 +278,14 @@ def test_published_lam_goes_by_the_model_type():
     assert IAVA().bind(model, proc).lam == -0.1
     model.config.model_type = "something_else"
     assert IAVA().bind(model, proc).lam == 0.0
+
+
+def test_nothing_is_irrelevant_to_the_general_instruction_itself():
+    lvlm, picture = load("pocket"), load_scene("tune", 3).render()
+    question = "Describe this image."
+    same = lvlm.ask(picture, question, method="iava", max_new_tokens=8)
+    text_only = lvlm.ask(picture, question, method="no-image", max_new_tokens=8)
+    assert same.selected == 0
+    torch.testing.assert_close(same.logits, text_only.logits, atol=1e-4, rtol=1e-4)
+    other = lvlm.ask(picture, question, method="iava", general="Is there an object in the image?", max_new_tokens=8)
+    assert other.selected > 0

@@ -10,11 +10,11 @@ from iava.jsonfiles import id_of, read_lines, text_of, yes_or_no
 
 CATEGORIES = ("random", "popular", "adversarial")
 
-Answer = tuple[str, Question, str]
+PopeAnswer = tuple[str, Question, str]
 """The place of an answer, its question, and the text."""
 
 
-def read_answers(path: Path, questions: Path | None) -> Iterator[Answer]:
+def read_answers(path: Path, questions: Path | None) -> Iterator[PopeAnswer]:
     """Reads answers to POPE's questions.
 
     Args:
@@ -47,7 +47,7 @@ def category_of(name: str) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def _own(place: tuple[str, dict[str, Any]]) -> Answer:
+def _own(place: tuple[str, dict[str, Any]]) -> PopeAnswer:
     where, row = place
     category, number = text_of(where, row, "category"), id_of(where, row, "question_id")
     truth = yes_or_no(where, row, "answer")
@@ -105,7 +105,7 @@ class _Questions:
             raise IavaError(f"{where}: question {number} is in several categories ({kinds}): give one file at a time")
         return found[0]
 
-    def in_order(self, rows: list[tuple[str, dict[str, Any]]]) -> Iterator[Answer]:
+    def in_order(self, rows: list[tuple[str, dict[str, Any]]]) -> Iterator[PopeAnswer]:
         asked = list(self._labelled.values())
         if len(rows) != len(asked):
             raise IavaError(

@@ -67,7 +67,7 @@ SETTINGS: dict[str, Any] = {
 }
 """The options that replace a command's parameter `settings`; see `iava.cli.options.with_options`."""
 
-Settings = dict[str, Any]
+MethodSettings = dict[str, Any]
 
 METHOD_NAMES = f"{', '.join(names())}, or package.module:Class for a class of your own"
 """For help texts."""
@@ -100,7 +100,7 @@ def read_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def settings_of(methods: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Settings]:
+def settings_of(methods: Sequence[str], *given: Mapping[str, Any]) -> dict[str, MethodSettings]:
     """Returns for each method those of the given settings that it has, and validates them by building the method.
 
     Args:
@@ -114,7 +114,7 @@ def settings_of(methods: Sequence[str], *given: Mapping[str, Any]) -> dict[str, 
     """
     classes = {name: find_method(name) for name in methods}
     known = {name: made.setting_names() for name, made in classes.items()}
-    chosen: dict[str, Settings] = {name: {} for name in methods}
+    chosen: dict[str, MethodSettings] = {name: {} for name in methods}
     shared: set[tuple[str, str]] = set()
     for key, value in (pair for some in given for pair in sorted(some.items(), key=lambda pair: "." in pair[0])):
         method, _, setting = key.rpartition(".")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from iava.engine import hf
 from iava.errors import IavaError
 from iava.lvlm.model import LVLM
 from iava.methods.iava import IAVA
@@ -46,7 +47,7 @@ def naive(model: Any, inputs: ModelInputs, general: ModelInputs, max_new_tokens:
     tokens: list[torch.Tensor] = []
     while True:
         logits, contrast_logits = (
-            language_model(inputs_embeds=one, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            language_model(inputs_embeds=one, use_cache=True, logits_to_keep=1, **{hf.CACHE: cache})
             .logits[:, -1]
             .float()
             for one, cache in zip(embeddings, caches, strict=True)
@@ -59,7 +60,7 @@ def naive(model: Any, inputs: ModelInputs, general: ModelInputs, max_new_tokens:
 
 def _image_attention(model: Any, inputs: ModelInputs) -> torch.Tensor:
     """(B, N) attention of the last prompt token to the image tokens, mean over layers and heads."""
-    implementation = model.config._attn_implementation
+    implementation = hf.attention_name(model.config)
     try:
         model.set_attn_implementation("eager")
         outputs = model(**inputs, output_attentions=True, use_cache=False)

@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from iava.engine.host import Array
 from iava.engine.prompt import Prompt
 
 Segment = tuple[int, torch.Tensor, torch.Tensor]
@@ -38,7 +39,10 @@ class SegmentedLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        super().update(key_states, value_states, *args, **kwargs)
+        if self.keys.shape[2] == 0:
+            self.keys, self.values = key_states, value_states
+        else:
+            super().update(key_states, value_states, *args, **kwargs)
         # Attention functions want them in one piece, which is needed as long as this layer runs.
         return self.whole()
 
@@ -113,14 +117,12 @@ def before(segments: Iterable[Segment], column: int) -> list[Segment]:
     return left
 
 
-def shared_prefix(
-    prompt: Prompt, ends: torch.Tensor, more: int, rows: Sequence[int] | None = None
-) -> DynamicCache | None:
+def shared_prefix(prompt: Prompt, ends: Array, more: int, rows: Sequence[int] | None = None) -> DynamicCache | None:
     """The keys and values of prompts up to a column, to run other tokens behind; the prompt's cache is left as it was.
 
     Args:
         prompt: what the decoder read.
-        ends: (R,) long, for each row the column behind the last one that it needs.
+        ends: (R,) for each row the column behind the last one that it needs.
         more: how many tokens are to follow.
         rows: which prompts; None takes all.
 
@@ -130,7 +132,7 @@ def shared_prefix(
     """
     chosen = list(range(len(prompt.input_ids))) if rows is None else list(rows)
     width, length = int(ends.max()), prompt.input_ids.shape[1]
-    every = prompt.image_end.clone()
+    every = prompt.image_end.copy()
     every[chosen] = ends
     window = getattr(prompt.model.get_decoder().config, "sliding_window", None)
     # Behind prompts of different lengths the distances between columns are larger than between tokens.
@@ -144,6 +146,11 @@ def shared_prefix(
 
 
 def _whole(rows: list[list[tuple[int, torch.Tensor]]], new: torch.Tensor, start: int) -> torch.Tensor:
+    if rows and all(len(row) == 1 and row[0][0] == row[0][1].shape[1] == start for row in rows):
+        firsts = [row[0][1] for row in rows]
+        same = all(segment is firsts[0] for segment in firsts)
+        before_new = firsts[0].expand(len(rows), -1, -1, -1) if same else torch.stack(firsts)
+        return torch.cat([before_new, new], dim=2)
     whole = new.new_empty(*new.shape[:2], start + new.shape[2], new.shape[3])
     whole[:, :, start:] = new
     done = 0
@@ -154,9 +161,11 @@ def _whole(rows: list[list[tuple[int, torch.Tensor]]], new: torch.Tensor, start:
         filled = 0
         for end, part in group[0]:
             begin = end - part.shape[1]
-            block[:, :, filled:begin] = 0
+            if begin > filled:
+                block[:, :, filled:begin] = 0
             block[:, :, begin:end] = part
             filled = end
-        block[:, :, filled:start] = 0
+        if start > filled:
+            block[:, :, filled:start] = 0
         done += len(group)
     return whole

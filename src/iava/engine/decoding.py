@@ -13,7 +13,7 @@ from transformers.generation.utils import GenerateOutput
 from iava.engine import hf
 from iava.engine.boundary import check_served
 from iava.engine.draws import Draw
-from iava.engine.multi_branch import Branches, Combine, Hook, MultiBranchModel
+from iava.engine.multi_branch import Beside, Branches, Combine, Hook, MultiBranchModel
 from iava.engine.prefix_cache import PrefixCache
 from iava.engine.tap import check_attention, held
 from iava.errors import IavaError
@@ -26,6 +26,8 @@ def decode(
     vlm: PreTrainedModel | None,
     branches: Branches | None,
     combine: Combine,
+    beside: Beside | None = None,
+    settled: Callable[[torch.Tensor], torch.Tensor] | None = None,
     hook: Hook | None,
     sampling: bool | None,
     warpers: list[LogitsProcessor],
@@ -44,7 +46,7 @@ def decode(
         model: the model on which `generate` was called.
         input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` passes to its loop.
         vlm: the vision-language model; None: `model`.
-        branches, combine, hook, prefix_cache, unfinished: see `MultiBranchModel`.
+        branches, combine, beside, settled, hook, prefix_cache, unfinished: see `MultiBranchModel`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
         warpers: applied to the combined logits after `generate`'s own processors, where tokens are drawn.
         seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
@@ -87,6 +89,9 @@ def decode(
         vlm,
         branches=branches,
         combine=combine,
+        beside=beside,
+        # Beams would have to carry the tokens that a branch has not read.
+        settled=settled if config.num_beams == 1 and hook is None and unfinished is None else None,
         hook=hook,
         prefix_cache=prefix_cache,
         shares=_shares(config, cache),
@@ -95,7 +100,9 @@ def decode(
         seed=torch.initial_seed() if seed is None else seed,
         generator=generator,
     )
-    watch: AbstractContextManager[None] = held(model) if several or prefix_cache else nullcontext()
+    # A compiled step must find no hooks on the model. Only a cache of fixed size can be compiled for.
+    watched = (several or prefix_cache is not None) and (hook is not None or not cache.is_compileable)
+    watch: AbstractContextManager[None] = held(model) if watched else nullcontext()
     with watch:
         try:
             return hf.decoding_loop(model, config)(

@@ -27,7 +27,7 @@ class Preset:
 
     Args:
         settings: method -> setting -> value.
-        prompt_style: of `iava.benchmarks.benchmark.STYLES`.
+        prompt_style: of `iava.benchmarks.benchmark.PROMPT_STYLES`.
         system_prompt: "" for none.
         max_new_tokens: the most tokens of an answer.
         parser: of closed answers.

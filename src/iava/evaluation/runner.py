@@ -19,12 +19,14 @@ from iava.evaluation.environment import environment, fingerprint
 from iava.evaluation.lock import locked
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records, check_unique, open_run, write_json
+from iava.evaluation.verified import checked_caption
 from iava.files import write_text
 from iava.lvlm.answers import Answer
 from iava.lvlm.boxes import token_boxes
 from iava.lvlm.model import LVLM, out_of_memory
 from iava.methods.base import Method
 from iava.methods.oracle import Oracle
+from iava.methods.verify import SelfChecked
 from iava.methods.words import yes_no_logits
 from iava.metrics.parts import Record
 from iava.metrics.results import rows_of
@@ -52,10 +54,10 @@ def evaluate(
         IavaError: if the folder cannot be used, or the plan names something that does not exist.
     """
 
-    def ask(part: str, methods: Mapping[str, Mapping[str, Any]], records: Records, told: Callable[..., None]) -> None:
+    def ask(part: str, methods: Mapping[str, Mapping[str, Any]], records: Records, report: Callable[..., None]) -> None:
         made = [lvlm.method(name, **settings) for name, settings in methods.items()]
         made += others if part == "task" else ()
-        ask_all(lvlm, getattr(plan, part), made, records, plan, told)
+        ask_all(lvlm, getattr(plan, part), made, records, plan, report)
 
     return evaluate_by(ask, describe(lvlm, plan, others), plan, folder, advance)
 
@@ -232,6 +234,8 @@ def _batch(
     seed = zlib.crc32(f"{plan.seed} {place}".encode("utf-8", "surrogatepass"))
     settings: dict[str, Any] = {"method": method, "max_new_tokens": plan.length, "seed": seed}
     try:
+        if isinstance(method, SelfChecked):
+            return {q.id: checked_caption(lvlm, pictures[0], q, method, plan, seed) for q in questions}
         if len(pictures) == 1:
             asked = wordings if plan.system_prompt is None else [_turns(plan, [], text) for text in wordings]
             answers = lvlm.ask_many(pictures[0], asked, **settings)

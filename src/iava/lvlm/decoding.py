@@ -168,7 +168,7 @@ class BatchDecoder:
         watch: AbstractContextManager[list[torch.Tensor]] = (
             cross_attention(self.model) if request.explain else nullcontext([])
         )
-        with watch as looks:
+        with watch as qformer_attention:
             new = self._generated(batch, decoded, asked, request)
         selected = selected_shares(trace, len(conversations))
         answers = self._made(new, method, trace, request, start)
@@ -179,7 +179,7 @@ class BatchDecoder:
         for row, (answer, one) in enumerate(zip(answers, conversations, strict=True)):
             steps = min(len(answer.tokens) + 1, new.shape[1])
             picture = one.images[0] if len(one.images) == 1 else None
-            found = explanation(self.model, self.processor, picture, trace, looks, row, steps)
+            found = explanation(self.model, self.processor, picture, trace, qformer_attention, row, steps)
             explained.append(replace(answer, explanation=found))
         return explained
 

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.engine.chat_format import tokenizer_lock
-from iava.engine.hf import takes_image_features
+from iava.engine.hf import image_features_argument, takes_image_features
 from iava.errors import IavaError, reason_of
 from iava.lvlm.generation import evaluation_mode
 from iava.lvlm.memory import ImageMemory
@@ -79,7 +79,7 @@ class Inputs:
             made["qformer_input_ids"] = text["input_ids"].to(device)
             made["qformer_attention_mask"] = text["attention_mask"].to(device)
         if features is not None:
-            made["mm_encoder_outputs"] = {"image": features}
+            made |= image_features_argument(features)
         return made
 
     def _processed(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> Any:

@@ -14,6 +14,8 @@ from transformers.generation.utils import GenerateOutput
 
 from iava.engine.branch import Branch
 from iava.engine.decoding import decode
+from iava.engine.edit import Edits
+from iava.engine.host import to_device
 from iava.engine.instruction import EditablePrompt
 from iava.engine.prefix_cache import PrefixCache
 from iava.engine.prompt import Prompt
@@ -27,6 +29,10 @@ DRAWING = ("sampling", "temperature", "top_p", "top_k")
 """The settings that say how each token is chosen. They belong to every method that may draw."""
 
 
+UNRECORDED = ("model", "processor", "lazy")
+"""Fields that are no settings: they do not change what is answered."""
+
+
 class _Attributes:
     """Attributes that a method turns into settings by a field of the same name, and the method's own name."""
 
@@ -38,6 +44,8 @@ class _Attributes:
     """Plausibility: tokens below beta times the largest probability are ruled out; 0 rules out none."""
     processor: Any = None
     """The model's processor, for methods that write or read text."""
+    ends: Sequence[int] = ()
+    """The tokens that end an answer, while a call of `generate` runs."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -51,6 +59,9 @@ class Method(_Attributes):
     Args:
         model: the vision-language model. InstructBLIP and BLIP-2 need it, because they hand decoding to their language
             model, which does not know the image.
+        lazy: leave the contrast branches out of steps where the plausibility constraint leaves one token to each
+            prompt; they catch up in one pass when they are needed. The tokens are the same, for greedy decoding and
+            for sampling. No effect with beams, without a constraint, or with an `attention_hook`.
         sampling: True draws each token, False takes the most probable one, None does as `generate` is told. The
             commands and `LVLM` take the most probable one unless told otherwise.
         temperature: above 0; divides the logits before a token is drawn. 1 leaves them as they are.
@@ -72,6 +83,7 @@ class Method(_Attributes):
     """
 
     model: PreTrainedModel | None = dataclasses.field(default=None, kw_only=True, repr=False)
+    lazy: bool = dataclasses.field(default=False, kw_only=True, repr=False)
     sampling: bool | None = dataclasses.field(default=None, kw_only=True)
     temperature: float = dataclasses.field(default=1.0, kw_only=True)
     top_p: float = dataclasses.field(default=1.0, kw_only=True)
@@ -85,6 +97,8 @@ class Method(_Attributes):
     """Forward passes a token, in a few words; None: "1", or with a contrast branch "2 in one batch"."""
     control: ClassVar[bool] = False
     """Whether it is what the others must beat to count as better, not a proposal of its own."""
+    several_calls: ClassVar[bool] = False
+    """Whether an answer takes several calls of `generate`, so that only a benchmark of captions can ask for it."""
     published: ClassVar[dict[str, dict[str, Any]]] = {}
     """By setting and Hugging Face model type, what None stands for; "other" is for all other types."""
 
@@ -110,7 +124,7 @@ class Method(_Attributes):
     @classmethod
     def setting_names(cls) -> list[str]:
         """The names of all settings that may be given, the method's own first."""
-        names = [field.name for field in dataclasses.fields(cls) if field.name not in ("model", "processor")]
+        names = [field.name for field in dataclasses.fields(cls) if field.name not in UNRECORDED]
         own = [name for name in names if name not in DRAWING]
         return own if cls.sampling is False else [*own, *DRAWING]
 
@@ -148,11 +162,18 @@ class Method(_Attributes):
         """
         raise NotImplementedError
 
+    def beside(self, prompt: Prompt) -> Sequence[Edits] | None:
+        """The edits of a text for which `branches` asks `attention_under`; the prompt is not read yet.
+
+        It is then read in the same pass as the prompt, where the model allows it. None: there is no such text.
+        """
+        return None
+
     def check_prompts(self, input_ids: torch.Tensor) -> None:
         """Refuses prompts (B, S) that the method cannot serve. Most methods leave this alone."""
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor, step: int
+        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int, step: int
     ) -> AbstractContextManager[None]:
         """Entered around each run of the decoder, see `MultiBranchModel`. Most methods leave this alone."""
         raise NotImplementedError
@@ -227,31 +248,53 @@ class Method(_Attributes):
                 f"the image: give the method the whole model, {type(self).__name__}(..., model=model)"
             )
         self.check_prompts(input_ids)
+        # (B, 1) bool, prompts without an image beside others with one: they are decoded plainly. None: there are none.
+        plain: torch.Tensor | None = None
+        if vlm is not None and hooks and not self.has_branches():
+            plain = (input_ids != vlm.config.image_token_id).all(dim=1, keepdim=True)
         method = self.for_model(vlm or model)
+        ends = loop["generation_config"].eos_token_id
+        method.ends = [] if ends is None else torch.as_tensor(ends).flatten().tolist()
+
+        def beside(prompt: Prompt) -> Sequence[Edits] | None:
+            prompt.conversations = conversations
+            return method.beside(prompt)
 
         def branches(prompt: Prompt) -> list[Branch]:
+            nonlocal plain
             prompt.conversations = conversations
+            without = prompt.host[2].sum(axis=1, keepdims=True) == 0
+            plain = to_device(without, input_ids.device) if without.any() else None
             found = method.branches(prompt)
             if trace is not None:
                 trace.reading = prompt.reading
             return found
 
         def combine(main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
-            combined = method.combine(main, contrast_logits, step)
-            allowed = combined.masked_fill(~plausible(main, method.plausibility()), -math.inf)
+            left_out = method.has_branches() and not contrast_logits
+            combined = main if left_out else method.combine(main, contrast_logits, step)
+            beta = method.plausibility()
+            allowed = combined if beta == 0 else combined.masked_fill(~plausible(main, beta), -math.inf)
+            if plain is not None:
+                combined, allowed = main.where(plain, combined), main.where(plain, allowed)
             if trace is not None:
                 trace.logits = combined if step == 0 else trace.logits
                 negative = contrast_logits[0] if contrast_logits else None
                 trace.add_step(full=main, negative=negative, combined=allowed)
             return allowed
 
+        def settled(main: torch.Tensor) -> torch.Tensor:
+            return (plausible(main, method.plausibility()).sum(dim=-1) == 1).all()
+
         return decode(
             model,
             input_ids,
             vlm=vlm,
             branches=branches if self.has_branches() else None,
+            beside=None if type(self).beside is Method.beside else beside,
             hook=method.attention_hook if hooks else None,
             combine=combine,
+            settled=settled if method.lazy and method.has_branches() and method.plausibility() > 0 else None,
             sampling=self.sampling,
             warpers=method.warpers(),
             prefix_cache=prefix_cache,

@@ -11,7 +11,7 @@ import torch
 
 from iava.engine.branch import Branch
 from iava.engine.negatives import NEGATIVES, READ_AGAIN, negative_image
-from iava.engine.prompt import Prompt, pack
+from iava.engine.prompt import Prompt
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast, check_number
 from iava.methods.iava import IAVA
@@ -104,7 +104,7 @@ class NoImage(Method):
         return self.negative in READ_AGAIN
 
     def branches(self, prompt: Prompt) -> list[Branch]:
-        _, valid = pack(prompt.is_image)
+        _, valid = prompt.images
         return [negative_image(self.negative, prompt, self._keep(prompt, valid), self.strength)]
 
     def _keep(self, prompt: Prompt, valid: torch.Tensor) -> torch.Tensor:

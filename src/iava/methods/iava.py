@@ -12,11 +12,11 @@ import torch
 from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
-from iava.engine.edit import attention_under
+from iava.engine.edit import Edit, attention_under
 from iava.engine.instruction import editable
 from iava.engine.negatives import NEGATIVES, READ_AGAIN, negative_image
 from iava.engine.probe import mean_attention, over_images
-from iava.engine.prompt import Prompt, pack
+from iava.engine.prompt import Prompt
 from iava.engine.qformer import features_under
 from iava.errors import IavaError
 from iava.methods.base import Method
@@ -104,10 +104,10 @@ class IAVA(Method):
         return self.negative in READ_AGAIN
 
     def branches(self, prompt: Prompt) -> list[Branch]:
-        query = over_images(prompt.rows, prompt.is_image)
+        query = over_images(prompt.rows, *prompt.images)
         general = self._under_general(prompt)
         att_query, att_general = mean_attention(query, self.layers), mean_attention(general, self.layers)
-        _, valid = pack(prompt.is_image)
+        _, valid = prompt.images
         keep = self._select(prompt, att_general, att_query, valid)
         top_i, lam = criteria(att_general, att_query, top_i=self.top_i, lam=self._lam, valid=valid)
         prompt.reading = {"selected": keep, "valid": valid, "top_i": top_i[:, 0], "lam": lam[:, 0]}
@@ -115,6 +115,10 @@ class IAVA(Method):
             each = {f"heads_{name}": heads, f"layers_{name}": heads.mean(dim=2), f"att_{name}": mean}
             prompt.reading |= each
         return [self._negative(prompt, keep)]
+
+    def beside(self, prompt: Prompt) -> list[list[Edit]] | None:
+        own = self.qformer == "own" and prompt.generate_kwargs.get("qformer_input_ids") is not None
+        return None if own else self._edits(prompt)
 
     @property
     def _lam(self) -> float | str:
@@ -130,8 +134,12 @@ class IAVA(Method):
 
     def _under_general(self, prompt: Prompt) -> torch.Tensor:
         """(B, L, heads, N)."""
-        if self.processor is None:
-            raise IavaError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
-        edits = [one.replaced(self.general) for one in editable(prompt, self.processor)]
+        edits = self._edits(prompt)
         features = features_under(prompt, edits, self.processor) if self.qformer == "own" else None
         return attention_under(prompt, edits, features)
+
+    def _edits(self, prompt: Prompt) -> list[list[Edit]]:
+        """Those that put the general instruction in the question's place."""
+        if self.processor is None:
+            raise IavaError("IAVA has no processor to write the general instruction with: use IAVA(processor)")
+        return [one.replaced(self.general) for one in editable(prompt, self.processor)]

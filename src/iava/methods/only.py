@@ -81,14 +81,14 @@ class ONLY(Method):
             raise IavaError(f"norm is {self.norm!r}: it must be true or false")
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor, step: int
+        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int, step: int
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.layer >= layers - 1:
             raise IavaError(f"layer is {self.layer}, but the model has {layers} layers: use 0 to {layers - 2}")
 
         def give(call: AttentionCall) -> torch.Tensor:
-            seen = call.scores[:, 0].isfinite()
+            seen = call.scores[:, 0] > -math.inf
             return call.mixed(textual(call.weights(call.scores), call.at_keys(is_image) & seen, seen))
 
         assert self.norm is not None
@@ -108,25 +108,26 @@ def textual(weights: torch.Tensor, image: torch.Tensor, seen: torch.Tensor) -> t
         image: (B, K) bool, True at image tokens.
         seen: (B, K) bool, True at all tokens that may be seen.
     """
-    first = seen & (seen.cumsum(dim=1) == 1)
-    text, image = (seen & ~image & ~first)[:, None], image[:, None]
-    weights = _without_outliers(_without_outliers(weights, text), image)
+    text = (seen.cumsum(dim=1) > 1) & seen & ~image
+    # Text and image at once: (2, B, 1, K).
+    kinds = torch.stack([text, image])[:, :, None]
+    of_text, of_image = _outliers(weights, kinds)
+    weights = weights.masked_fill(of_text | of_image, 0.0)
+    entropy = _entropy(weights, kinds)
     # A head that looks at nothing of a kind: as if at one token of text, or at all of an endless image.
-    of_text = _entropy(weights, text).nan_to_num(nan=0.0)
-    of_image = _entropy(weights, image).nan_to_num(nan=math.inf)
-    ratio = of_text / of_image
+    ratio = entropy[0].nan_to_num(nan=0.0) / entropy[1].nan_to_num(nan=math.inf)
     below = ratio < ratio.mean(dim=1, keepdim=True)
     return weights.masked_fill(below[..., None], 0.0)
 
 
-def _without_outliers(weights: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
-    count = kind.sum(dim=-1, keepdim=True)
-    mean = (weights * kind).sum(dim=-1, keepdim=True) / count
-    variance = ((weights - mean).square() * kind).sum(dim=-1, keepdim=True) / (count - 1)
-    return weights.masked_fill(kind & (weights > mean + variance.sqrt()), 0.0)
+def _outliers(weights: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+    count = kinds.sum(dim=-1, keepdim=True)
+    mean = (weights * kinds).sum(dim=-1, keepdim=True) / count
+    variance = ((weights - mean).square() * kinds).sum(dim=-1, keepdim=True) / (count - 1)
+    return kinds & (weights > mean + variance.sqrt())
 
 
-def _entropy(weights: torch.Tensor, kind: torch.Tensor) -> torch.Tensor:
-    of_kind = weights * kind
+def _entropy(weights: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+    of_kind = weights * kinds
     shares = of_kind / of_kind.sum(dim=-1, keepdim=True)
     return -(shares * (shares + 1e-6).log()).sum(dim=-1)

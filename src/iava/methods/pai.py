@@ -75,7 +75,7 @@ class PAI(Method):
         return [text_only(prompt)]
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor, step: int
+        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int, step: int
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.start >= layers:
@@ -83,17 +83,21 @@ class PAI(Method):
         end = layers if self.end is None else self.end
         if end > layers:
             raise IavaError(f"end is {end}, but the model has {layers} layers: use {self.start + 1} to {layers}")
-        if self.alpha == 0 or is_contrast.all() or (step == 0 and not self.prefill):
+        if self.alpha == 0 or main_rows == 0 or (step == 0 and not self.prefill):
             return nullcontext()
-        image = is_image & ~is_contrast[:, None]
+        strength = self.alpha * is_image
+        strength[main_rows:] = 0
 
         def attend(call: AttentionCall) -> torch.Tensor:
+            if not self.start <= call.layer < end:
+                return call.run()
+            raised = call.at_keys(strength)[:, None] * call.logits.abs()
+            if call.query.shape[2] == 1 and call.has_full_mask:
+                return call.add_bias(raised[:, :, None]).run()
+            # A bias for the last query alone would be a mask of the size of all queries.
             output = call.run()
-            if self.start <= call.layer < end:
-                seen = call.scores.isfinite() & call.at_keys(image)[:, None]
-                raised = torch.where(seen, call.scores + self.alpha * call.scores.abs(), call.scores)
-                rows = ~is_contrast.to(output.device)
-                output[rows, -1] = call.mixed(call.weights(raised))[rows].to(output.dtype)
+            heads = call.mixed(call.weights(call.scores + raised))
+            output[:main_rows, -1] = heads[:main_rows].to(output.dtype)
             return output
 
         return attention_hook(model, attend)

@@ -8,7 +8,7 @@ import torch
 
 from iava.engine.branch import Branch
 from iava.engine.negatives import negative_image
-from iava.engine.prompt import Prompt, pack
+from iava.engine.prompt import Prompt
 from iava.evaluation.plan import Plan
 from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
@@ -54,7 +54,7 @@ class CentredOracle(Oracle):
     """IAVA+ with a V* of everything outside the region that answers the question."""
 
     def branches(self, prompt: Prompt) -> list[Branch]:
-        _, valid = pack(prompt.is_image)
+        _, valid = prompt.images
         return [
             *super().branches(prompt),
             negative_image(self.negative, prompt, torch.zeros_like(valid), self.strength),
