@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # One thread per process: models in tests are tiny, and two processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest
 
-.PHONY: install demo test test-slow test-versions test-browser docs format clean
+.PHONY: install demo lint test test-slow test-versions test-browser docs lab format clean
 
 install: .venv/.installed
 
@@ -17,13 +17,15 @@ install: .venv/.installed
 demo: install
 	$(BIN)/iava demo
 
-test: install
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test: install
 	$(PYTEST) --numprocesses 2 --dist loadfile
 
-# Ray, killed processes and training: minutes.
+# Other processes, Ray, threads and training: minutes.
 test-slow: install
 	$(PYTEST) -m slow
 
@@ -31,6 +33,11 @@ test-slow: install
 RELEASES ?= oldest pinned newest
 test-versions: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.versions $(RELEASES)
+
+# The tables of docs/results.md, which says how to train the pocket models of other seeds. SEEDS are their folders.
+SEEDS ?= runs/pocket-2/weights runs/pocket-3/weights
+lab: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.lab runs/lab pocket $(SEEDS)
 
 test-browser: install
 	$(PIP) --editable '.[dev,browser]'

@@ -35,12 +35,14 @@ class FakeLVLM:
     def method(self, name, **settings):
         return METHODS[name](**settings)
 
-    def prompt(self, question):
-        return f"USER: <image> {question}"
+    def prompt(self, question, system=None):
+        return f"{system or ''}USER: <image> {question}"
 
     def ask_many(self, image, questions, *, method, max_new_tokens, seed):
         if self.stop_after is not None and len(self.asked) >= self.stop_after:
             raise KeyboardInterrupt
+        # Messages, where there is a system prompt.
+        questions = [one if isinstance(one, str) else one[-1]["content"][-1]["text"] for one in questions]
         self.asked += [(method.name, question) for question in questions]
         return [self._answer(image, question, method, seed) for question in questions]
 

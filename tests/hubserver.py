@@ -1,11 +1,12 @@
 """A small server on this machine that speaks the Hub's API: data sets, their files, and parts of files."""
 
 import json
-import threading
 from contextlib import contextmanager
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
+
+from tests.local_server import serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -85,11 +86,5 @@ def hub(datasets, *, cut_after=None):
                 return
             self._send(206 if wanted else 200, part, **headers, **({"Content_Range": span} if wanted else {}))
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as server:
         yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -1,11 +1,12 @@
 """A small server on this machine that speaks as much of the Hub's API as loading a model needs."""
 
 import json
-import threading
 from contextlib import contextmanager
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
+
+from tests.local_server import serving
 
 COMMIT = "89abcdef0123456789abcdef0123456789abcdef"
 OLDER = "0123456789abcdef0123456789abcdef01234567"
@@ -79,10 +80,5 @@ def hub(name, folder, *, token=None):
                     fetched.append((revision, "/".join(path)))
                 self._send(200, data, **tags)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(Handler) as server:
         yield f"http://127.0.0.1:{server.server_port}", fetched
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -9,6 +9,7 @@ import pytest
 
 import iava
 from iava.deprecated import MOVED
+from iava.lvlm.answers import Explanation
 
 NEEDS_EXTRAS = {"iava.lmms_eval", "iava.bench.ray_engine", "iava.bench.hub"}
 
@@ -46,12 +47,19 @@ def test_modules_import_from_the_former_package_bench():
     assert pope is import_module("iava.benchmarks.pope")
 
 
+def test_the_former_name_of_cross_attention():
+    explanation = Explanation(None, None, None, None, None, None, [])
+    with pytest.warns(DeprecationWarning, match=r"Explanation\.looks is now Explanation\.cross_attention"):
+        assert explanation.looks is explanation.cross_attention
+
+
 def test_unknown_modules_stay_unknown():
     for name in ("iava.nothing", "iava.bench.nothing"):
         with pytest.raises(ModuleNotFoundError):
             import_module(name)
 
 
+@pytest.mark.slow
 def test_public_names_import_without_a_warning():
     code = "import iava, warnings; warnings.simplefilter('error'); [getattr(iava, name) for name in iava.__all__]"
     subprocess.run([sys.executable, "-c", code], check=True)

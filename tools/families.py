@@ -19,6 +19,7 @@ CLAIMS = {
     "test_negatives_equal_their_references[drop]": "`drop`",
     "test_negatives_equal_their_references[hide]": "`hide`",
     "test_negatives_equal_their_references[pixels]": "`pixels`",
+    "test_negatives_equal_their_references[blur]": "`blur`",
     "test_what_begins_alike_is_read_once": "shared image prefix",
 }
 """Test of a claim -> its column."""

@@ -48,7 +48,7 @@ class _Finder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         old = module.__name__
         if old in MOVED:
-            _warn(old, MOVED[old])
+            warn_of_alias(old, MOVED[old])
             sys.modules[old] = import_module(MOVED[old])
 
 
@@ -69,11 +69,12 @@ def moved_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         home, _, new = names[name].partition(":")
-        _warn(f"{module}.{name}", f"{home}.{new}")
+        warn_of_alias(f"{module}.{name}", f"{home}.{new}")
         return getattr(import_module(home), new)
 
     return find
 
 
-def _warn(old: str, new: str) -> None:
+def warn_of_alias(old: str, new: str) -> None:
+    """Warns the caller's caller that it uses an old name."""
     warnings.warn(f"{old} is now {new}; the next version removes the old name", DeprecationWarning, stacklevel=3)

@@ -21,6 +21,8 @@ _DETERMINERS = _set(
     "a an the this that these those his her its their our my your some any no every each another one two three"
 )
 _OBJECTS = _DETERMINERS | _set("him them it me us you")
+_STARTS = ("", ".", "!", "?", ":", ";")
+_CERTAIN_OBJECTS = _set("the his her its their him them it me us you")
 _PREPOSITIONS = _set(
     "of in on at by with from to into onto near under over behind beside between and or but as for through along"
 )
@@ -32,7 +34,8 @@ def noun_like(words: Sequence[str], place: int) -> bool:
     """Whether a word may be a noun where it stands, judged by its neighbours; for words that are verbs, too.
 
     It is taken for a verb behind a subject pronoun, a modal verb or "to" ("you can see", "they park"), and between a
-    noun and a determiner ("a woman watches the sea", "people watch the sea"). "can" is a noun only behind a determiner
+    noun and a determiner ("a woman watches the sea", "people watch the sea"). So it is at the start of a sentence
+    ("watches the sea"), and behind another verb ("sits and watches the sea"). "can" is a noun only behind a determiner
     or a kind of can.
 
     Args:
@@ -45,6 +48,8 @@ def noun_like(words: Sequence[str], place: int) -> bool:
         return before in _BEFORE_CAN
     if before in _SUBJECTS or (before in _MODALS and not (before == "to" and word.endswith("s"))):
         return False
+    if before in _STARTS or (before in ("and", "but") and word.endswith("s")):
+        return after not in _CERTAIN_OBJECTS
     subject = before.isalpha() and (before == "that" or before not in _DETERMINERS | _PREPOSITIONS)
     agrees = word.endswith("s") or before.endswith("s") or before in _PLURALS
     return not (subject and agrees and after in _OBJECTS)

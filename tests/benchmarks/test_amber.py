@@ -98,6 +98,9 @@ def test_without_a_relation_file_it_is_refused(path):
     [
         ("You can see the beach and the sea.", ["beach", "sea"]),
         ("A woman watches the sea.", ["woman", "sea"]),
+        ("watches the sea", ["sea"]),
+        ("A man. Watches the sea.", ["man", "sea"]),
+        ("A woman sits and watches the sea.", ["woman", "sea"]),
         ("A woman that watches the sea.", ["woman", "sea"]),
         ("People watch the beach.", ["people", "beach"]),
         ("They park the car.", ["car"]),

@@ -88,6 +88,7 @@ def test_intervals_and_p_values_count_groups():
     assert overall["iava"]["comparison"]["p"] == pytest.approx(2 * 0.5**8)
 
 
+@pytest.mark.slow
 def test_names_of_benchmarks_come_without_torch():
     code = (
         "import sys; from iava.benchmarks.registry import BENCHMARKS; assert not {'torch', 'numpy'} & set(sys.modules)"

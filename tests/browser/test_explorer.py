@@ -340,8 +340,8 @@ def test_queries_show_their_cross_attention(browser, tmp_path_factory):
             cells.nth(n).click()
             assert page.locator("#number").input_value() == str(n)
             images.add(painted(page))
-            brightest = int(explanation.looks.query[n].argmax())
-            assert colour_at(page, explanation.looks.boxes[brightest], picture.size)[:3] == pytest.approx(
+            brightest = int(explanation.cross_attention.query[n].argmax())
+            assert colour_at(page, explanation.cross_attention.boxes[brightest], picture.size)[:3] == pytest.approx(
                 [252, 255, 164], abs=4
             )
         assert len(images) == 3

@@ -33,6 +33,7 @@ def test_a_wrong_command_line_is_one_line(arguments, words):
     assert words in refused(*arguments)
 
 
+@pytest.mark.slow
 def test_in_a_shell_bad_input_leaves_no_traceback_unless_debug_is_given(tmp_path):
     arguments = ["ask", str(tmp_path / "no.png"), "Who?"]
     ended = subprocess.run([*IAVA, *arguments], capture_output=True, text=True)
@@ -55,6 +56,7 @@ class Buggy(VCD):
 """
 
 
+@pytest.mark.slow
 def test_a_bug_keeps_its_traceback(picture, tiny_folder, tmp_path):
     (tmp_path / "planted.py").write_text(BUGGY)
     command = [*IAVA, "ask", picture, "Is there a dog ?", "--model", tiny_folder, "--method", "planted:Buggy"]
@@ -65,6 +67,7 @@ def test_a_bug_keeps_its_traceback(picture, tiny_folder, tmp_path):
     assert ended.stderr.endswith("ValueError: operands could not be broadcast\n")
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_with_130(tmp_path):
     records = tmp_path / "run" / "records.jsonl"
     command = [*IAVA, "eval", "pope", "--methods", "greedy", "--limit", "1000", "--out", str(records.parent)]
@@ -78,6 +81,7 @@ def test_an_interrupt_ends_with_130(tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_silent():
     read, write = os.pipe()
     os.close(read)
@@ -86,6 +90,7 @@ def test_a_closed_pipe_is_silent():
     assert (ended.returncode, ended.stderr) == (1, "")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 @pytest.mark.parametrize("arguments", [["methods"], ["methods", "--json"], ["--help"]])
 def test_a_full_disk_is_one_line(arguments):
@@ -96,6 +101,7 @@ def test_a_full_disk_is_one_line(arguments):
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_help_does_not_import_torch():
     script = (
         "import sys\n"

@@ -13,6 +13,8 @@ from tests.hubserver import hub
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+
+pytestmark = pytest.mark.slow
 FILE = "data/test-00000-of-00001.parquet"
 
 

@@ -179,6 +179,7 @@ def test_bad_files_and_options(lines, instances, tmp_path):
     assert "line 2: this is no UTF-8 text" in refused("score", "pope", path)
 
 
+@pytest.mark.slow
 def test_scoring_does_not_import_torch(lines):
     code = (
         "import atexit, sys; from iava.cli.app import main; atexit.register(lambda: print('torch' in sys.modules)); "

@@ -70,6 +70,7 @@ def test_the_naive_baseline_answers_like_iava(build):
     assert len(seen) > 2
 
 
+@pytest.mark.slow
 def test_measurements_are_written_printed_and_plotted(tiny, tmp_path):
     options = ["--methods", "greedy,iava:hide", "--baseline", "naive", "--tokens", "1,3", "--questions", "1,2"]
     options += ["--batch", "2", "--repeats", "3", "--device", "cpu"]
@@ -257,3 +258,14 @@ def test_a_baseline_that_is_not_installed_is_refused(tiny, tmp_path, monkeypatch
     monkeypatch.setattr("iava.cost.baselines.find_spec", lambda _name: None)
     said = refused("bench", "--shape", "tiny", "--device", "cpu", "--baseline", "mitigv", "--out", tmp_path / "out")
     assert "mitigv is not installed: install mitigv==0.1.7" in said
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_measured(tiny, tmp_path):
+    options = ["--methods", "iava:hide", "--tokens", "3", "--questions", "1", "--batch", "1", "--repeats", "1"]
+    result = run("bench", "--shape", "tiny", *options, "--compile", "--device", "cpu", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    plain, hide = json.loads((tmp_path / "out" / "cost.json").read_text())["cells"]
+    assert (plain["error"], hide["error"]) == (None, None)
+    # Plain `generate`: the prompt and two steps. IAVA: two runs for the first token.
+    assert hide["decoder_passes"] == plain["decoder_passes"] + 1

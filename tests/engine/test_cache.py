@@ -3,7 +3,7 @@ import torch
 from transformers import DynamicCache
 
 import iava
-from iava.engine import multi_branch
+from iava.engine import hf
 from iava.engine.cache import SegmentedLayer, before, segments_of
 from tests import tiny
 
@@ -53,22 +53,26 @@ def test_where_each_row_is(layer):
     assert torch.equal(SegmentedLayer(segments_of(plain.layers[0], 7), 7).whole()[1], layer.whole()[1])
 
 
-@pytest.mark.parametrize(("negative", "second"), [("hide", 3 * 11), ("zeros", 3 * (11 + 11))])
-def test_an_image_is_held_once_while_answers_grow(monkeypatch, negative, second):
-    """Eleven columns up to the image's end, and eleven, padded to the longest, that follow it in each of three rows."""
+@pytest.mark.parametrize(("negative", "second"), [("hide", 3 * 11), ("zeros", 3 * 11 + (11 + 7 + 4))])
+def test_an_image_is_held_once_while_answers_grow(negative, second):
+    """Eleven columns up to the image's end, and eleven, padded to the longest, that follow it in each of three rows.
+
+    A contrast branch with an image of its own holds that, too: the questions have 9, 5 and 2 tokens, so 4 and 7 columns
+    before the eleven are empty.
+    """
     held = []
-    merge = multi_branch.merge_caches
 
-    def look(cache, *args):
-        merge(cache, *args)
-        for layer in cache.layers:
-            keys = [part for row in layer.rows for _, part, _ in row]
+    def look(_module, _args, kwargs):
+        if kwargs["inputs_embeds"].shape[1] > 1 or held:
+            return
+        for layer in kwargs[hf.CACHE].layers:
+            keys = [layer.keys, *(part for row in layer.rows for _, part, _ in row)]
             bytes_of = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in keys}
-            held.append(sum(bytes_of.values()) // keys[0][:, 0].nbytes)
+            held.append(sum(bytes_of.values()) // layer.keys[0, :, 0].nbytes)
 
-    monkeypatch.setattr(multi_branch, "merge_caches", look)
     model = tiny.model(1)
     model.generation_config.eos_token_id = None
+    model.get_decoder().register_forward_pre_hook(look, with_kwargs=True)
     iava.load(model, tiny.processor()).ask_many(tiny.image(2), QUESTIONS, negative=negative, max_new_tokens=3)
     assert held == [11 + 3 * 11 + second] * 3
 

@@ -16,7 +16,9 @@ from tests import families, tiny
 PICTURE = tiny.image(2)
 QUESTIONS = ["Is there a dog ?", "where is the blue boat ?"]
 # The others need questions of their own.
-METHODS = sorted(BUILT_IN.keys() - {"oracle", "prompt-bias"})
+METHODS = sorted(BUILT_IN.keys() - {"oracle", "prompt-bias", "brief", "verify", "best-of"})
+NEEDS_AN_END = {"end-bias", "token-limit"}
+"""The methods that refuse a call in which nothing ends an answer."""
 
 
 @pytest.fixture
@@ -146,7 +148,7 @@ def test_videos_are_refused(family):
     assert torch.equal(model.generate(**video, custom_generate=iava.Greedy(), max_new_tokens=3), plain)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted(set(METHODS) - NEEDS_AN_END))
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_a_cache_of_the_callers_own_comes_back_with_the_callers_rows(setup, name, kind):
     """The next turn goes on from it, and says what a model without cache says."""

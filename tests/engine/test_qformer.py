@@ -43,7 +43,7 @@ def test_looks_equal_eager_cross_attention(name):
         settings = {"general": GENERAL} if method == "iava" else {}
         answers = lvlm.ask_many(tiny.image(), QUESTIONS, method=method, explain=True, max_new_tokens=2, **settings)
         for question, answer in zip(QUESTIONS, answers, strict=True):
-            found = answer.explanation.looks
+            found = answer.explanation.cross_attention
             assert found.boxes.shape == (9, 4)
             torch.testing.assert_close(found.query, eager(name, question), atol=1e-5, rtol=1e-4)
             if method == "iava":
@@ -54,7 +54,10 @@ def test_looks_equal_eager_cross_attention(name):
 
 def test_models_without_a_qformer_have_no_looks_and_hooks_are_taken_off():
     model, processor = families.build("llava")
-    assert LVLM(model, processor).ask(tiny.image(), "What ?", explain=True, max_new_tokens=1).explanation.looks is None
+    assert (
+        LVLM(model, processor).ask(tiny.image(), "What ?", explain=True, max_new_tokens=1).explanation.cross_attention
+        is None
+    )
     model, _ = families.build("instructblip")
 
     def hooks():

@@ -25,7 +25,7 @@ class Near(Method):
 
     name = "near"
 
-    def attention_hook(self, model, is_image, is_contrast):
+    def attention_hook(self, model, is_image, main_rows, step):
         def attend(call: AttentionCall) -> torch.Tensor:
             keys = torch.arange(call.key.shape[2])
             queries = keys[-call.query.shape[2] :, None]

@@ -4,12 +4,17 @@ import pytest
 import torch
 
 import iava
-from iava.methods.registry import BUILT_IN
+from iava.methods import METHODS as ALL
+from iava.methods.base import Method
 from tests import families, tiny
 
 PICTURE = tiny.image(2)
-# The others have neither a contrast branch nor a hook, or need questions of their own.
-METHODS = sorted(BUILT_IN.keys() - {"greedy", "sample", "apc", "bias", "oracle", "prompt-bias"})
+METHODS = [
+    name
+    for name, kind in ALL.items()
+    if name != "oracle" and (kind().has_branches() or kind.attention_hook is not Method.attention_hook)
+]
+"""Methods with a contrast branch or a hook. The oracle needs the regions of the question."""
 TALKS = (
     [{"type": "image", "image": PICTURE}, {"type": "text", "text": "Is there a dog ?"}],
     [{"type": "text", "text": "What is a dog , and where is the red boat ?"}],

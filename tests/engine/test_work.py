@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import iava
-from iava.engine import attention, hf, multi_branch
+from iava.engine import hf
 from iava.engine.cache import shared_prefix
 from iava.metrics.memory import peak
 from tests import families, tiny
@@ -34,11 +35,11 @@ def decoder_columns(lvlm, questions, tokens=1, **settings):
 def test_the_columns_of_one_question(lvlm):
     whole = BEGINNING + 7
     assert decoder_columns(lvlm, QUESTIONS[:1], method="greedy")[0] == [whole]
-    assert decoder_columns(lvlm, QUESTIONS[:1], negative="zeros")[0] == [whole, GENERAL, whole]
-    assert decoder_columns(lvlm, QUESTIONS[:1], negative="hide")[0] == [whole, GENERAL, 7]
+    assert decoder_columns(lvlm, QUESTIONS[:1], negative="zeros")[0] == [whole + GENERAL, whole]
+    assert decoder_columns(lvlm, QUESTIONS[:1], negative="hide")[0] == [whole + GENERAL, 7]
     columns, kept = decoder_columns(lvlm, QUESTIONS[:1], negative="drop", top_i=4, lam=-0.5)
     assert 0 < kept[0] < 9
-    assert columns == [whole, GENERAL, kept[0] + 7]
+    assert columns == [whole + GENERAL, kept[0] + 7]
 
 
 def test_the_columns_of_six_questions_about_one_image(lvlm):
@@ -46,7 +47,7 @@ def test_the_columns_of_six_questions_about_one_image(lvlm):
     # The shorter ones are padded to the longest: 11.
     assert decoder_columns(lvlm, six, method="greedy")[0] == [BEGINNING, 6 * 11]
     assert decoder_columns(lvlm, six, negative="hide")[0] == [BEGINNING, 6 * 11, GENERAL, 6 * 11]
-    assert decoder_columns(lvlm, six, negative="zeros")[0] == [BEGINNING, 6 * 11, GENERAL, 6 * (BEGINNING + 11)]
+    assert decoder_columns(lvlm, six, negative="zeros")[0] == [BEGINNING, 6 * 11, GENERAL, 66, 66]
     columns, kept = decoder_columns(lvlm, six, negative="drop", top_i=4, lam=-0.5)
     # The prompts are padded on the left: what stands before the image is in the same columns for the longest ones only.
     rest = [k + tail + (0 if tail == 11 else BEFORE) for k, tail in zip(kept, [7, 11, 3, 3, 11, 7], strict=True)]
@@ -56,7 +57,7 @@ def test_the_columns_of_six_questions_about_one_image(lvlm):
 def test_a_new_token_is_two_columns(lvlm):
     lvlm.model.generation_config.eos_token_id = None
     for negative in ("zeros", "drop", "hide"):
-        assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, negative=negative)[0][3:] == [2, 2, 2]
+        assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, negative=negative)[0][2:] == [2, 2, 2]
     assert decoder_columns(lvlm, QUESTIONS[:1], tokens=4, method="greedy")[0][1:] == [1, 1, 1]
 
 
@@ -106,25 +107,38 @@ def test_a_picture_processed_once_is_as_processed_for_each_question(name):
             torch.testing.assert_close(found[key], value, atol=0, rtol=0)
 
 
-def test_no_attention_is_computed_where_none_is_asked_for(lvlm, monkeypatch):
-    rows = []
-    weights_of = attention.weights_of
+class Softmaxes(TorchDispatchMode):
+    """Counts how often a softmax is computed: for attention weights, since sdpa has its own."""
 
-    def count(*args, **kwargs):
-        rows.append(1)
-        return weights_of(*args, **kwargs)
+    def __init__(self):
+        super().__init__()
+        self.count = 0
 
-    monkeypatch.setattr(attention, "weights_of", count)
-    for method in ("greedy", "sample", "apc", "bias"):
-        lvlm.ask(PICTURE, QUESTIONS[0], method=method, max_new_tokens=3)
-        lvlm.ask_many(PICTURE, QUESTIONS, method=method, max_new_tokens=3)
-        reading = lvlm.read(PICTURE)
-        reading.ask_many(QUESTIONS, method=method, max_new_tokens=3)
-        reading.ask(QUESTIONS[0], method=method, max_new_tokens=3)
-    assert not rows
-    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=3)
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        # Those over a vector of logits or two are the answer's probabilities.
+        self.count += func is torch.ops.aten._softmax.default and args[0].dim() > 2
+        return func(*args, **(kwargs or {}))
+
+
+def softmaxes(run):
+    with Softmaxes() as found:
+        run()
+    return found.count
+
+
+@pytest.mark.parametrize("method", ["greedy", "apc", "bias"])
+def test_no_attention_is_computed_where_none_is_asked_for(lvlm, method):
+    asked = {"method": method, "max_new_tokens": 1}
+    assert softmaxes(lambda: lvlm.ask(PICTURE, QUESTIONS[0], **asked)) == 0
+    assert softmaxes(lambda: lvlm.ask_many(PICTURE, QUESTIONS, **asked)) == 0
+    session = lvlm.read(PICTURE)
+    assert softmaxes(lambda: session.ask_many(QUESTIONS, **asked)) == 0
+    assert softmaxes(lambda: session.ask(QUESTIONS[0], **asked)) == 0
+
+
+def test_attention_is_computed_once_for_each_layer_and_instruction(lvlm):
     # Three layers, for the questions and for the general instruction.
-    assert len(rows) == 6
+    assert softmaxes(lambda: lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=1)) == 6
 
 
 def test_instructblips_image_is_seen_once_for_both_instructions():
@@ -134,22 +148,6 @@ def test_instructblips_image_is_seen_once_for_both_instructions():
     lvlm.ask(PICTURE, QUESTIONS[0], max_new_tokens=2)
     handle.remove()
     assert seen == [1]
-
-
-def test_branches_are_joined_when_a_second_token_is_wanted(lvlm, monkeypatch):
-    joined = []
-    merge = multi_branch.merge_caches
-
-    def count(*args):
-        joined.append(1)
-        merge(*args)
-
-    monkeypatch.setattr(multi_branch, "merge_caches", count)
-    lvlm.model.generation_config.eos_token_id = None
-    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=1)
-    assert not joined
-    lvlm.ask_many(PICTURE, QUESTIONS, max_new_tokens=3)
-    assert joined == [1]
 
 
 def test_a_prefix_is_looked_at_and_not_kept_twice():
@@ -164,3 +162,11 @@ def test_a_prefix_is_looked_at_and_not_kept_twice():
         model.get_decoder()(inputs_embeds=torch.zeros(3, 2, 32), past_key_values=cache, use_cache=True)
     assert cache.get_seq_length() == width + 2
     assert [layer.keys.shape[2] for layer in cache.layers] == [2, 2, 2]
+
+
+def test_answers_of_a_branch_that_is_read_in_pieces(lvlm):
+    six = [*QUESTIONS, *QUESTIONS[::-1]]
+    settings = {"negative": "zeros", "max_new_tokens": 6}
+    for question, answer in zip(six, lvlm.ask_many(PICTURE, six, **settings), strict=True):
+        alone = lvlm.ask(PICTURE, question, **settings)
+        assert (answer.text, answer.tokens) == (alone.text, alone.tokens)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from iava.benchmarks.benchmark import STYLES
+from iava.benchmarks.benchmark import PROMPT_STYLES
 from iava.benchmarks.registry import benchmark
 from iava.benchmarks.sources.ids import plain_id
 from iava.benchmarks.task import Question
@@ -31,14 +31,14 @@ SHORT = "\nAnswer the question using a single word or phrase."
 )
 def test_styles_of_closed_questions(name, question, prompts):
     asked = Question("1", ("x",), "random", question, "yes")
-    found = {style: benchmark(name).prompt(asked, style) for style in STYLES}
+    found = {style: benchmark(name).prompt(asked, style) for style in PROMPT_STYLES}
     assert found | prompts == found
     assert found["plain"] == question
 
 
 def test_captions_are_the_same_in_all_styles_and_textvqa_has_llavas_by_default():
     caption = Question("1", ("x",), "caption", "Describe this image.", ["dog"])
-    assert {benchmark("chair").prompt(caption, style) for style in STYLES} == {"Describe this image."}
+    assert {benchmark("chair").prompt(caption, style) for style in PROMPT_STYLES} == {"Describe this image."}
     text = Question("1", ("x",), "textvqa", "what Brand is it?", ["x"] * 10)
     assert benchmark("textvqa").style == "llava"
     assert benchmark("textvqa").prompt(text, "llava") == "what Brand is it?" + SHORT
@@ -129,3 +129,14 @@ def test_a_sample_is_the_same_for_the_same_seed_and_can_be_listed(tmp_path):
 )
 def test_coco_names_are_ids(name, expected):
     assert plain_id(name) == expected
+
+
+def test_captions_have_a_general_instruction_of_their_own_unless_one_is_chosen():
+    methods = {"greedy": {}, "iava": {"alpha": 0.5}, "iava+": {"general": "What is in this image?"}, "icd": {}}
+    captions = Plan("fake", methods, benchmark="chair")
+    assert captions.methods["iava"] == {"general": "Is there an object in the image?", "alpha": 0.5}
+    assert captions.methods["iava+"] == {"general": "What is in this image?"}
+    assert (captions.methods["greedy"], captions.methods["icd"]) == ({}, {})
+    assert Plan("fake", methods, benchmark="pope").methods == methods
+    # The usual general instruction is the question itself.
+    assert captions.task.questions[0].question == "Describe this image."

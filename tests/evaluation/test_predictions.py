@@ -68,6 +68,9 @@ def test_the_answers_file_says_the_category_where_several_are_known(tmp_path):
 
 def test_llavas_numbers_are_joined_with_popes_labels(tmp_path):
     folder = tmp_path / "questions"
+    folder.mkdir()
+    # Other files of a project beside the questions.
+    (folder / "notes.json").write_text("{}")
     for category in ("adversarial", "popular"):
         lines(folder / f"coco_pope_{category}.json", QUESTIONS)
     ending = "\nAnswer the question using a single word or phrase."

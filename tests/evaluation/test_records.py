@@ -31,6 +31,7 @@ records.append([{"id": "third", "text": "z"}])
 """
 
 
+@pytest.mark.slow
 def test_a_short_write_is_an_error_and_leaves_whole_lines(tmp_path):
     path = tmp_path / "records.jsonl"
     ended = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True)

@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from iava.lvlm.model import LVLM
+from iava.methods import METHODS
 from tests import tiny
 
 Instance = namedtuple("Instance", "args")
@@ -40,8 +41,18 @@ class Interface(abc.ABC):
 
     @classmethod
     def create_from_arg_string(cls, text, more):
-        given = dict(pair.split("=", 1) for pair in text.split(","))
+        given = {name: _value(text) for name, text in (pair.split("=", 1) for pair in text.split(","))}
         return cls(**given, **{name: value for name, value in more.items() if value is not None})
+
+
+def _value(text):
+    """An argument as lmms-eval reads it."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return int(text) if text.isnumeric() else float(text)
+    except ValueError:
+        return text
 
 
 def _stand_in(name, **content):
@@ -120,6 +131,19 @@ def test_samples_depend_on_the_seed_only(plugin):
         made(plugin, f"method=sample{more}").generate_until(requests()) for more in ("", "", ",seed=7")
     )
     assert one == again != other
+
+
+def test_a_method_draws_the_same_in_any_order(plugin):
+    model = made(plugin, "method=vcd,sampling=True,temperature=1.5,top_k=20,top_p=0.9")
+    answers = model.generate_until(requests())
+    assert answers == model.generate_until(requests()[::-1])[::-1]
+    assert answers != made(plugin, "method=vcd").generate_until(requests())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - {"oracle"}))
+def test_every_method_answers(plugin, method):
+    # The oracle must know regions, which no task names.
+    assert all(made(plugin, f"method={method}").generate_until(requests()))
 
 
 def test_bad_arguments_and_tasks_are_refused(plugin):

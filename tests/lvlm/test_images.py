@@ -146,6 +146,7 @@ def test_the_limit_of_pixels_is_an_argument(pair):
             read_image(source, max_pixels=1)
 
 
+@pytest.mark.slow
 def test_a_small_file_does_not_take_large_memory():
     """16 bits a pixel, all equal: 344 kB that once took 5.2 GB."""
     # Little-endian grey in rows that are written compressed, 338 MB as pixels.

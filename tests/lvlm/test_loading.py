@@ -187,6 +187,7 @@ class TestBrokenCheckpoints:
 class TestRemoteCode:
     CODE = "import pathlib; pathlib.Path(__file__).with_name('it-ran').touch()\n"
 
+    @pytest.mark.slow
     def test_it_does_not_run_whatever_is_typed(self, folder):
         (folder / "mine.py").write_text(self.CODE)
         mapped = {"AutoConfig": "mine.C", "AutoModelForImageTextToText": "mine.M", "AutoProcessor": "mine.P"}

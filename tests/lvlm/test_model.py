@@ -49,6 +49,7 @@ def test_iava_is_the_naive_method_and_its_logits_stay_finite(lvlm):
         "alpha": 0.8,
         "beta": 0.1,
         "negative": "zeros",
+        "strength": 0.01,
         "layers": "all",
         "qformer": "own",
     }

@@ -1,9 +1,8 @@
 """Images from addresses: only when asked for, with limits, and every redirect checked."""
 
 import io
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from PIL import Image
@@ -11,6 +10,7 @@ from PIL import Image
 from iava.errors import IavaError
 from iava.lvlm.images import read_image
 from iava.lvlm.remote import fetch
+from tests.local_server import serving
 
 
 def png() -> bytes:
@@ -59,10 +59,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server():
-    served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=served.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{served.server_port}"
-    served.shutdown()
+    with serving(Handler) as served:
+        yield f"http://127.0.0.1:{served.server_port}"
 
 
 def test_an_address_is_fetched_only_when_asked_for(server):

@@ -126,3 +126,11 @@ def test_every_family_answers_from_a_reading_as_from_the_image(name):
             assert (boxes >= 0).all()
             assert (boxes[:, 2] <= PICTURE.width).all()
             assert (boxes[:, 3] <= PICTURE.height).all()
+
+
+def test_a_session_reports_its_bytes():
+    reading = iava.load(tiny.model(1), tiny.processor()).read(tiny.image(2))
+    assert reading.nbytes == 0
+    reading.ask("Is there a dog ?", method="greedy", max_new_tokens=1)
+    # Three layers of keys and values, and embeddings, of 32 numbers of four bytes, and a position, for 2 + 9 columns.
+    assert reading.nbytes == 11 * ((3 * 2 + 1) * 32 * 4 + 8)

@@ -33,7 +33,10 @@ def same(found, expected):
         assert torch.equal(logits, wanted_logits)
 
 
-@pytest.fixture(scope="module", params=["llava", "qwen2_vl", "instructblip"])
+SLOW = [pytest.param(family, marks=pytest.mark.slow) for family in ("qwen2_vl", "instructblip")]
+
+
+@pytest.fixture(scope="module", params=["llava", *SLOW])
 def lvlm(request):
     return iava.load(*families.build(request.param))
 

@@ -202,6 +202,22 @@ class TestPromptBias:
             PromptBias(" ")
 
 
+class TestBrief:
+    REQUEST = "where is the dog ?"
+
+    def test_the_request_takes_the_place_of_the_question(self, setup):
+        lvlm = load(*setup)
+        expected = lvlm.ask(PICTURE, self.REQUEST, method="greedy", max_new_tokens=5)
+        found = lvlm.ask(PICTURE, QUESTIONS[0], method="brief", request=self.REQUEST, max_new_tokens=5)
+        assert found.tokens == expected.tokens
+        torch.testing.assert_close(found.logits, expected.logits)
+        assert resolve("brief")().reword("Describe this image in detail.") == "Briefly describe this image."
+
+    def test_a_prompt_of_ones_own_must_say_it(self, setup):
+        with pytest.raises(ValueError, match=r"does not say 'Briefly describe this image\.': write it in place of"):
+            ask(setup, resolve("brief")(processor=setup[1]), QUESTIONS[0])
+
+
 @pytest.mark.parametrize("name", ["iava-random", "iava-relevant", "no-image", "noise", "oracle"])
 def test_bad_settings_get_one_line(name):
     for setting, value in (("alpha", -1), ("beta", 1.5), ("negative", "ones")):
@@ -211,5 +227,6 @@ def test_bad_settings_get_one_line(name):
 
 def test_which_are_controls():
     assert {name for name in names() if resolve(name).control} == {
-        *("greedy", "sample", "apc", "bias", "prompt-bias", "iava-random", "iava-relevant", "no-image", "noise")
+        *("greedy", "sample", "apc", "bias", "prompt-bias", "iava-random", "iava-relevant", "no-image", "noise"),
+        *("end-bias", "token-limit", "brief", "verify", "best-of", "restore"),
     }

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from iava import IAVA, contrast, select_irrelevant
+from iava import IAVA, contrast, load, select_irrelevant
 from iava.methods.trace import Trace
+from iava.pocket.scenes import load_scene
 from tests import naive, tiny
 
 MODELS = [
@@ -277,3 +278,14 @@ def test_published_lam_goes_by_the_model_type():
     assert IAVA().bind(model, proc).lam == -0.1
     model.config.model_type = "something_else"
     assert IAVA().bind(model, proc).lam == 0.0
+
+
+def test_nothing_is_irrelevant_to_the_general_instruction_itself():
+    lvlm, picture = load("pocket"), load_scene("tune", 3).render()
+    question = "Describe this image."
+    same = lvlm.ask(picture, question, method="iava", max_new_tokens=8)
+    text_only = lvlm.ask(picture, question, method="no-image", max_new_tokens=8)
+    assert same.selected == 0
+    torch.testing.assert_close(same.logits, text_only.logits, atol=1e-4, rtol=1e-4)
+    other = lvlm.ask(picture, question, method="iava", general="Is there an object in the image?", max_new_tokens=8)
+    assert other.selected > 0

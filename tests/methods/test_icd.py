@@ -158,6 +158,79 @@ def test_the_prefix_goes_before_the_text_of_the_last_turn(text):
     assert twobranch.answers(inputs(""), found) == [twobranch.decode(*readers, combine, STEPS)]
 
 
+@pytest.mark.parametrize(
+    ("place", "text", "disturbed"),
+    [
+        (
+            "system",
+            "USER : <image> Is there a dog ? ASSISTANT :",
+            "SYSTEM : {} USER : <image> Is there a dog ? ASSISTANT :",
+        ),
+        (
+            "system",
+            "SYSTEM : See . USER : <image> Where ? ASSISTANT :",
+            "SYSTEM : {} USER : <image> Where ? ASSISTANT :",
+        ),
+        ("image", "USER : <image> Is there a dog ? ASSISTANT :", "USER : {} <image> Is there a dog ? ASSISTANT :"),
+        (
+            "image",
+            "SYSTEM : See . USER : <image> Where ? ASSISTANT : no . USER : <image> What ? ASSISTANT :",
+            "SYSTEM : See . USER : <image> Where ? ASSISTANT : no . USER : {} <image> What ? ASSISTANT :",
+        ),
+    ],
+)
+def test_the_role_stands_where_the_setting_says(place, text, disturbed):
+    model, processor = tiny.model(4), tiny.processor()
+    pictures = PICTURES[: text.count("<image>")]
+    inputs, other = (
+        dict(processor(text=[one], images=pictures, return_tensors="pt")) for one in (text, disturbed.format(PREFIX))
+    )
+    method = ICD(processor, prefix=PREFIX, place=place)
+    found = model.generate(**inputs, custom_generate=method, max_new_tokens=STEPS)
+    readers = [twobranch.reader(model, one) for one in (inputs, other)]
+    assert twobranch.answers(inputs, found) == [twobranch.decode(*readers, combine, STEPS)]
+    if text.startswith("USER"):
+        lvlm = iava.load(model, processor)
+        answer = lvlm.ask(PICTURES[0], "Is there a dog ?", method=method, max_new_tokens=STEPS)
+        assert answer.tokens == [token for token in twobranch.answers(inputs, found)[0] if token != 2]
+
+
+@pytest.mark.parametrize(("place", "read"), [("qformer", f"{PREFIX} {{}}"), ("qformer-alone", PREFIX)])
+def test_the_role_can_be_for_the_qformer_only(place, read):
+    model, processor = families.build("instructblip")
+    inputs, eager = families.inputs("instructblip", *ASKED), twobranch.eager("instructblip")
+    method = ICD(processor, prefix=PREFIX, place=place, model=model)
+    found = model.generate(**inputs, custom_generate=method, max_new_tokens=STEPS)
+    wanted = []
+    for question, pictures in ASKED:
+        own = families.inputs("instructblip", (question, pictures))
+        text = processor.qformer_tokenizer([read.format(question)], return_tensors="pt")
+        disturbed = {
+            **own,
+            "qformer_input_ids": text["input_ids"],
+            "qformer_attention_mask": text["attention_mask"],
+        }
+        readers = [twobranch.reader(eager, one) for one in (own, disturbed)]
+        wanted.append(twobranch.decode(*readers, combine, STEPS))
+    assert twobranch.answers(inputs, found) == wanted
+    plain = model.generate(**inputs, custom_generate=ICD(processor, prefix=PREFIX, model=model), max_new_tokens=STEPS)
+    assert not torch.equal(plain, found)
+
+
+def test_a_prompt_without_that_place_is_refused():
+    model, processor = tiny.model(), tiny.processor()
+    inputs = tiny.inputs(processor, PICTURES[0], "What ?")
+    with pytest.raises(ValueError, match="place is 'qformer', but the model has no Q-Former that reads the question"):
+        model.generate(**inputs, custom_generate=ICD(processor, place="qformer"), max_new_tokens=1)
+    model, processor = families.build("instructblip")
+    inputs = families.inputs("instructblip", ASKED[0])
+    for place in ("system", "image"):
+        with pytest.raises(ValueError, match='use place="question"'):
+            model.generate(**inputs, custom_generate=ICD(processor, place=place, model=model), max_new_tokens=1)
+    with pytest.raises(ValueError, match="place is 'end': it must be one of question, system, image, qformer"):
+        ICD(place="end")
+
+
 def test_a_method_without_a_processor_and_a_blank_prefix():
     model, processor = tiny.model(), tiny.processor()
     with pytest.raises(ValueError, match=r"use ICD\(processor\)"):

@@ -41,6 +41,13 @@ class TestTheFormula:
             torch.testing.assert_close(found, torch.stack(expected), atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(found[3], full[3].log_softmax(-1))
 
+    def test_with_an_offset_of_minus_one_the_first_token_is_plain(self):
+        full, text = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
+        method = M3ID(decay=math.log(2), threshold=1.0, offset=-1)
+        assert torch.equal(method.combine(full, [text], 0), full.log_softmax(-1))
+        # The second token is at t = 1: log(p * p / q).
+        torch.testing.assert_close(method.combine(full, [text], 1).exp(), torch.tensor([[0.25 / 0.8, 0.25 / 0.2]]))
+
     def test_by_hand(self):
         full, text = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.8, 0.2]]).log()
         # g = 1/2 at t = 1: log p + (log p - log q) = log(p * p / q).
@@ -69,10 +76,12 @@ def without_image(name: str, question: str, pictures: list) -> twobranch.Next:
     return twobranch.reader(model.language_model if alone else model, short)
 
 
+@pytest.mark.parametrize("offset", [20, -1])
 @pytest.mark.parametrize("name", ["llava", "instructblip", "blip-2", "qwen2_vl", "qwen3_vl", "paligemma", "gemma3"])
-def test_a_batch_equals_the_naive_branches(name):
+def test_a_batch_equals_the_naive_branches(name, offset):
     model, _ = families.build(name)
-    settings = {"decay": 0.04, "threshold": 0.9, "offset": 20}
+    # An offset of -1 needs a fast decay to change one of the few tokens behind the first.
+    settings = {"decay": 0.04 if offset > 0 else 0.8, "threshold": 0.9 if offset > 0 else 1.0, "offset": offset}
     inputs = families.inputs(name, *ASKED)
     found = model.generate(**inputs, custom_generate=M3ID(**settings, model=model), max_new_tokens=STEPS)
     eager = twobranch.eager(name)
@@ -119,8 +128,8 @@ def test_without_contrast_it_is_plain_generate(setting, options):
         ("decay", -0.1, "at least 0 and at most 1"),
         ("decay", math.nan, "at least 0 and at most 1"),
         ("threshold", 1.1, "at least 0 and at most 1"),
-        ("offset", -1, "a whole number, at least 0"),
-        ("offset", 2.5, "a whole number, at least 0"),
+        ("offset", -2, "a whole number, at least -1"),
+        ("offset", 2.5, "a whole number, at least -1"),
         ("beta", 2, "at least 0 and at most 1"),
     ],
 )

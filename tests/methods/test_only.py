@@ -1,5 +1,6 @@
 import math
 import statistics
+from functools import partial
 
 import pytest
 import torch
@@ -39,7 +40,9 @@ def enhanced(weights: list[list[float]], image: list[int]) -> list[list[float]]:
     return [head if ratio >= mean else [0.0] * len(head) for head, ratio in zip(heads, ratios, strict=True)]
 
 
-def expected(one: eager.Altered, tokens: list[int], layer=1, gamma=0.7, alpha1=2.0, alpha2=1.5, beta=0.05):
+def expected(one: eager.Altered, tokens: list[int], layer=1, gamma=0.7, alpha1=2.0, alpha2=1.5, beta=0.05, norm=None):
+    # The authors' code for InstructBLIP carries the output on as it is.
+    norm = one.model.config.model_type != "instructblip" if norm is None else norm
     language = decoder(one.model)
     last = language.layers[-1]
     states = {}
@@ -54,7 +57,7 @@ def expected(one: eager.Altered, tokens: list[int], layer=1, gamma=0.7, alpha1=2
     with torch.no_grad():
         heads = torch.einsum("hk,hkd->hd", weights, seen["values"][layer])
         given = language.layers[layer].self_attn.o_proj(heads.flatten()[None])
-        state = 0.2 * states["into"] + last.input_layernorm(given)
+        state = 0.2 * states["into"] + (last.input_layernorm(given) if norm else given)
         state = state + last.mlp(last.post_attention_layernorm(state))
         state = language.norm(state) + 0.5 * states["out"]
         model = one.model.language_model if one.model.config.model_type == "instructblip" else one.model
@@ -81,6 +84,23 @@ def test_logits_equal_a_computation_by_hand(name, gamma):
     assert max(eager.check(name, ONLY(**{**SETTINGS, "gamma": gamma}, model=model), ASKED, at_gamma)) > 1
     if name == "llava":
         assert (True in agreed) == (gamma == 1.9)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("instructblip", True), ("llava", False)])
+def test_the_norm_of_what_skips_can_be_chosen(name, norm):
+    model, _ = families.build(name)
+    method = ONLY(**SETTINGS, norm=norm, model=model)
+    assert max(eager.check(name, method, ASKED, partial(expected, norm=norm))) > 1
+    with pytest.raises(ValueError, match="norm is 'yes': it must be true or false"):
+        ONLY(norm="yes")
+
+
+def test_behind_an_image_that_comes_first_all_text_counts():
+    """As in InstructBLIP. If its first text token did not count, neither head would have entropy, and both stay."""
+    image = torch.tensor([[True, True, True, False, False]])
+    even, narrow = [0.2] * 5, [0.2, 0.2, 0.2, 0.0, 0.4]
+    found = textual(torch.tensor([[even, narrow]]), image, torch.ones_like(image))
+    torch.testing.assert_close(found, torch.tensor([[even, [0.0] * 5]]))
 
 
 def test_the_model_runs_once():

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -8,10 +10,13 @@ from tests.test_families import ASKED
 SETTINGS = {"alpha": 0.8, "gamma": 1.7, "beta": 0.05, "start": 1}
 
 
-def expected(one: eager.Altered, tokens: list[int], alpha=0.8, gamma=1.7, beta=0.05, start=1) -> torch.Tensor:
+def expected(
+    one: eager.Altered, tokens: list[int], alpha=0.8, gamma=1.7, beta=0.05, start=1, end=99, prefill=True
+) -> torch.Tensor:
     def raise_image(layer: int, scores: torch.Tensor) -> torch.Tensor:
         scores = scores.clone()
-        for row in range(one.length - 1, scores.shape[1]) if layer >= start else []:
+        first = one.length - 1 if prefill else one.length
+        for row in range(first, scores.shape[1]) if start <= layer < end else []:
             seen = (scores[0, row] > -1e30).tolist()
             columns = [column for column in one.image if seen[column]]
             scores[:, row, columns] += alpha * scores[:, row, columns].abs()
@@ -28,6 +33,14 @@ def test_logits_equal_altered_eager_attention(name):
     assert max(eager.check(name, PAI(**SETTINGS, model=model), ASKED, expected)) > 1
 
 
+@pytest.mark.parametrize("settings", [{"end": 2}, {"prefill": False}, {"start": 0, "end": 2, "prefill": False}])
+@pytest.mark.parametrize("name", ["llava", "instructblip", "gemma3"])
+def test_an_end_and_an_unraised_prompt_equal_altered_eager_attention(name, settings):
+    model, _ = families.build(name)
+    method = PAI(**{**SETTINGS, **settings}, model=model)
+    assert max(eager.check(name, method, ASKED, partial(expected, **settings))) > 1
+
+
 def test_each_part_changes_what_is_said():
     model, _ = families.build("llava")
     inputs = families.inputs("llava", ASKED[1])
@@ -42,6 +55,8 @@ def test_each_part_changes_what_is_said():
     raised = first(alpha=1.0)
     assert (raised - plain).abs().max() > 0.1
     assert (raised - first(alpha=1.0, start=2)).abs().max() > 0.1
+    assert (raised - first(alpha=1.0, end=2)).abs().max() > 0.1
+    torch.testing.assert_close(first(alpha=1.0, prefill=False), plain)
     assert (first(gamma=1.5) - plain).abs().max() > 0.1
     assert first(beta=0.5).isneginf().any()
 
@@ -74,6 +89,7 @@ def test_positions_close_up():
         ("beta", 1.1, "at least 0 and at most 1"),
         ("start", -1, "a whole number, at least 0"),
         ("start", 1.0, "a whole number, at least 0"),
+        ("end", 2, "a whole number, at least 3"),
     ],
 )
 def test_bad_settings_get_one_line(setting, value, wanted):
@@ -85,3 +101,7 @@ def test_a_layer_that_is_not_there():
     model, _ = families.build("llava")
     with pytest.raises(ValueError, match="start is 3, but the model has 3 layers: use 0 to 2"):
         model.generate(**families.inputs("llava", ASKED[0]), custom_generate=PAI(start=3), max_new_tokens=1)
+    with pytest.raises(ValueError, match="end is 4, but the model has 3 layers: use 3 to 3"):
+        model.generate(**families.inputs("llava", ASKED[0]), custom_generate=PAI(end=4), max_new_tokens=1)
+    with pytest.raises(ValueError, match="prefill is 1: it must be true or false"):
+        PAI(prefill=1)

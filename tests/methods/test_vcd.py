@@ -1,4 +1,5 @@
 import math
+import zlib
 
 import pytest
 import torch
@@ -72,12 +73,15 @@ def combine(full: torch.Tensor, negative: torch.Tensor, number: int) -> torch.Te
     return naive.contrasted(full, negative, 1.0, 0.1)
 
 
-def expected(name: str, question: str, pictures: list, **settings: int) -> list[int]:
+def expected(name: str, question: str, pictures: list, noise: str = "image", **settings: int) -> list[int]:
     model, inputs = twobranch.eager(name), families.inputs(name, (question, pictures))
     pixels = inputs["pixel_values"]
     # Qwen's are one image's patches.
     images = pixels[None, None] if pixels.dim() == 2 else pixels
-    changed = noisy(images, settings.get("step", 500), settings.get("seed", 0)).view_as(pixels)
+    seed = settings.get("seed", 0)
+    if noise == "question":
+        seed += zlib.crc32(str(inputs["input_ids"][0].tolist()).encode())
+    changed = noisy(images, settings.get("step", 500), seed).view_as(pixels)
     negative = twobranch.reader(model, {**inputs, "pixel_values": changed})
     return twobranch.decode(twobranch.reader(model, inputs), negative, combine, STEPS)
 
@@ -90,6 +94,32 @@ def test_a_batch_equals_the_naive_branches(name):
     assert twobranch.answers(inputs, found) == [expected(name, *asked) for asked in ASKED]
     plain = model.generate(**inputs, max_new_tokens=STEPS)
     assert not torch.equal(plain, found)
+
+
+@pytest.mark.parametrize("name", ["llava", "instructblip", "qwen2_vl", "llava_next", "idefics3"])
+def test_each_question_can_have_noise_of_its_own(name):
+    model, _ = families.build(name)
+    questions = [question for question, _ in ASKED]
+    asked = [(question, PICTURES[:1]) for question in questions]
+    inputs, method = families.inputs(name, *asked), VCD(noise_per="question", model=model)
+    found = model.generate(**inputs, custom_generate=method, max_new_tokens=STEPS)
+    assert twobranch.answers(inputs, found) == [expected(name, *one, noise="question") for one in asked]
+    found = model.generate(**inputs, custom_generate=method, max_new_tokens=STEPS, num_return_sequences=1, num_beams=2)
+    alone = [
+        model.generate(**families.inputs(name, one), custom_generate=method, max_new_tokens=STEPS, num_beams=2)
+        for one in asked
+    ]
+    assert twobranch.answers(inputs, found) == [
+        twobranch.answers(families.inputs(name, one), out)[0] for one, out in zip(asked, alone, strict=True)
+    ]
+
+
+def test_prompts_with_different_numbers_of_images_keep_their_noise():
+    model, _ = families.build("llava")
+    asked = [("Is it in both ?", PICTURES[:2]), ("What ?", PICTURES[2:]), ("Where ?", PICTURES[:2])]
+    inputs, method = families.inputs("llava", *asked), VCD(noise_per="question")
+    found = model.generate(**inputs, custom_generate=method, max_new_tokens=STEPS)
+    assert twobranch.answers(inputs, found) == [expected("llava", *one, noise="question") for one in asked]
 
 
 def test_step_and_seed_reach_the_noise():
@@ -112,6 +142,17 @@ def test_questions_about_one_image_and_a_reading(name):
         alone = model.generate(**inputs, custom_generate=VCD(), max_new_tokens=3)
         tokens = [token for token in twobranch.answers(inputs, alone)[0] if token != 2]
         assert found.tokens == tokens == reading.ask(question, method="vcd", max_new_tokens=3).tokens
+
+
+def test_the_noisy_image_is_read_once_for_all_questions():
+    model, _ = families.build("llava")
+    read: list[int] = []
+    handle = model.base_model.vision_tower.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(len(args[0] if args else kwargs["pixel_values"])), with_kwargs=True
+    )
+    iava.load(*families.build("llava")).ask_many(PICTURES[0], [question for question, _ in ASKED], method="vcd")
+    handle.remove()
+    assert read[-1] == 1
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
@@ -140,3 +181,8 @@ def test_bad_settings_get_one_line(setting, value, wanted):
     with pytest.raises(ValueError, match=wanted) as caught:
         VCD(**{setting: value})
     assert str(caught.value).startswith(f"{setting} is {value!r}: it must be")
+
+
+def test_noise_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="noise_per is 'batch': it must be one of image, question"):
+        VCD(noise_per="batch")

@@ -5,7 +5,7 @@ import pytest
 
 from iava.benchmarks.pope import CATEGORIES
 from iava.benchmarks.registry import benchmark
-from iava.metrics.results import best_control, rows_of
+from iava.metrics.results import best_controls, draws, rows_of
 
 
 def record(image, category, number, method, question, truth, parsed, margin=0.0, **more):
@@ -51,12 +51,12 @@ def pick(rows, method, category="overall"):
 
 
 GREEDY = answered("greedy", lambda i, category, truth: truth == "yes" or category == "random")
-APC = answered("apc", lambda i, category, truth: truth == "yes")
+BIAS = answered("bias", lambda i, category, truth: truth == "yes")
 BETTER = answered("iava", lambda i, category, truth: truth == "yes" or category != "adversarial" or i < 6)
 
 
 def test_metrics_and_intervals_by_category():
-    rows = table(GREEDY, APC)
+    rows = table(GREEDY, BIAS)
     assert [row["category"] for row in rows[::2]] == ["overall", *CATEGORIES]
     overall = pick(rows, "greedy")
     # 36 yes right, 12 of 36 no right.
@@ -69,26 +69,55 @@ def test_metrics_and_intervals_by_category():
     assert overall["intervals"]["accuracy"] == pytest.approx([48 / 72, 48 / 72])
     assert pick(rows, "greedy", "random")["metrics"]["accuracy"] == 1.0
     assert pick(rows, "greedy", "random")["metrics"]["auc"] == 1.0
-    assert pick(rows, "apc", "popular")["metrics"]["accuracy"] == 0.5
+    assert pick(rows, "bias", "popular")["metrics"]["accuracy"] == 0.5
     assert overall["settings"] == {"x": "greedy"}
     assert overall["seconds"] == 0.5
 
 
 def test_methods_are_compared_with_the_best_control():
-    rows = table(GREEDY, APC, BETTER)
-    assert best_control(rows) == "greedy"
+    rows = table(GREEDY, BIAS, BETTER)
+    assert best_controls(rows) == {False: "greedy"}
     assert pick(rows, "greedy")["comparison"] is None
     ours = pick(rows, "iava")["comparison"]
     assert ours["control"] == "greedy"
     # 12 popular and 6 adversarial questions won, none lost.
     assert ours["difference"] == pytest.approx(18 / 72)
     assert ours["p"] == pytest.approx(2 * 0.5**18)
-    theirs = pick(rows, "apc")["comparison"]
+    theirs = pick(rows, "bias")["comparison"]
     assert theirs["difference"] == pytest.approx(-12 / 72)
     assert theirs["p_holm"] == pytest.approx(theirs["p"])
     assert ours["p_holm"] == pytest.approx(2 * ours["p"])
     in_random = pick(rows, "iava", "random")["comparison"]
     assert (in_random["control"], in_random["difference"], in_random["p"]) == ("greedy", 0.0, 1.0)
+
+
+def test_a_method_that_draws_is_compared_with_a_control_that_draws():
+    renamed = [{**r, "method": name} for name in ("sample", "vcd") for r in (BIAS if name == "sample" else BETTER)]
+    records = [*renamed, *GREEDY, *BETTER]
+    settings = {"sample": {}, "vcd": {"sampling": True}, "greedy": {}, "iava": {}}
+    rows = rows_of(records, benchmark=benchmark("pope"), settings=settings, seed=0)
+    # Methods that take the best token come first.
+    assert [row["method"] for row in rows[:4]] == ["greedy", "iava", "sample", "vcd"]
+    assert [row["draws"] for row in rows[:4]] == [False, False, True, True]
+    assert best_controls(rows) == {False: "greedy", True: "sample"}
+    assert pick(rows, "greedy")["comparison"] is pick(rows, "sample")["comparison"] is None
+    assert pick(rows, "iava")["comparison"]["control"] == "greedy"
+    drawn = pick(rows, "vcd")["comparison"]
+    # Of 36 negatives the method has 30 right, and its control none.
+    assert (drawn["control"], drawn["difference"]) == ("sample", pytest.approx(30 / 72))
+
+
+def test_a_method_without_a_control_of_its_mode_is_not_compared():
+    records = [*GREEDY, *({**r, "method": "vcd"} for r in BETTER)]
+    settings = {"greedy": {}, "vcd": {"sampling": True}}
+    rows = rows_of(records, benchmark=benchmark("pope"), settings=settings, seed=0)
+    assert pick(rows, "vcd")["comparison"] is None
+
+
+def test_recorded_settings_say_whether_a_method_draws():
+    drawing = [("vcd", {"sampling": True}), ("apc", {}), ("sample", {"temperature": 0.5})]
+    others = [("vcd", {}), ("greedy", {}), ("a variant of a study", {})]
+    assert [draws(*one) for one in (*drawing, *others)] == [True] * 3 + [False] * 3
 
 
 def test_a_positive_in_three_categories_is_one_piece_of_evidence():

@@ -9,6 +9,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 
 from iava.metrics.stats import (
     auc,
+    auc_difference,
     bootstrap,
     bootstrap_auc,
     by_cluster,
@@ -17,6 +18,7 @@ from iava.metrics.stats import (
     mcnemar,
     paired_difference,
     resampled,
+    swap_test,
 )
 
 
@@ -60,6 +62,22 @@ def test_bootstrap_of_auc_equals_resampling_question_by_question():
     assert limits == pytest.approx(np.quantile(expected, [0.025, 0.975]))
     with pytest.raises(ValueError, match="both truths"):
         bootstrap_auc([1.0], [True], ["a"], seed=0)
+
+
+def test_the_difference_of_aucs_draws_the_same_images_for_both():
+    clusters, truth, _ = some_answers(seed=1, images=8)
+    answers = np.where(truth, "yes", "no")
+    rng = np.random.default_rng(2)
+    ours, theirs = rng.normal(size=len(truth)) + truth, rng.normal(size=len(truth))
+    difference, limits = auc_difference(
+        ours.tolist(), theirs.tolist(), answers.tolist(), clusters, seed=3, resamples=150
+    )
+    expected = [
+        auc(ours[q].tolist(), answers[q].tolist()) - auc(theirs[q].tolist(), answers[q].tolist())
+        for q in naive_draws(clusters, 3, 150)
+    ]
+    assert limits == pytest.approx(np.quantile(expected, [0.025, 0.975]))
+    assert difference == pytest.approx(auc(ours.tolist(), answers.tolist()) - auc(theirs.tolist(), answers.tolist()))
 
 
 def test_paired_difference_draws_the_same_images_for_both():
@@ -160,3 +178,23 @@ def test_auc_equals_comparing_every_pair():
         pairs = [(a > b) + (a == b) / 2 for a in margins[truths == "yes"] for b in margins[truths == "no"]]
         assert auc(margins.tolist(), truths.tolist()) == pytest.approx(np.mean(pairs))
     assert auc([1.0, 2.0], ["yes", "yes"]) is None
+
+
+def test_the_swap_test_counts_the_swaps_that_are_as_large():
+    ours = np.array([[3.0, 4.0], [1.0, 4.0], [4.0, 4.0], [2.0, 4.0], [3.0, 4.0], [2.0, 2.0]])
+    theirs = np.array([[1.0, 4.0], [2.0, 4.0], [1.0, 4.0], [2.0, 3.0], [1.0, 4.0], [1.0, 4.0]])
+
+    def rate(sums):
+        return sums[..., 0] / sums[..., 1]
+
+    seen = abs(rate(ours.sum(axis=0)) - rate(theirs.sum(axis=0)))
+    as_large = []
+    for places in product((False, True), repeat=6):
+        swapped = np.array(places)[:, None]
+        one, other = np.where(swapped, theirs, ours), np.where(swapped, ours, theirs)
+        as_large.append(abs(rate(one.sum(axis=0)) - rate(other.sum(axis=0))) >= seen - 1e-12)
+    found = swap_test(ours, theirs, rate, seed=3, swaps=40_000)
+    # Four standard errors of a share of 40,000 swaps.
+    assert 0 < np.mean(as_large) < 0.5
+    assert found == pytest.approx(np.mean(as_large), abs=0.01)
+    assert swap_test(ours, ours, rate, seed=3) == 1.0

@@ -11,7 +11,7 @@ import iava
 from iava.benchmarks.sources.pocket import pocket
 from iava.pocket.scenes import load_scene
 from iava.pocket.sprites import ART, CELL
-from iava.pocket.world import OBJECT_CLASSES, STYLES
+from iava.pocket.world import ART_STYLES, OBJECT_CLASSES
 
 WEIGHTS = resources.files("iava.pocket") / "weights"
 
@@ -29,9 +29,9 @@ def test_weights_are_small_and_load_with_from_pretrained() -> None:
 
 def test_the_art_has_every_object_class_in_every_style() -> None:
     with Image.open(ART) as art:
-        assert art.size == (CELL * len(OBJECT_CLASSES), CELL * len(STYLES))
+        assert art.size == (CELL * len(OBJECT_CLASSES), CELL * len(ART_STYLES))
         alpha = np.asarray(art.convert("RGBA").getchannel("A"))
-    opaque = alpha.reshape(len(STYLES), CELL, len(OBJECT_CLASSES), CELL).max(axis=(1, 3))
+    opaque = alpha.reshape(len(ART_STYLES), CELL, len(OBJECT_CLASSES), CELL).max(axis=(1, 3))
     assert (opaque > 0).all()
 
 

@@ -42,6 +42,14 @@ def test_labels_are_separated_and_inside_the_chart():
     assert heights[-1] <= BOTTOM + 1
 
 
+def test_many_labels_stay_inside_the_chart_too():
+    # A crowd near the top, and one at the bottom.
+    methods = rows(*[(0.9, 0.5, 1.0)] * 4, (0.1, 0.5, 1.0)) + rows(*[(0.88, 0.5, 1.0)] * 5) * 4
+    heights = sorted(point.label_y for point in yes_ratio_chart(methods, None, None).points)
+    assert (heights[0], heights[-1]) == pytest.approx((TOP, BOTTOM), abs=1)
+    assert all(lower - upper >= 10 for upper, lower in pairwise(heights))
+
+
 def test_the_bias_curve_passes_through_greedy():
     margins, truths = [2.0, 1.0, 0.5, -0.5, -1.0, -2.0], ["yes", "yes", "no", "yes", "no", "no"]
     chart = yes_ratio_chart(rows((4 / 6, 0.5, 1.0), (0.5, 1 / 6, 1.0)), bias_curve(margins, truths), 0.5)

@@ -68,7 +68,9 @@ def test_a_q_former_has_cross_attention(name):
     found = attention_data(answer, tiny.image().size)
     assert found["boxes"] is None
     assert found["views"] == []
-    assert (floats(found["cross_attention"]["query"]).reshape(32, 9) == answer.explanation.looks.query.numpy()).all()
+    assert (
+        floats(found["cross_attention"]["query"]).reshape(32, 9) == answer.explanation.cross_attention.query.numpy()
+    ).all()
     whole = floats(found["cross_attention"]["boxes"]).reshape(9, 4)
     assert (whole[0].tolist(), whole[-1].tolist()) == (
         pytest.approx([0, 0, 1 / 3, 1 / 3]),

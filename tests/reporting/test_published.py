@@ -11,19 +11,27 @@ POCKET = [{"image": "test-00007"}]
 ROWS = [row("greedy", "random", {"accuracy": 0.885}), row("greedy", "overall", {"accuracy": 0.87})]
 
 
-def settings(model, benchmark="pope"):
-    return {"benchmark": benchmark, "model": model}
+def settings(model, benchmark="pope", **more):
+    return {"benchmark": benchmark, "model": model, "parser": "word", **more}
 
 
 def test_the_same_model_and_data():
     table, same = published_table(settings("llava-hf/llava-1.5-7b-hf"), ROWS, COCO)
     assert same
     assert "beside this run" in table.title
-    assert [cell.text for cell in table.rows[0].cells] == ["", "88.5", "", "", ""]
+    assert list(table.headings)[:3] == ["Decoding", "Prompt", "Parser"]
+    assert [cell.text for cell in table.rows[0].cells] == ["greedy", "plain", "word", "88.5", "", "", ""]
     assert table.rows[0].tag == "this run"
-    assert cells(table)["unmodified"] == ["not stated", "88.5", "87.3", "85.2", "[2]"]
+    assert cells(table)["unmodified"] == [*["not stated"] * 3, "88.5", "87.3", "85.2", "[2]"]
+    assert cells(table)["AvisC"][:3] == ["sampled", "plain", "opera"]
     assert "[2] a user's evaluation" in table.note
     assert published_table(settings("llava-hf/llava-1.5-7b-hf", "chair"), ROWS, COCO) is None
+
+
+def test_the_runs_own_row_says_how_it_was_asked():
+    told = settings("llava-v1.5-7b", parser="vcd", prompt_style="vcd", suffix="Now.", system_prompt="A chat.")
+    table, _ = published_table(told, [row("sample", "random", {"accuracy": 0.83}, draws=True)], COCO)
+    assert [cell.text for cell in table.rows[0].cells][:3] == ["sampled", "vcd, Now., system prompt", "vcd"]
 
 
 def test_the_pocket_model_gets_context_only():
@@ -47,6 +55,7 @@ def test_every_result_has_a_source_and_a_model():
     for entry in data["rows"]:
         assert entry["source"] in data["sources"]
         assert entry["model"] in data["models"]
+        assert all(entry[name] for name in ("decoding", "prompt", "parser"))
         assert entry["values"]
         assert all(0 < value <= (2000 if entry["data"] == "mme" else 100) for value in entry["values"].values())
     totals = [entry["values"] for entry in data["rows"] if "existence" in entry["values"]]

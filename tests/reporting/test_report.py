@@ -126,7 +126,7 @@ def test_changed_answers_counted_by_hand(run, section):
     gained, lost = pairs.count((False, True)), pairs.count((True, False))
     assert gained
     assert lost
-    assert cells["IAVA"] == [str(len(pairs)), str(gained), str(lost), f"{gained - lost:+d}"]
+    assert cells["IAVA"] == ["greedy", str(len(pairs)), str(gained), str(lost), f"{gained - lost:+d}"]
     assert [(strip.method, strip.gained, strip.total) for strip in section.strips] == [
         ("IAVA", True, gained),
         ("IAVA", False, lost),
@@ -206,8 +206,8 @@ def test_an_incomplete_run_says_so(tmp_path):
     one = report_section(read_runs([write_run(tmp_path / "run", some)])[0])
     assert one.gaps == [
         "greedy: 24 of 36 questions answered",
-        "APC-only: 24 of 36 questions answered",
         "constant bias: 24 of 36 questions answered",
+        "APC-only: 24 of 36 questions answered",
         "IAVA: no question answered",
     ]
     # Twelve questions of three methods, and all 36 of the fourth.
@@ -216,7 +216,7 @@ def test_an_incomplete_run_says_so(tmp_path):
     assert "Incomplete run: greedy: 24 of 36" in text
 
 
-@pytest.mark.parametrize("methods", [["greedy"], ["iava"], ["greedy", "apc"]])
+@pytest.mark.parametrize("methods", [["greedy"], ["iava"], ["greedy", "bias"]])
 def test_single_methods_and_controls_only(tmp_path, methods):
     chosen = {name: METHODS[name] for name in methods}
     some = [record for record in records(images=3, prefix="photo") if record["method"] in methods]
@@ -228,6 +228,33 @@ def test_single_methods_and_controls_only(tmp_path, methods):
     assert bool(one.categories[0][2].curve) == ("greedy" in methods)
     assert ("nothing can be said" in " ".join(one.verdicts)) == (methods == ["iava"])
     links_of_self_contained(report_html([one]))
+
+
+def test_each_method_stands_beside_the_plain_decoding_of_its_mode(tmp_path):
+    methods = {"greedy": {}, "sample": {}, "vcd": {"sampling": True, "temperature": 0.7}, "iava": {}}
+    some = records(methods, images=6, prefix="photo")
+    one = report_section(read_runs([write_run(tmp_path / "run", some, methods)])[0])
+    table = one.categories[0][1]
+    assert [(row.name, row.tag) for row in table.rows] == [
+        ("greedy", "control"),
+        ("IAVA", ""),
+        ("sampling", "control, draws"),
+        ("VCD", "draws"),
+    ]
+    assert [row.cells[1].text for row in table.rows][::2] == ["best control", "best that draws"]
+    assert one.changes
+    assert {row.name: row.cells[0].text for row in one.changes.rows} == {"IAVA": "greedy", "VCD": "sampling"}
+    said = dict(one.provenance)["Decoding"]
+    assert "greedy: takes the most probable token" in said
+    assert "VCD: draws each token, sampling=True, temperature=0.7" in said
+
+
+def test_without_greedy_decoding_the_curve_is_that_of_sampling(tmp_path):
+    methods = {"sample": {}, "vcd": {"sampling": True}}
+    some = records(methods, images=6, prefix="photo")
+    one = report_section(read_runs([write_run(tmp_path / "run", some, methods)])[0])
+    assert one.categories[0][2].curve
+    assert one.beyond_bias
 
 
 def test_answers_that_are_not_yes_or_no_have_tables_only(tmp_path):

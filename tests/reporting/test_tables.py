@@ -18,6 +18,7 @@ def row(method, category, metrics, comparison=None, **more):
         "intervals": intervals,
         "seconds": 0.5,
         "settings": {},
+        "draws": False,
         "comparison": comparison,
         **more,
     }

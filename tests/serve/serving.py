@@ -1,7 +1,7 @@
 """A running server for tests, on a free port of the loopback address, and what its clients send."""
 
-import base64
 import io
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import httpx
 from openai import OpenAI
 
-from iava.serve.app import build
+from iava.serve.api.app import build
 from iava.serve.server import listen, server
 from iava.serve.service import Service
+from tools.serve_load.cases import data_uri
 
 
 @dataclass
@@ -50,7 +51,7 @@ def running(lvlm, name="tiny", *, keys=None, origins=(), **options) -> Iterator[
     """Serves a model until the end of the `with`; `options` are those of `Service`."""
     service, log = Service(lvlm, name, **options), io.StringIO()
     listening = listen("127.0.0.1", 0)
-    serving = server(build(service, keys=keys, origins=origins, log=log))
+    serving = server(build(service, keys=keys, origins=origins, log=log), service.limits.seconds)
     thread = threading.Thread(target=serving.run, kwargs={"sockets": [listening]})
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -64,15 +65,18 @@ def running(lvlm, name="tiny", *, keys=None, origins=(), **options) -> Iterator[
         assert not thread.is_alive()
 
 
+def free_port():
+    """A port of the loopback address that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def png(image):
     """The bytes of a PNG file."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def data_uri(image):
-    return "data:image/png;base64," + base64.b64encode(png(image)).decode()
 
 
 def user(text, *images):

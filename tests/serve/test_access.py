@@ -12,7 +12,7 @@ import pytest
 
 from iava.errors import IavaError
 from iava.lvlm.model import LVLM
-from iava.serve.access import read_keys
+from iava.serve.api.access import read_keys
 from iava.serve.limits import Limits
 from tests import tiny
 from tests.serve.serving import running, user
@@ -45,30 +45,30 @@ class TestKeys:
         assert locked.client(key).models.list().data[0].id == "tiny"
 
     @pytest.mark.parametrize("key", ["first", "first-key2", "FIRST-KEY", "é", "first-key second-key"])
-    def test_another_does_not(self, locked, key):
+    def test_another_key_does_not(self, locked, key):
         with locked.http() as http:
             headers = {"Authorization": f"Bearer {key}".encode()}
             error = error_of(http.get("/v1/models", headers=headers), 401)
         assert error["code"] == "invalid_api_key"
 
     @pytest.mark.parametrize("path", ["/v1/models", "/v1/methods", "/metrics", "/openapi.json", "/v1/other"])
-    def test_every_path_is_locked(self, locked, path):
+    def test_every_other_path_needs_a_key(self, locked, path):
         with locked.http() as http:
             answer = http.get(path)
             assert answer.headers["www-authenticate"] == "Bearer"
             error_of(answer, 401)
             error_of(http.get(path, headers={"Authorization": "Basic first-key"}), 401)
 
-    def test_a_completion_is_locked_before_its_body_is_read(self, locked):
+    def test_the_key_is_checked_before_the_body(self, locked):
         with locked.http() as http:
             error_of(http.post("/v1/chat/completions", content=b"{"), 401)
 
     @pytest.mark.parametrize("path", ["/health", "/", "/site/site.js"])
-    def test_health_and_the_page_are_open(self, locked, path):
+    def test_health_and_the_web_page_need_no_key(self, locked, path):
         with locked.http() as http:
             assert http.get(path).status_code == 200
 
-    def test_the_file_must_hold_keys(self, tmp_path):
+    def test_a_key_file_without_keys_is_refused(self, tmp_path):
         (tmp_path / "keys").write_text("\n \n")
         with pytest.raises(IavaError, match="no API key"):
             read_keys(tmp_path / "keys")
@@ -77,17 +77,17 @@ class TestKeys:
 
 
 class TestLimits:
-    def test_a_long_body(self, lvlm):
+    def test_a_body_that_is_too_long(self, lvlm):
         with running(lvlm, method="greedy", limits=Limits(body=1000)) as served, served.http() as http:
             error = error_of(http.post("/v1/chat/completions", json=body(user="x" * 1000)), 413)
             assert "1,000" in error["message"]
-            # Without a length, in chunks.
+            # In chunks, without a Content-Length.
             data = json.dumps(body()).encode() + b" " * 1000
             chunks = (data[start : start + 100] for start in range(0, len(data), 100))
             headers = {"Content-Type": "application/json"}
             error_of(http.post("/v1/chat/completions", content=chunks, headers=headers), 413)
 
-    def test_pixels_tokens_and_images(self, lvlm):
+    def test_too_many_pixels_tokens_or_images(self, lvlm):
         limits = Limits(pixels=40 * 32, prompt_tokens=20, new_tokens=3, images=1)
         with running(lvlm, method="greedy", limits=limits) as served, served.http() as http:
 
@@ -100,10 +100,22 @@ class TestLimits:
             assert refused(messages=[user("dog " * 30, tiny.image())])["code"] == "context_length_exceeded"
             assert refused(messages=[user("dog " * 30, tiny.image())], stream=True)["param"] == "messages"
             assert refused(max_tokens=4)["param"] == "max_tokens"
-            # Without a number an answer ends at the limit.
-            assert (
-                http.post("/v1/chat/completions", json=body(max_tokens=None)).json()["usage"]["completion_tokens"] == 3
-            )
+            # An answer without a token limit ends at that of the server.
+            unlimited = http.post("/v1/chat/completions", json=body(max_tokens=None)).json()
+            assert unlimited["usage"]["completion_tokens"] == 3
+
+    def test_an_answer_without_a_token_limit_ends_at_the_last_position(self, served):
+        service = served.service
+        with served.http() as http:
+            found = http.post("/v1/chat/completions", json=body(max_tokens=None)).json()
+        positions = tiny.model().config.get_text_config().max_position_embeddings
+        assert positions < service.limits.new_tokens
+        rest = positions - found["usage"]["prompt_tokens"]
+        expected = LVLM(tiny.model(), tiny.processor()).ask(
+            tiny.image(), QUESTION, method="greedy", max_new_tokens=rest
+        )
+        assert found["choices"][0]["message"]["content"] == expected.text
+        assert found["usage"]["completion_tokens"] == len(expected.tokens)
 
     def test_a_full_queue(self):
         lvlm, release = held_model()
@@ -120,7 +132,7 @@ class TestLimits:
             refused = http.post("/v1/chat/completions", json=body())
             assert error_of(refused, 429)["code"] == "queue_full"
             assert refused.headers["retry-after"] == "1"
-            # What needs no decoding is answered.
+            # A request that is not decoded is answered.
             assert http.get("/v1/models").status_code == 200
             release.set()
             for thread in threads:
@@ -128,7 +140,38 @@ class TestLimits:
             assert [answer.status_code for answer in answers] == [200, 200]
             assert http.post("/v1/chat/completions", json=body()).status_code == 200
 
-    def test_the_time(self):
+    def test_too_many_bytes_of_waiting_requests(self):
+        """Ten of the largest requests: 10 * (10,000 + 3 * 2,000) bytes. A request holds its body and 40 * 32 pixels."""
+        lvlm, release = held_model()
+        limits = Limits(body=10_000, pixels=2000)
+        content = json.dumps(body()).encode()
+        content += b" " * (9000 - len(content))
+        held = 9000 + 3 * 40 * 32
+        with running(lvlm, method="greedy", limits=limits) as served, served.http() as http:
+
+            def post():
+                headers = {"Content-Type": "application/json"}
+                return http.post("/v1/chat/completions", content=content, headers=headers)
+
+            answers = []
+            threads = [
+                threading.Thread(target=lambda: answers.append(post().status_code)) for _ in range(160_000 // held)
+            ]
+            for thread in threads:
+                thread.start()
+            while served.service.budget.held < len(threads) * held:
+                time.sleep(0.01)
+            refused = post()
+            assert error_of(refused, 429)["code"] == "queue_full"
+            assert refused.headers["retry-after"] == "1"
+            release.set()
+            for thread in threads:
+                thread.join(30)
+            assert answers == [200] * len(threads)
+            served.until_idle()
+            assert served.service.budget.held == 0
+
+    def test_the_time_limit(self):
         lvlm, release = held_model()
         with running(lvlm, method="greedy", limits=Limits(seconds=0.3)) as served, served.http() as http:
             assert error_of(http.post("/v1/chat/completions", json=body()), 504)["type"] == "timeout_error"
@@ -136,7 +179,7 @@ class TestLimits:
             release.set()
             served.until_idle()
 
-    def test_the_time_of_a_stream_that_has_begun(self):
+    def test_the_time_limit_of_a_stream_that_has_begun(self):
         lvlm = LVLM(tiny.model(), tiny.processor())
         lvlm.model.register_forward_pre_hook(lambda *_: time.sleep(0.1))
         with running(lvlm, method="greedy", limits=Limits(seconds=0.5)) as served:
@@ -145,25 +188,25 @@ class TestLimits:
             with pytest.raises(openai.APIError, match=r"more than 0\.5 seconds"):
                 list(chunks)
 
-    def test_bad_limits(self):
+    def test_limits_out_of_range_are_refused(self):
         for bad in ({"batch": 0}, {"seconds": 0}, {"window": -1}, {"body": 1.5}, {"prompt_tokens": 0}):
             with pytest.raises(IavaError, match=next(iter(bad))):
                 Limits(**bad)
 
 
 def held_model():
-    """A model that does not answer until the event beside it is set."""
+    """A model that waits, and the event that lets it answer."""
     lvlm, release = LVLM(tiny.model(), tiny.processor()), threading.Event()
     lvlm.model.register_forward_pre_hook(lambda *_: None if release.wait(30) else pytest.fail("never released"))
     return lvlm, release
 
 
 class TestClientsThatLeave:
-    """A client that closes its connection frees its row, and those beside it get their whole answers."""
+    """A client that closes its connection frees its row, and the other clients get their whole answers."""
 
     @pytest.fixture
     def counted(self):
-        """A slow model, and how many rows each of its forward passes had."""
+        """A slow model, and the number of rows of each run of its decoder."""
         lvlm, rows = LVLM(tiny.model(), tiny.processor()), []
         lvlm.model.generation_config.eos_token_id = None
 
@@ -240,7 +283,7 @@ class TestLog:
 
 
 class TestMetrics:
-    def test_they_count_requests_tokens_and_batches(self, lvlm):
+    def test_requests_tokens_and_batches_are_counted(self, lvlm):
         with running(lvlm, method="greedy") as served, served.http() as http:
             http.post("/v1/chat/completions", json=body(n=3))
             http.post("/v1/chat/completions", json=body(iava={"method": "vcd"}, max_tokens=1))
@@ -272,7 +315,7 @@ class TestMetrics:
 
 
 class TestOrigins:
-    def test_other_origins_may_ask_only_if_named(self, served, lvlm):
+    def test_only_named_origins_can_send_requests(self, served, lvlm):
         ask = {"Origin": "https://app.test", "Access-Control-Request-Method": "POST"}
         with served.http() as http:
             assert "access-control-allow-origin" not in http.options("/v1/chat/completions", headers=ask).headers
@@ -283,8 +326,16 @@ class TestOrigins:
             other = http.get("/v1/models", headers={"Origin": "https://evil.test"})
             assert "access-control-allow-origin" not in other.headers
 
-    def test_a_form_of_another_page_is_no_request(self, served):
-        """A browser sends text/plain across origins without asking; JSON it does not."""
+    def test_pages_of_named_origins_can_read_errors(self, lvlm):
+        options = {"method": "greedy", "keys": [b"digest"], "origins": ["https://app.test"]}
+        with running(lvlm, **options) as locked, locked.http() as http:
+            refused = http.get("/v1/models", headers={"Origin": "https://app.test"})
+        error_of(refused, 401)
+        assert refused.headers["access-control-allow-origin"] == "https://app.test"
+        assert "Retry-After" in refused.headers["access-control-expose-headers"]
+
+    def test_a_form_of_another_origin_is_refused(self, served):
+        """A browser sends text/plain to other origins without a preflight request, but not JSON."""
         with served.http() as http:
             content = json.dumps(body()).encode()
             answer = http.post("/v1/chat/completions", content=content, headers={"Content-Type": "text/plain"})
@@ -296,13 +347,13 @@ class TestRubbish:
         "content",
         [b"", b"{", b"[]", b"null", b"\xff\xfe", b'"x"', b'{"model": "tiny"}', b"[" * 100_000, b'{"a": 1e999}', b"NaN"],
     )
-    def test_a_body_that_is_no_request(self, served, content):
+    def test_a_body_that_is_not_a_request(self, served, content):
         with served.http() as http:
             answer = http.post("/v1/chat/completions", content=content, headers={"Content-Type": "application/json"})
         error_of(answer, 400)
 
     @pytest.mark.parametrize(("verb", "path", "status"), [("GET", "/v1/chat/completions", 405), ("GET", "/x", 404)])
-    def test_a_path_that_is_none(self, served, verb, path, status):
+    def test_an_unknown_path(self, served, verb, path, status):
         with served.http() as http:
             error_of(http.request(verb, path), status)
 

@@ -1,4 +1,4 @@
-"""Chat completions through the official client: answers are those of the model asked alone."""
+"""Chat completions through the official client: the answers are those of the model alone."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ def test_an_answer_is_that_of_the_model_alone(served, lvlm, method):
     assert found.iava["settings"] == expected.settings
 
 
-def test_settings_of_a_request_count(served, lvlm):
+def test_the_settings_of_a_request_are_used(served, lvlm):
     chosen = {"alpha": 2.5, "top_i": 0.5, "negative": "hide"}
     expected = lvlm.ask(tiny.image(), QUESTION, method="iava", max_new_tokens=9, **chosen)
     found = ask(served, user(QUESTION, tiny.image()), max_tokens=9, extra_body={"iava": {"method": "iava", **chosen}})
@@ -42,7 +42,7 @@ def test_settings_of_a_request_count(served, lvlm):
     assert found.iava["settings"] == expected.settings
 
 
-def test_a_stream_says_the_same(served, lvlm):
+def test_a_stream_has_the_same_answer(served, lvlm):
     expected = lvlm.ask(tiny.image(), QUESTION, method="iava", max_new_tokens=9)
     chunks = list(
         ask(
@@ -86,7 +86,7 @@ def test_a_stream_ends_in_done(served):
         ({"temperature": 1.4}, "apc", {"do_sample": True, "temperature": 1.4}),
     ],
 )
-def test_what_a_seed_draws_is_what_the_model_alone_draws(served, lvlm, options, method, generation):
+def test_a_seed_draws_the_same_answers_as_the_model_alone(served, lvlm, options, method, generation):
     given = {"method": method, "max_new_tokens": 8, "generation": generation}
     alone = [lvlm.ask(tiny.image(), QUESTION, seed=seed, **given).text for seed in (7, 8, 9)]
     assert len(set(alone)) == 3
@@ -96,7 +96,8 @@ def test_what_a_seed_draws_is_what_the_model_alone_draws(served, lvlm, options, 
     assert [choice.message.content for choice in found.choices] == alone
 
 
-def test_what_is_drawn_follows_the_contrasted_distribution(served, lvlm):
+@pytest.mark.slow
+def test_draws_follow_the_distribution_after_the_contrast(served, lvlm):
     temperature, top_p, count = 1.3, 0.8, 400
     logits = lvlm.ask(tiny.image(), QUESTION, method="iava", max_new_tokens=1, beta=0).logits
     probabilities = (logits / temperature).softmax(dim=0)
@@ -158,7 +159,7 @@ def test_logprobs_of_a_stream_are_those_of_the_answer(served):
     assert [entry.model_dump() for entry in parts] == [entry.model_dump() for entry in whole]
 
 
-def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(served, lvlm):
+def test_a_stop_string_ends_the_answer_before_itself(served, lvlm):
     text = lvlm.ask(tiny.image(), QUESTION, method="greedy", max_new_tokens=9).text
     words = text.split()
     stop = words[3]
@@ -203,7 +204,7 @@ def test_any_conversation_is_answered_as_by_the_model_alone(served, lvlm, messag
 
 
 def test_the_prompt_is_the_whole_conversation(served, lvlm):
-    """Held against the template's text and plain `generate`."""
+    """Compares with plain `generate` on the text of the chat template."""
     text = "SYSTEM : Describe this picture USER : <image> What ? ASSISTANT : a dog USER : <image> Where ? ASSISTANT :"
     processor = lvlm.processor
     inputs = processor(text=[text], images=[[tiny.image(1), tiny.image(2)]], return_tensors="pt")
@@ -236,7 +237,7 @@ def test_an_explained_answer_names_its_tokens_and_its_page(served, lvlm):
         assert expected.text.split()[0] in page.text
 
 
-def test_the_server_has_a_method_of_its_own(lvlm):
+def test_the_default_method_of_the_server(lvlm):
     chosen = {"alpha": 2.5, "top_i": 0.5}
     expected = lvlm.ask(tiny.image(), QUESTION, method="iava", max_new_tokens=9, **chosen)
     with running(lvlm, method="iava", settings=chosen) as served:
@@ -286,12 +287,12 @@ WRONG = [
     ({"iava": {"method": "iava", "alpha": -1}}, "iava", "alpha is -1"),
     ({"iava": {"method": "iava", "top_i": [1]}}, "iava", "top_i"),
     ({"messages": [user("What ?")], "iava": {"explain": True}}, "iava.explain", "image"),
-    ({"n": 2, "iava": {"explain": True}}, "iava.explain", "only one answer"),
+    ({"n": 2, "iava": {"explain": True}}, "iava.explain", "one answer"),
 ]
 
 
 @pytest.mark.parametrize(("changed", "param", "words"), WRONG, ids=[str(one[0])[:40] for one in WRONG])
-def test_what_is_not_served_is_refused_by_name(served, changed, param, words):
+def test_an_unsupported_field_or_value_is_refused_by_its_name(served, changed, param, words):
     body = {"messages": [user(QUESTION, tiny.image())], **changed}
     with pytest.raises(openai.BadRequestError) as refused:
         served.client().chat.completions.create(model="tiny", messages=body.pop("messages"), extra_body=body)
@@ -307,7 +308,7 @@ def test_an_unknown_model_is_not_found(served):
         served.client().chat.completions.create(model="gpt", messages=[user(QUESTION, tiny.image())])
 
 
-def test_values_that_change_nothing_are_taken(served):
+def test_neutral_values_are_accepted(served):
     neutral = {"frequency_penalty": 0, "presence_penalty": 0.0, "response_format": {"type": "text"}, "stop": None}
     found = ask(served, user(QUESTION, tiny.image()), max_tokens=1, user="ann", **neutral)
     assert found.usage.completion_tokens == 1

@@ -1,4 +1,4 @@
-"""An exported folder decodes with its method, however transformers loads it."""
+"""An exported folder decodes with its method in every program that loads it with transformers."""
 
 import os
 import shutil
@@ -16,8 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 from iava.lvlm.loading import load
 from tests import tiny
 from tests.commands import refused, run
-from tests.serve.process import free_port
-from tests.serve.serving import user
+from tests.serve.serving import free_port, user
 
 QUESTION = "Is there a dog ?"
 SETTINGS = {"alpha": 2.5, "top_i": 0.5}
@@ -50,11 +49,11 @@ def generated(model, processor, **options):
     return tokens[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-def test_from_pretrained(exported, expected):
+def test_from_pretrained_decodes_with_the_method(exported, expected):
     model = AutoModelForImageTextToText.from_pretrained(exported, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained(exported)
     assert generated(model, processor) == expected["iava"].tokens
-    # Arguments of a call replace what was exported.
+    # Arguments of a call replace the exported method.
     assert generated(model, processor, method="vcd", alpha=1.0) == expected["vcd"].tokens
     assert generated(model, processor, method="greedy") == expected["greedy"].tokens
 
@@ -64,7 +63,7 @@ def test_without_trust_it_is_the_plain_model(exported, expected):
     assert generated(model, AutoProcessor.from_pretrained(exported)) == expected["greedy"].tokens
 
 
-def test_pipeline(exported, expected):
+def test_a_pipeline_decodes_with_the_method(exported, expected):
     answer = pipeline("image-text-to-text", model=str(exported), trust_remote_code=True)
     parts = [{"type": "image", "image": tiny.image()}, {"type": "text", "text": QUESTION}]
     (found,) = answer(
@@ -91,7 +90,7 @@ def test_an_exported_folder_can_be_exported_again(exported, expected, tmp_path):
     assert generated(model, AutoProcessor.from_pretrained(exported)) == expected["vcd"].tokens
 
 
-def test_what_cannot_be_exported_is_refused_in_one_line(tiny_folder, tmp_path):
+def test_an_export_that_is_not_possible_is_refused_in_one_line(tiny_folder, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     (tmp_path / "empty").mkdir()
@@ -103,7 +102,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tiny_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_transformers_serve(exported, expected):
+def test_transformers_serve_decodes_with_the_method(exported, expected):
     port = free_port()
     command = [shutil.which("transformers", path=str(Path(sys.executable).parent)), "serve", str(exported)]
     command += ["--port", str(port), "--trust-remote-code", "--device", "cpu", "--dtype", "float32"]

@@ -11,14 +11,17 @@ import time
 import pytest
 
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
+from iava.serve.images.fetch import Fetcher
+from tests import tiny
+from tests.local_server import serving
+from tests.serve.serving import data_uri, running
 
 PUBLIC = "93.184.216.34"
 LATER = 5.0
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
-    """Answers by path."""
+    """Answers according to the path."""
 
     def do_GET(self):
         self.server.asked.append((self.headers["Host"], self.path))
@@ -50,16 +53,13 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    made.asked, made.sent, made.ended = [], 0, threading.Event()
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    with serving(Answers) as made:
+        made.asked, made.sent, made.ended = [], 0, threading.Event()
+        yield made
 
 
 class Net:
-    """Names and addresses of a made-up internet, all of which lead to the local server."""
+    """Host names with public addresses. All connections go to the local server."""
 
     def __init__(self, port, names):
         self.port = port
@@ -104,7 +104,7 @@ def test_an_allowed_host_is_fetched_at_the_address_that_was_checked(fetch, serve
     assert fetch.net.connected == [(PUBLIC, 80)]
 
 
-def test_the_name_of_a_host_has_no_case(fetch):
+def test_host_names_ignore_case(fetch):
     assert fetch("HTTP://IMAGES.test/image/") == b"i" * 100
 
 
@@ -121,7 +121,7 @@ def test_the_name_of_a_host_has_no_case(fetch):
         "http://images.test:99999/image/",
     ],
 )
-def test_other_hosts_are_never_asked(fetch, server, url):
+def test_other_hosts_get_no_request(fetch, server, url):
     refused(fetch, url)
     assert fetch.net.connected == []
     assert server.asked == []
@@ -172,7 +172,7 @@ def test_a_redirect_is_checked_like_an_address(fetch, server):
     assert {host for host, _ in server.asked} == {"images.test"}
 
 
-def test_a_name_that_resolves_otherwise_the_second_time_gains_nothing(fetch, server):
+def test_a_host_name_is_resolved_once(fetch, server):
     """The connection goes to the address that was checked, so a name is resolved once for each request."""
     fetch("http://images.test/to/http://images.test/image/")
     assert fetch.net.resolved == ["images.test"] * 2
@@ -197,3 +197,40 @@ def test_a_server_that_sends_a_byte_at_a_time_is_cut_off(fetch, server):
     refused(fetch, "http://images.test/slow/", status=504, seconds=0.5)
     assert server.ended.wait(60)
     assert server.sent < 1000
+
+
+def test_slow_hosts_do_not_delay_images_that_are_sent_along(lvlm):
+    """More requests wait for a slow host than there are threads that decode images."""
+    released, waiting = threading.Event(), threading.Semaphore(0)
+
+    def connect(*_args, **_options):
+        waiting.release()
+        released.wait(30)
+        raise OSError
+
+    def resolve(*_args, **_options):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 80))]
+
+    fetcher = Fetcher(["slow.test"], resolve=resolve, connect=connect)
+    with running(lvlm, method="greedy", fetcher=fetcher) as served, served.http() as http:
+
+        def post(url):
+            parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What ?"}]
+            asked = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "max_tokens": 1}
+            return http.post("/v1/chat/completions", json=asked)
+
+        statuses = []
+        threads = [
+            threading.Thread(target=lambda: statuses.append(post("http://slow.test/a.png").status_code))
+            for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert waiting.acquire(timeout=30)
+        assert post(data_uri(tiny.image())).status_code == 200
+        assert statuses == []
+        released.set()
+        for thread in threads:
+            thread.join(30)
+        assert statuses == [400] * 6

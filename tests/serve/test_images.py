@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
-from iava.serve.images import ImageReader
+from iava.serve.images.fetch import Fetcher
+from iava.serve.images.reader import ImageReader
 from iava.serve.limits import Limits
 from tests import tiny
 from tests.serve.serving import data_uri, png
 
 
-def read(*urls, **limits):
+def read(*urls, hold=lambda count: None, **limits):
     fields = [(f"image.{number}", url) for number, url in enumerate(urls)]
-    return ImageReader(Limits(**limits), Fetcher()).read(fields, time.monotonic() + 5)
+    return ImageReader(Limits(**limits), Fetcher()).read(fields, time.monotonic() + 5, hold)
 
 
 def refused(*urls, **limits):
@@ -32,10 +32,15 @@ def test_data_uris_are_read_in_order():
         assert np.array_equal(np.asarray(image), np.asarray(tiny.image(seed)))
 
 
-def test_equal_images_are_one_object_as_long_as_one_is_held():
-    reader, later = ImageReader(Limits(), Fetcher()), time.monotonic() + 5
-    (held,) = reader.read([("image", data_uri(tiny.image(1)))], later)
-    again, other = reader.read([("a", data_uri(tiny.image(1))), ("b", data_uri(tiny.image(2)))], later)
+def test_equal_images_are_one_object_while_one_is_held():
+    reader = ImageReader(Limits(), Fetcher())
+
+    def read(*seeds):
+        urls = [(f"image.{seed}", data_uri(tiny.image(seed))) for seed in seeds]
+        return reader.read(urls, time.monotonic() + 5, lambda count: None)
+
+    (held,) = read(1)
+    again, other = read(1, 2)
     assert again is held
     assert other is not held
 
@@ -61,7 +66,7 @@ def test_the_media_type_does_not_matter(head):
         ("http://127.0.0.1/a.png", "image_host_not_allowed"),
     ],
 )
-def test_what_cannot_be_read_is_refused(url, code):
+def test_an_image_that_cannot_be_read_is_refused(url, code):
     error = refused(data_uri(tiny.image()), url)
     assert error.param == "image.1"
     assert error.code == code
@@ -81,6 +86,13 @@ def test_a_small_file_of_many_pixels_is_refused():
     bomb = data_uri(Image.new("1", (10_000, 10_000)))
     assert len(bomb) < 100_000
     assert refused(bomb).code == "image_too_large"
+
+
+def test_the_bytes_of_an_image_are_counted_before_it_is_decoded():
+    counted = []
+    broken = data_uri(tiny.image(size=(40, 25)))[:-40] + "A" * 40
+    assert refused(data_uri(tiny.image(size=(30, 20))), broken, hold=counted.append).param == "image.1"
+    assert counted == [3 * 30 * 20, 3 * 40 * 25]
 
 
 def test_the_number_of_images_is_limited():

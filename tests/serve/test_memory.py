@@ -1,4 +1,4 @@
-"""The same image in several requests is read once, and what is kept of images is bounded."""
+"""The server reads an image once for several requests, and the bytes of kept images are bounded."""
 
 import re
 
@@ -14,7 +14,7 @@ QUESTIONS = ("Is there a dog ?", "Where ?", "How many cat ?")
 
 @pytest.fixture
 def counted():
-    """A model, how many images its vision tower saw, and how many columns each run of its decoder had."""
+    """A model, the number of images in each run of its vision tower, and of columns in each run of its decoder."""
     lvlm, images, columns = LVLM(tiny.model(), tiny.processor()), [], []
     lvlm.model.model.vision_tower.register_forward_pre_hook(lambda _, args: images.append(len(args[0])))
 
@@ -54,7 +54,7 @@ def test_an_image_is_read_once(counted):
         assert text == plain.ask(tiny.image(seed), question, method=method, max_new_tokens=5).text
 
 
-def test_what_is_kept_is_bounded(counted):
+def test_the_bytes_of_images_are_bounded(counted):
     lvlm, images, _ = counted
     limit = 40_000
     with running(lvlm, method="greedy", limits=Limits(image_bytes=limit)) as served:
@@ -70,7 +70,7 @@ def test_what_is_kept_is_bounded(counted):
         assert sum(images) == 7
 
 
-def test_nothing_is_kept_where_nothing_may_be(counted):
+def test_a_limit_of_zero_bytes_keeps_no_image(counted):
     lvlm, images, _ = counted
     with running(lvlm, method="greedy", limits=Limits(image_bytes=0)) as served:
         texts = {ask(served, tiny.image(), QUESTIONS[0], "iava").choices[0].message.content for _ in range(3)}

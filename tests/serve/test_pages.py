@@ -1,4 +1,4 @@
-"""Explorer pages are kept for a while, and within a number of bytes; several methods are compared on one."""
+"""Explorer pages are kept for a limited time and number of bytes; `/v1/compare` shows several methods on one."""
 
 import time
 
@@ -6,7 +6,7 @@ import pytest
 
 from iava.methods import METHODS
 from iava.serve.limits import Limits
-from iava.serve.pages import PageStore
+from iava.serve.page.store import PageStore
 from tests import tiny
 from tests.serve.serving import data_uri, running
 
@@ -14,7 +14,7 @@ QUESTION = "Is there a dog ?"
 
 
 class TestStore:
-    def test_a_page_is_kept_under_a_name_of_its_own(self):
+    def test_each_page_has_its_own_name(self):
         store = PageStore(60, 1000)
         names = [store.put("é" * 10), store.put("b")]
         assert [store.get(name) for name in names] == ["é".encode() * 10, b"b"]
@@ -23,13 +23,13 @@ class TestStore:
         assert min(map(len, names)) >= 20
         assert store.get("other") is None
 
-    def test_the_oldest_go_where_bytes_are_short(self):
+    def test_the_oldest_pages_are_removed_first(self):
         store = PageStore(60, 25)
         names = [store.put("x" * 10) for _ in range(4)]
         assert [store.get(name) is None for name in names] == [True, True, False, False]
         assert store.size() == 20
 
-    def test_time_passes(self):
+    def test_old_pages_are_removed(self):
         store = PageStore(0.05, 1000)
         name = store.put("x")
         time.sleep(0.06)
@@ -83,13 +83,13 @@ def test_each_method_has_its_own_defaults(served, lvlm):
         ({"temperature": 1}, "temperature"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_by_name(served, changed, param):
+def test_a_wrong_field_is_refused_by_its_name(served, changed, param):
     answer = compare(served, **changed)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
 
 
-def test_a_page_that_is_gone_is_not_found(lvlm):
+def test_a_removed_page_is_not_found(lvlm):
     with running(lvlm, limits=Limits(page_bytes=0)) as served:
         page = compare(served, max_tokens=1).json()["page"]
         with served.http() as http:
@@ -102,7 +102,7 @@ def test_methods_are_listed_with_settings_ranges_and_papers(lvlm):
         found = http.get("/v1/methods").json()
     assert found["default"] == "iava"
     cards = {card["name"]: card for card in found["data"]}
-    assert set(cards) == set(METHODS) - {"oracle"}
+    assert set(cards) == set(METHODS) - {"oracle", "verify", "best-of"}
     assert cards["vcd"]["paper"] == "2311.16922"
     assert cards["greedy"]["control"] is True
     assert cards["iava"]["settings"]["alpha"]["default"] == 0.5

@@ -1,4 +1,4 @@
-"""Two replicas on Ray Serve, of which one is killed under load."""
+"""Two replicas on Ray Serve: one is killed under load."""
 
 import os
 import signal
@@ -10,11 +10,10 @@ from collections import Counter
 import pytest
 
 from tests import tiny
-from tests.serve.process import Process, free_port
-from tests.serve.serving import user
+from tests.serve.serving import free_port, user
+from tools.serve_load.process import Process
 
 pytestmark = pytest.mark.slow
-pytest.importorskip("ray.serve", reason="needs ray[serve]: make test-slow installs it")
 
 QUESTION = "Is there a dog ?"
 CLIENTS = 8
@@ -47,7 +46,7 @@ def replicas(root):
     return [pid for pid in found if descends(pid)]
 
 
-def test_only_what_ran_on_a_killed_replica_is_lost(cluster):
+def test_only_requests_on_the_killed_replica_are_lost(cluster):
     name = cluster.http.get("/v1/models").json()["data"][0]["id"]
     asked = {"model": name, "messages": [user(QUESTION, tiny.image())], "max_tokens": 20, "iava": {"method": "iava"}}
     expected = cluster.http.post("/v1/chat/completions", json=asked).json()["choices"][0]["message"]["content"]
@@ -91,11 +90,11 @@ def test_only_what_ran_on_a_killed_replica_is_lost(cluster):
     for thread in threads:
         thread.join(60)
     assert failures == []
-    # Each client has one request in flight, and about half of them were on the replica.
+    # Each client has one request in flight, and about half of these ran on the replica.
     assert 1 <= outcomes["lost"] <= CLIENTS
 
 
-def test_a_page_that_one_replica_wrote_is_shown_by_any(cluster):
+def test_every_replica_shows_the_pages_of_the_others(cluster):
     name = cluster.http.get("/v1/models").json()["data"][0]["id"]
     asked = {"model": name, "messages": [user(QUESTION, tiny.image())], "max_tokens": 3, "iava": {"explain": True}}
     page = cluster.http.post("/v1/chat/completions", json=asked).json()["iava"]["page"]

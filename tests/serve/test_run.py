@@ -1,4 +1,4 @@
-"""The commands `iava serve` and `iava app`, as processes: address, exit code, signals, and refusals in one line."""
+"""The commands `iava serve` and `iava app` as processes: address, exit code, signals and errors."""
 
 import os
 import signal
@@ -12,10 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from iava.lvlm.loading import load
 from tests import tiny
 from tests.commands import refused
-from tests.serve.process import Process
 from tests.serve.serving import user
+from tools.serve_load.process import Process
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +51,8 @@ def started(request):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_what_runs_and_refuses_what_comes(started, tiny_folder, number):
-    # A request waits for others for three seconds, so the signal comes while it waits.
+def test_a_signal_finishes_requests_that_run_and_refuses_new_ones(started, tiny_folder, number):
+    # A request waits for others for three seconds, so the signal arrives while it waits.
     server = started("serve", tiny_folder, "--port", 0, "--batch-window", 3000)
     answers = []
 
@@ -69,6 +70,19 @@ def test_a_signal_finishes_what_runs_and_refuses_what_comes(started, tiny_folder
     assert code == 0
     assert err == "\n"
     assert [line["status"] for line in log if line["path"] == "/v1/chat/completions"] == [200]
+
+
+def test_a_client_that_does_not_read_does_not_stop_the_end(started):
+    server = started("serve", "pocket", "--port", 0, "--timeout", 2)
+    address = server.http.base_url
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect((address.host, address.port))
+        # More than the buffers of both ends take.
+        client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 1000)
+        time.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[0] == 0
 
 
 def test_an_idle_server_ends_at_once(started):
@@ -93,7 +107,7 @@ def test_options_reach_the_server(started, tmp_path):
     found = server.http.post("/v1/chat/completions", json=body(max_tokens=None)).json()
     assert found["iava"] == {
         "method": "vcd",
-        "settings": {"alpha": 0.5, "beta": 0.1, "seed": 0, "step": 200},
+        "settings": {**load("pocket").method("vcd").settings(), "alpha": 0.5, "step": 200},
         "selected": None,
         "page": None,
     }
@@ -103,16 +117,17 @@ def test_options_reach_the_server(started, tmp_path):
     assert server.end()[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client"])
 @pytest.mark.parametrize("command", ["serve", "app"])
-def test_what_is_not_installed_is_named(package, command):
+def test_a_missing_package_is_named(package, command):
     code = f"import sys; sys.modules[{package!r}] = None; from iava.cli.app import main; main([{command!r}])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert found.returncode == 2
     assert found.stderr == "iava: error: the server needs more packages: install them with pip install 'iava[serve]'\n"
 
 
-def test_what_cannot_be_served_is_refused_in_one_line(tmp_path):
+def test_a_wrong_option_is_refused_in_one_line(tmp_path):
     assert "unknown method" in refused("serve", "pocket", "--method", "beam")
     assert "no such setting" in refused("serve", "pocket", "--method", "greedy", "--alpha", 1)
     assert "alpha is -1" in refused("serve", "pocket", "--alpha", -1)

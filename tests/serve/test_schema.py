@@ -1,4 +1,4 @@
-"""Requests that schemathesis makes up from the OpenAPI description are answered as it says, and never with a bug."""
+"""schemathesis generates requests from the OpenAPI description; the responses match it, and no request finds a bug."""
 
 import subprocess
 import sys
@@ -8,14 +8,13 @@ import pytest
 from iava.serve.limits import Limits
 from tests.serve.serving import running
 
-# Well-formed requests may be refused all the same: for another model's name, or an image that is none.
+# A request that matches the schema can still be refused, for example because its image cannot be read.
 LEFT_OUT = "positive_data_acceptance"
 
 
 @pytest.mark.slow
-def test_every_answer_is_as_described(lvlm, tmp_path):
-    pytest.importorskip("schemathesis", reason="pip install schemathesis")
-    # As a program of its own, because its pytest plug-in lags behind pytest.
+def test_every_response_matches_the_openapi_description(lvlm, tmp_path):
+    # As a separate program, because its pytest plug-in does not support the newest pytest.
     command = [sys.executable, "-m", "schemathesis.cli", "run", "--max-examples", "60", "--seed", "1"]
     command += ["--phases", "examples,coverage,fuzzing", "--exclude-checks", LEFT_OUT, "--continue-on-failure"]
     with running(lvlm, method="greedy", limits=Limits(new_tokens=3)) as served:
@@ -33,5 +32,5 @@ def test_the_description_names_every_field_and_error(served):
     assert {"model", "messages", "stop", "seed", "n", "stream", "logprobs", "iava"} <= set(asked["properties"])
     answers = found["paths"]["/v1/chat/completions"]["post"]["responses"]
     assert {"200", "400", "401", "404", "413", "429", "503", "504"} <= set(answers)
-    # Wrong fields are a 400, as OpenAI has it.
+    # A wrong field gets status 400, as in OpenAI's API.
     assert "422" not in answers

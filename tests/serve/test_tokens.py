@@ -1,11 +1,11 @@
-"""Text that is sent on piece by piece is the text of all tokens, and is never taken back."""
+"""The parts of a stream together are the text of all tokens."""
 
 import random
 
 import pytest
 from transformers import AutoTokenizer
 
-from iava.serve.tokens import TextStream
+from iava.serve.batching.tokens import TextStream
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def tokenizer(request):
 
 
 def streamed(decode, ids, stop=()):
-    """The text after each token, and after the end."""
+    """The part after each token and after the end, and whether a stop string was found."""
     stream = TextStream(decode, stop)
     parts = [stream.push(token) for token in ids]
     parts.append(stream.end())
@@ -34,18 +34,18 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_parts_are_the_whole(tokenizer, text):
+def test_the_parts_are_the_whole_text(tokenizer, text):
     ids = tokenizer.encode(text, add_special_tokens=False)
     parts, _ = streamed(lambda ids: tokenizer.decode(ids, skip_special_tokens=True), ids)
     assert "".join(parts) == tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
-def test_any_tokens_make_the_whole(tokenizer):
+def test_the_parts_of_random_tokens_are_the_whole_text(tokenizer):
     rng = random.Random(0)
     for _ in range(300):
         ids = [rng.randrange(len(tokenizer)) for _ in range(rng.randrange(1, 40))]
         parts, _ = streamed(lambda ids: tokenizer.decode(ids, skip_special_tokens=True), ids)
-        # Bytes that are no text become the same replacement characters, but perhaps not as many.
+        # Invalid bytes become replacement characters, but not always equally many.
         expected = tokenizer.decode(ids, skip_special_tokens=True).strip()
         assert "".join(parts).replace("\ufffd", "") == expected.replace("\ufffd", "")
 
@@ -76,12 +76,12 @@ def test_a_stop_string_is_cut_off(text, stop, expected, stopped):
     assert was_stopped is stopped
 
 
-def test_parts_come_as_soon_as_they_are_sure():
+def test_parts_are_sent_as_soon_as_they_are_final():
     decode, ids = of_letters("one two. ")
     assert streamed(decode, ids, ["wo!"])[0] == ["o", "n", "e", "", " t", "", "", "wo.", "", ""]
 
 
-def test_an_incomplete_character_waits():
+def test_an_incomplete_character_is_held_back():
     data = "é🙂".encode()
     parts, _ = streamed(lambda ids: bytes(ids).decode(errors="replace"), list(data))
     assert parts == ["", "é", "", "", "", "🙂", ""]

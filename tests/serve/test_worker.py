@@ -1,4 +1,4 @@
-"""The worker: which rows are decoded together, and what happens to those that fail or are left."""
+"""The worker: which rows share a batch, and what happens to rows that fail or whose client leaves."""
 
 import threading
 import time
@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from iava.errors import IavaError
-from iava.serve.metrics import Metrics
-from iava.serve.rows import Done, Failed, Piece, Plan, Row
-from iava.serve.tokens import Decoding
-from iava.serve.worker import Worker
+from iava.serve.batching.metrics import Metrics
+from iava.serve.batching.rows import Done, Failed, Piece, Plan, Row
+from iava.serve.batching.tokens import Decoding
+from iava.serve.batching.worker import Worker
 
 END = 9
 
 
 class Batches:
-    """Decodes letters: writes down which rows came together, and gives each the tokens of its own word."""
+    """A decoder of letters: records the rows of each batch, and gives each row the letters of its own word."""
 
     def __init__(self):
         self.seen = []
@@ -33,7 +33,7 @@ class Batches:
         for row in rows:
             if row.conversation in self.broken:
                 raise self.broken[row.conversation]
-            row.begin(lambda ids: "".join(map(chr, ids)), {END}, prompt_tokens=1)
+            row.begin(lambda ids: "".join(map(chr, ids)), {END}, 1, row.decoding.max_new_tokens)
         words = [[*map(ord, row.conversation), END] for row in rows]
         for position in range(max(map(len, words))):
             if all(row.is_over for row in rows):
@@ -58,7 +58,7 @@ def worker(batches):
 
 
 class Told:
-    """What the client of a row is told."""
+    """The events that the client of a row gets."""
 
     def __init__(self):
         self.events = []
@@ -88,7 +88,7 @@ def row(word, method="greedy", *, longest=100, settings=(), explain=False, has_i
 
 
 def held(batches, worker):
-    """Keeps the worker busy with a first row, so that what is submitted then has to wait."""
+    """Keeps the worker busy with a first row, so rows that follow must wait."""
     batches.go_on.clear()
     first = row("first")
     worker.submit([first])
@@ -113,13 +113,13 @@ def test_rows_that_come_within_the_window_are_decoded_together(batches):
     for one in rows:
         worker.submit([one])
         time.sleep(0.05)
-    # The batch is full, so nobody waits for the end of the window.
+    # The batch is full, so it does not wait for the end of the window.
     assert [one.send.text for one in rows] == ["a", "b", "c"]
     worker.stop()
     assert batches.seen == [["a", "b", "c"]]
 
 
-def test_a_batch_is_bounded(batches, worker):
+def test_the_size_of_a_batch_is_limited(batches, worker):
     held(batches, worker)
     rows = [row(word) for word in "abcdefghij"]
     worker.submit(rows)
@@ -162,7 +162,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(batches, worker):
     assert alone.send.error.headers == {"Retry-After": "1"}
 
 
-def test_what_was_sent_is_not_sent_again(batches, worker):
+def test_a_row_that_has_begun_is_not_decoded_again(batches, worker):
     held(batches, worker)
 
     def breaks():
@@ -179,7 +179,7 @@ def test_what_was_sent_is_not_sent_again(batches, worker):
     assert batches.seen[1:] == [["ab", "cd"]]
 
 
-def test_a_row_that_is_left_is_freed(batches, worker):
+def test_the_row_of_a_client_that_leaves_is_freed(batches, worker):
     held(batches, worker)
     left, stays = row("left"), row("stays")
     batches.step = lambda: left.leave() if len(batches.seen) == 2 else None
@@ -203,7 +203,7 @@ def test_an_answer_ends_at_its_own_limit(batches, worker):
     assert [one.send.events[-1] for one in rows] == [Done("length", 1, 2), Done("length", 1, 4)]
 
 
-def test_the_end_finishes_what_runs_and_refuses_what_comes(batches):
+def test_stopping_finishes_the_batch_and_refuses_other_rows(batches):
     worker = Worker(batches.decode, batch=4, window=0, metrics=Metrics())
     worker.start()
     first = held(batches, worker)

@@ -14,7 +14,7 @@ import resvg_py
 from PIL import Image
 
 from iava.pocket.sprites import ART, CELL
-from iava.pocket.world import OBJECT_CLASSES, STYLES
+from iava.pocket.world import ART_STYLES, OBJECT_CLASSES
 
 # Icon names of FxEmojis that differ from the other styles. None: the icon is taken from Noto.
 FXEMOJI = {
@@ -66,8 +66,8 @@ def trimmed(sprite: Image.Image) -> Image.Image:
 
 
 def main(source: Path) -> None:
-    art = Image.new("RGBA", (CELL * len(OBJECT_CLASSES), CELL * len(STYLES)))
-    for row, style in enumerate(STYLES):
+    art = Image.new("RGBA", (CELL * len(OBJECT_CLASSES), CELL * len(ART_STYLES)))
+    for row, style in enumerate(ART_STYLES):
         for column, kind in enumerate(OBJECT_CLASSES.values()):
             png = bytes(resvg_py.svg_to_bytes(svg_string=svg(source / style, kind.icon)))
             art.paste(trimmed(Image.open(io.BytesIO(png)).convert("RGBA")), (column * CELL, row * CELL))

@@ -14,9 +14,9 @@ import numpy as np
 
 from iava.benchmarks import yes_no
 from iava.benchmarks.amber_words import (
-    COUNTS,
     DIMENSIONS,
     GENERATIVE,
+    OBJECT_COUNTS,
     SPACY_MODEL,
     Annotations,
     read,
@@ -114,7 +114,7 @@ class AMBER(Benchmark):
         if row["category"] != GENERATIVE:
             return super().is_answer(row)
         counts = row.get("parsed")
-        there = isinstance(counts, dict) and all(counts.get(name) in range(_MOST) for name in COUNTS)
+        there = isinstance(counts, dict) and all(counts.get(name) in range(_MOST) for name in OBJECT_COUNTS)
         return there and is_texts(row["truth"])
 
     def right(self, records: Sequence[Record]) -> float:
@@ -191,7 +191,7 @@ def tally(records: Sequence[Record]) -> np.ndarray:
         if truth in ("yes", "no"):
             row[8:] = yes_no.tally([_FLIPPED[truth]], [_FLIPPED.get(said)])[0]
         else:
-            row[:8] = 1, said["wrong"] > 0, *(said[name] for name in COUNTS)
+            row[:8] = 1, said["wrong"] > 0, *(said[name] for name in OBJECT_COUNTS)
     return rows
 
 

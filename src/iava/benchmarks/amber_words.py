@@ -24,7 +24,7 @@ DIMENSIONS = {
     "discriminative-relation": ("relation",),
     "relation": ("relation",),
 }
-COUNTS = ("named", "wrong", "objects", "covered", "imaginable", "imagined")
+OBJECT_COUNTS = ("named", "wrong", "objects", "covered", "imaginable", "imagined")
 """What a reading counts.
 
 named: object words. wrong: those that are neither in the image nor safe. objects: those in the image. covered: those of
@@ -110,7 +110,7 @@ def _annotation(where: str, row: dict[str, Any]) -> Annotation:
 
 
 def read(text: str, one: Annotation, known: Annotations) -> dict[str, int]:
-    """Counts what a description says, as COUNTS. Words that are verbs where they stand do not count."""
+    """Counts what a description says, as OBJECT_COUNTS. Words that are verbs where they stand do not count."""
     words = tokens(text)
     named = [
         name
@@ -121,7 +121,7 @@ def read(text: str, one: Annotation, known: Annotations) -> dict[str, int]:
 
 
 def read_official(text: str, one: Annotation, known: Annotations, similar: Similar) -> dict[str, int]:
-    """Counts what a description says, as COUNTS, as the benchmark's script does.
+    """Counts what a description says, as OBJECT_COUNTS, as the benchmark's script does.
 
     Raises:
         IavaError: if NLTK or its data is missing.
@@ -131,7 +131,7 @@ def read_official(text: str, one: Annotation, known: Annotations, similar: Simil
 
 
 def count(named: Sequence[str], one: Annotation, known: Annotations, similar: Similar) -> dict[str, int]:
-    """Counts the object words of a description, as COUNTS.
+    """Counts the object words of a description, as OBJECT_COUNTS.
 
     Args:
         named: the object words, in their order.
@@ -154,7 +154,7 @@ def count(named: Sequence[str], one: Annotation, known: Annotations, similar: Si
         else:
             covered.add(right[alike])
     numbers = (len(named), wrong, len(one.truth), len(covered), len(one.hallucinations), len(dreamt))
-    return dict(zip(COUNTS, numbers, strict=True))
+    return dict(zip(OBJECT_COUNTS, numbers, strict=True))
 
 
 def _stand_for(names: Sequence[str], known: Annotations) -> dict[str, int]:

@@ -50,7 +50,7 @@ class Predictions:
     places: list[str]
 
 
-STYLES = {
+PROMPT_STYLES = {
     "plain": "{}",
     "llava": "{}\nAnswer the question using a single word or phrase.",
     "vcd": "{} Please answer this question with one word.",
@@ -70,9 +70,11 @@ class Benchmark(ABC):
         hub: its data set on the Hugging Face Hub; None if there is none that can be read.
         asks_yes_no: whether questions must be answered with yes or no.
         parsers: of closed answers by name, the default first. Empty if no question is closed.
-        style: the default prompt style, of `STYLES`.
+        style: the default prompt style, of `PROMPT_STYLES`.
         max_new_tokens: the length of an answer, unless it is chosen.
         has_pocket: whether there is a version about the pocket scenes.
+        names_things: whether answers are captions, read as the list of the things that they name.
+        general: the general instruction of methods that have one, unless it is chosen; None: the methods' own.
         score_files: files that `predictions` takes beside the answers, such as "instances".
     """
 
@@ -83,6 +85,8 @@ class Benchmark(ABC):
     style: ClassVar[str] = "plain"
     max_new_tokens: ClassVar[int] = 16
     has_pocket: bool = False
+    names_things: ClassVar[bool] = False
+    general: ClassVar[str | None] = None
     score_files: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str) -> None:
@@ -120,9 +124,9 @@ class Benchmark(ABC):
         """What the model is asked.
 
         Args:
-            style: of `STYLES`. Open questions, such as captions, are the same in all styles.
+            style: of `PROMPT_STYLES`. Open questions, such as captions, are the same in all styles.
         """
-        return STYLES[style].format(question.question) if question.is_closed else question.question
+        return PROMPT_STYLES[style].format(question.question) if question.is_closed else question.question
 
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
         """Questions of this benchmark's kind about pocket scenes, where `has_pocket` says that there are any."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from iava.benchmarks.benchmark import STYLES, Benchmark, Hub, Predictions, unopened
+from iava.benchmarks.benchmark import PROMPT_STYLES, Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO, Parser
 from iava.benchmarks.pope import wording
 from iava.benchmarks.sources.files import MissingDataError, folder_task, folders_below
@@ -86,7 +86,7 @@ class MME(Benchmark):
     def prompt(self, question: Question, style: str) -> str:
         """LLaVA's and lmms-eval's endings replace the one that the questions have."""
         asked = question.question if style in ("plain", "vcd") else question.question.replace(_ENDING, "")
-        return STYLES[style].format(asked)
+        return PROMPT_STYLES[style].format(asked)
 
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
         """Pairs of the subtasks existence, count, position and color, where a scene has something to ask about."""

@@ -10,18 +10,18 @@ from iava.jsonfiles import id_of, read_lines, text_of, yes_or_no
 
 CATEGORIES = ("random", "popular", "adversarial")
 
-Answer = tuple[str, Question, str]
+PopeAnswer = tuple[str, Question, str]
 """The place of an answer, its question, and the text."""
 
 
-def read_answers(path: Path, questions: Path | None) -> Iterator[Answer]:
+def read_answers(path: Path, questions: Path | None) -> Iterator[PopeAnswer]:
     """Reads answers to POPE's questions.
 
     Args:
         path: {question_id, category, answer, prediction}; with `questions` also {question_id, text} as VCD and LLaVA
             write it, or {question, answer} as POPE's own script reads it, in the order of the questions.
-        questions: a file of POPE's with labels, or a folder of such files. LLaVA's llava_pope_test.jsonl may lie among
-            them: it numbers the questions of all categories.
+        questions: a file of POPE's with labels, or a folder of such files, whose names say so or name a category.
+            LLaVA's llava_pope_test.jsonl may lie among them: it numbers the questions of all categories.
 
     Raises:
         IavaError: if a file is broken, or an answer has no question.
@@ -47,7 +47,7 @@ def category_of(name: str) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def _own(place: tuple[str, dict[str, Any]]) -> Answer:
+def _own(place: tuple[str, dict[str, Any]]) -> PopeAnswer:
     where, row = place
     category, number = text_of(where, row, "category"), id_of(where, row, "question_id")
     truth = yes_or_no(where, row, "answer")
@@ -65,7 +65,8 @@ class _Questions:
         self._by_text: dict[tuple[str, str, str], Question] = {}
         self._numbered: dict[str, tuple[str, str, str]] = {}
         files = sorted(path.glob("*.json*")) if path.is_dir() else [path]
-        for file in files:
+        # Other JSON files may lie beside the questions.
+        for file in [one for one in files if category_of(one.stem) or "pope" in one.name.lower()] or files:
             for where, row in read_lines(file):
                 self._add(where, row, file)
         if not self._labelled:
@@ -104,7 +105,7 @@ class _Questions:
             raise IavaError(f"{where}: question {number} is in several categories ({kinds}): give one file at a time")
         return found[0]
 
-    def in_order(self, rows: list[tuple[str, dict[str, Any]]]) -> Iterator[Answer]:
+    def in_order(self, rows: list[tuple[str, dict[str, Any]]]) -> Iterator[PopeAnswer]:
         asked = list(self._labelled.values())
         if len(rows) != len(asked):
             raise IavaError(

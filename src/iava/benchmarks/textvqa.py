@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from iava.benchmarks.benchmark import STYLES, Benchmark, Hub, Predictions, is_texts, unopened
+from iava.benchmarks.benchmark import PROMPT_STYLES, Benchmark, Hub, Predictions, is_texts, unopened
 from iava.benchmarks.sources.files import folder_task, found
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
 from iava.benchmarks.task import Located, Question, Task
@@ -86,7 +86,7 @@ class TextVQA(Benchmark):
         """As LLaVA-1.5 asks by default, because whole sentences are never among the answers."""
         asked = question.question
         # lmms-eval capitalises the question and nothing else.
-        return STYLES[style].format(asked.capitalize() if style == "lmms-eval" else asked)
+        return PROMPT_STYLES[style].format(asked.capitalize() if style == "lmms-eval" else asked)
 
     def is_answer(self, row: Record) -> bool:
         """The truth is a list of ten answers, the parsed answer a text."""

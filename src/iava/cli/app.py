@@ -21,6 +21,7 @@ from iava.cli.commands import (
     evaluate,
     explain,
     export,
+    frontier,
     merge,
     methods,
     report,
@@ -29,6 +30,7 @@ from iava.cli.commands import (
     score,
     serve,
     study,
+    sweep,
     tune,
 )
 from iava.errors import IavaError
@@ -65,6 +67,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reproduce": reproduce.reproduce,
     "tune": tune.tune,
     "ablate": ablate.ablate,
+    "sweep": sweep.sweep,
+    "frontier": frontier.frontier,
     "study": study.study,
     "bench": bench.bench,
     "serve": serve.serve,

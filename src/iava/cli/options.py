@@ -52,7 +52,7 @@ Tuned = Annotated[
 RunFolder = Annotated[
     Path, typer.Option(help="Output folder. The same command resumes an interrupted run in it.", show_default=False)
 ]
-Parser = Annotated[
+ParserName = Annotated[
     str | None,
     typer.Option(
         help=f"How answers are read. {'; '.join(f'{name}: {note}' for name, note in NOTES.items())}. "
@@ -94,11 +94,22 @@ PromptStyle = Annotated[
     ),
 ]
 Suffix = Annotated[str | None, typer.Option(help="Text to put behind every question.")]
+SystemPrompt = Annotated[
+    str | None,
+    typer.Option(help="System prompt before every question, such as LLaVA-1.5's own. Default: none."),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="published: what the authors' commands set for each method, model family and benchmark, with their prompt "
+        "endings, system prompts, token limits and parsers. Other options take precedence."
+    ),
+]
 Category = Annotated[
     str | None,
     typer.Option(help="Ask only one part of the benchmark, such as random (pope) or generative (amber)."),
 ]
-Sample = Annotated[
+SampleSize = Annotated[
     int | None,
     typer.Option(help="Draw N images at random with --seed. The run's folder gets their ids as ids.txt."),
 ]

@@ -43,6 +43,15 @@ SETTINGS: dict[str, Any] = {
         str | None,
         _option(help="Text that InstructBLIP's Q-Former reads in the general pass: own or query."),
     ],
+    "sampling": Annotated[
+        bool | None,
+        _option("--sampling", help="Draw each token, in every method but greedy. Default: the most probable token."),
+    ],
+    "temperature": Annotated[float | None, _option(help="With --sampling: temperature, above 0. Default: 1.")],
+    "top_p": Annotated[
+        float | None, _option(help="With --sampling: draw from the fewest tokens with this much probability.")
+    ],
+    "top_k": Annotated[int | None, _option(help="With --sampling: draw from the so many most probable tokens.")],
     "layers": Annotated[
         str | None, _option(help="Decoder layers whose attention is averaged: all, or indices such as 0,1,-1.")
     ],
@@ -58,7 +67,7 @@ SETTINGS: dict[str, Any] = {
 }
 """The options that replace a command's parameter `settings`; see `iava.cli.options.with_options`."""
 
-Settings = dict[str, Any]
+MethodSettings = dict[str, Any]
 
 METHOD_NAMES = f"{', '.join(names())}, or package.module:Class for a class of your own"
 """For help texts."""
@@ -91,20 +100,22 @@ def read_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def settings_of(methods: Sequence[str], *given: Mapping[str, Any]) -> dict[str, Settings]:
+def settings_of(methods: Sequence[str], *given: Mapping[str, Any]) -> dict[str, MethodSettings]:
     """Returns for each method those of the given settings that it has, and validates them by building the method.
 
     Args:
         methods: names, or package.module:Class.
         given: mappings from setting or method.setting to a value, as text or as the method takes it. A value for one
-            method takes precedence over a value for all, and a later mapping over an earlier one.
+            method takes precedence over a value for all, and a later mapping over an earlier one. Of a temperature,
+            top_p or top_k for all, only the methods that draw take notice.
 
     Raises:
         IavaError: if a method or setting is unknown, or a value is out of range.
     """
     classes = {name: find_method(name) for name in methods}
-    known = {name: made().settings() for name, made in classes.items()}
-    chosen: dict[str, Settings] = {name: {} for name in methods}
+    known = {name: made.setting_names() for name, made in classes.items()}
+    chosen: dict[str, MethodSettings] = {name: {} for name in methods}
+    shared: set[tuple[str, str]] = set()
     for key, value in (pair for some in given for pair in sorted(some.items(), key=lambda pair: "." in pair[0])):
         method, _, setting = key.rpartition(".")
         option = "--" + key.replace("_", "-") if key in SETTINGS else f"--set {key}"
@@ -118,6 +129,18 @@ def settings_of(methods: Sequence[str], *given: Mapping[str, Any]) -> dict[str, 
         for name in having:
             hint = hints_of(classes[name])[setting]
             chosen[name][setting] = read_value(value, hint) if isinstance(value, str) else value
+            if method:
+                shared.discard((name, setting))
+            else:
+                shared.add((name, setting))
+    drawing = {name for name in methods if chosen[name].get("sampling", classes[name].sampling)}
+    for setting in sorted({setting for _, setting in shared} & {"temperature", "top_p", "top_k"}):
+        if not drawing:
+            option = "--" + setting.replace("_", "-")
+            raise IavaError(f"{option} was given, but none of {', '.join(methods)} draws its tokens: add --sampling")
+        for name in methods:
+            if (name, setting) in shared and name not in drawing:
+                del chosen[name][setting]
     for name in methods:
         classes[name](**chosen[name])
     return chosen

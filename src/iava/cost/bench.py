@@ -1,4 +1,4 @@
-"""The cost of methods relative to plain greedy `generate`: time, peak memory and work.
+"""The cost of methods relative to plain greedy `generate`: time, peak memory, work and counts.
 
 All contenders run in one process and take turns, so that a change of the machine's load affects all of them.
 """
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from iava.cost.contenders import PLAIN, Bench, counted_work
+from iava.cost.counts import count_tokens
 from iava.cost.plan import CostPlan, Workload
 from iava.cost.shapes import SHAPES
 from iava.errors import IavaError
@@ -38,7 +39,8 @@ def measure(plan: CostPlan, out: Path, advance: Advance = lambda *_: None) -> di
 
     Returns:
         The content of the file: "command", "settings", "model", "versions", "git", "machine", "started", "finished",
-        and "cells", a measurement for each workload and contender (see `_measurement`).
+        "cells", a measurement for each workload and contender (see `_measurement`), and "counts", for each number of
+        images and each contender what `count_tokens` returns, or "error".
 
     Raises:
         IavaError: if the device is missing, the folder cannot be used, or part of the plan does not fit the shape.
@@ -62,18 +64,26 @@ def measure(plan: CostPlan, out: Path, advance: Advance = lambda *_: None) -> di
         "model": {"parameters": sum(p.numel() for p in lvlm.model.parameters()), "bytes": weights(lvlm.model)},
         "finished": False,
         "cells": [],
+        "counts": [],
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / RESULTS, results)
     workloads = [Workload(*sizes) for sizes in sorted(product(plan.tokens, plan.questions, plan.batch))]
-    total = len(workloads) * len(bench.contenders) * (1 + plan.repeats)
+    workloads = workloads if plan.repeats else []
+    batches = list(plan.batch) if plan.count else []
+    total = (len(workloads) * (1 + plan.repeats) + len(batches)) * len(bench.contenders)
     done = 0
 
-    def advance_one(workload: Workload) -> None:
+    def advance_one(part: Workload | str) -> None:
         nonlocal done
         done += 1
-        advance(str(workload), done, total)
+        advance(str(part), done, total)
 
+    for batch in batches:
+        for contender in bench.contenders:
+            error, counts = _attempt(partial(count_tokens, bench, contender, batch))
+            results["counts"].append({"batch": batch, "contender": contender, "error": error, **(counts or {})})
+            advance_one("counts")
     # Freezing today's objects keeps garbage collection before each run short.
     gc.freeze()
     try:
@@ -100,10 +110,16 @@ def measure_workload(
         advance_one: is called after each run.
     """
     measured: dict[str, Measurement] = {}
+    compiled = bool(bench.options)
     for contender in bench.contenders:
         trace = Trace()
+        # What is compiled is not seen by those who count.
+        bench.options |= {"disable_compile": True} if compiled else {}
         with counted_work(bench.model) as counts:
             error, peak_bytes = _attempt(partial(_peak_bytes, bench, contender, workload, trace))
+        bench.options.pop("disable_compile", None)
+        if compiled and error is None:
+            error, _ = _attempt(bench.work(contender, workload))
         measured[contender] = {"error": error, "peak": peak_bytes, "seconds": [], **counts}
         if "selected" in trace.reading:
             measured[contender]["kept"] = float(trace.reading["selected"].float().mean())
@@ -141,13 +157,13 @@ def _measurement(contender: str, measured: Measurement, plain: Measurement, mode
         "contender"; "error", the reason for a failure or None; and without a failure: "seconds", all times; "time",
         their lower quartile, median and upper quartile; "time_ratio", the quartiles of each time over that of plain
         `generate` in the same round; "peak", the peak memory in bytes including the model; "peak_ratio", its ratio to
-        that of plain `generate`; "decoder_columns" and "images_read" (see `counted_work`); and for one question per
-        image "kept", the share of image tokens that IAVA selected.
+        that of plain `generate`; "decoder_passes", "decoder_columns" and "images_read" (see `counted_work`); and for
+        one question per image "kept", the share of image tokens that IAVA selected.
     """
     result: Measurement = {"contender": contender, "error": measured["error"]}
     if measured["error"] is not None:
         return result
-    names = ("seconds", "decoder_columns", "images_read", "kept")
+    names = ("seconds", "decoder_passes", "decoder_columns", "images_read", "kept")
     result |= {name: measured[name] for name in names if name in measured}
     result |= {"time": _quartiles(measured["seconds"]), "peak": model_bytes + measured["peak"]}
     if plain["error"] is None:

@@ -10,6 +10,8 @@ import torch
 from iava.cost.baselines import MitigV, ModelInputs, naive
 from iava.cost.plan import CostPlan, Workload
 from iava.cost.shapes import QUESTIONS, noise_image
+from iava.engine import hf
+from iava.errors import IavaError
 from iava.lvlm.model import LVLM
 from iava.methods.base import Method
 from iava.methods.trace import Trace
@@ -39,6 +41,8 @@ class Bench:
                 part.generation_config.eos_token_id = None
                 part.generation_config.pad_token_id = 0
         self.methods = {name: named_method(lvlm, name) for name in plan.methods}
+        self.options = hf.compiled_options(self.model.device) if plan.compile else {}
+        """Options of `generate` for all contenders but the baselines."""
         self.baselines: dict[str, Any] = {name: MitigV(lvlm) if name == "mitigv" else naive for name in plan.baselines}
 
     @property
@@ -82,20 +86,30 @@ class Bench:
             return naive(self.model, inputs, general, tokens)
         if contender == "mitigv":
             return self.baselines["mitigv"](inputs, tokens)
-        options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False}
+        options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False, **self.options}
         if contender in self.methods:
             options["custom_generate"] = partial(self.methods[contender], trace=trace)
         return self.model.generate(**inputs, **options)
 
 
 def named_method(lvlm: LVLM, name: str) -> Method:
-    """The method of a name such as "greedy" or "iava:hide".
+    """The method of a name such as "greedy", "iava:hide" or "iava:hide:lazy".
 
     Raises:
         IavaError: if the method or the negative image is unknown.
     """
-    method, colon, negative = name.partition(":")
-    return lvlm.method(method, **({"negative": negative} if colon else {}))
+    method, *options = name.split(":")
+    negatives = [option for option in options if option != "lazy"]
+    if len(options) > len(set(options)) or len(negatives) > 1:
+        raise IavaError(f"unknown contender {name!r}: write METHOD, METHOD:NEGATIVE or METHOD:NEGATIVE:lazy")
+    made = lvlm.method(method, **({"negative": negatives[0]} if negatives else {}))
+    made.lazy = "lazy" in options
+    return made
+
+
+def decoder_layers(model: Any) -> torch.nn.ModuleList:
+    """The layers of the model's decoder."""
+    return next(part for part in model.get_decoder().modules() if isinstance(part, torch.nn.ModuleList))
 
 
 @contextmanager
@@ -103,22 +117,22 @@ def counted_work(model: Any) -> Iterator[dict[str, int]]:
     """Counts the work inside the block.
 
     Yields:
-        A dict with "decoder_columns", the tokens times rows that the decoder's layers process, and "images_read", the
-        images that the vision tower encodes.
+        A dict with "decoder_passes", the runs of the decoder; "decoder_columns", the tokens times rows that its layers
+        process; and "images_read", the images that the vision tower encodes.
     """
-    counts = {"decoder_columns": 0, "images_read": 0}
+    counts = {"decoder_passes": 0, "decoder_columns": 0, "images_read": 0}
 
     def count(name: str, dimensions: int) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> None:
             first = next(value for value in [*args, *kwargs.values()] if isinstance(value, torch.Tensor))
             counts[name] += first.shape[:dimensions].numel()
+            counts["decoder_passes"] += name == "decoder_columns"
 
         return hook
 
-    layers = next(part for part in model.get_decoder().modules() if isinstance(part, torch.nn.ModuleList))
     tower = model.vision_model if hasattr(model, "vision_model") else model.base_model.vision_tower
     handles = [
-        layers[0].register_forward_pre_hook(count("decoder_columns", 2), with_kwargs=True),
+        decoder_layers(model)[0].register_forward_pre_hook(count("decoder_columns", 2), with_kwargs=True),
         tower.register_forward_pre_hook(count("images_read", 1), with_kwargs=True),
     ]
     try:

@@ -22,7 +22,9 @@ class CostPlan:
         tokens: numbers of new tokens. Every answer has exactly this length.
         questions: numbers of questions per image, at most six.
         batch: numbers of images.
-        repeats: how often each workload is timed.
+        repeats: how often each workload is timed; 0 times nothing, which only makes sense with `count`.
+        compile: run the steps compiled, with a static cache. Only for one question per image.
+        count: also count kernels, synchronisations, decoder passes and bytes of new keys and values.
         device: "cpu" or "cuda". None uses a GPU if there is one.
         dtype: of the weights. None uses float16 on a GPU and float32 on a CPU.
 
@@ -39,6 +41,8 @@ class CostPlan:
     repeats: int = 5
     device: str | None = None
     dtype: str | None = None
+    count: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.shape not in SHAPES:
@@ -54,19 +58,23 @@ class CostPlan:
                 raise IavaError(f"{name} is {_listed(values)!r}: it must be different numbers of at least 1")
         if max(self.questions) > len(QUESTIONS):
             raise IavaError(f"questions is {_listed(self.questions)!r}: each number must be at most {len(QUESTIONS)}")
-        if self.repeats < 1:
-            raise IavaError(f"repeats is {self.repeats}: it must be at least 1")
+        if self.repeats < (0 if self.count else 1):
+            raise IavaError(f"repeats is {self.repeats}: it must be at least 1, or 0 with --count")
+        if self.compile and max(self.questions) > 1:
+            raise IavaError("--compile measures one question per image: use --questions 1")
         if self.dtype is not None and self.dtype not in DTYPES:
             raise IavaError(f"dtype is {self.dtype!r}: use one of {', '.join(DTYPES)}")
 
     @property
     def command(self) -> str:
         """The command line of this plan."""
-        options = {"methods": _listed(self.methods)} if self.methods else {}
+        options: dict[str, Any] = {"methods": _listed(self.methods)} if self.methods else {}
         options |= {name: _listed(getattr(self, name)) for name in ("tokens", "questions", "batch")}
-        options |= {name: getattr(self, name) for name in ("repeats", "device", "dtype") if getattr(self, name)}
+        options |= {"repeats": self.repeats}
+        options |= {name: getattr(self, name) for name in ("device", "dtype") if getattr(self, name)}
         words = [f"--{name} {value}" for name, value in options.items()]
         words += [f"--baseline {baseline}" for baseline in self.baselines]
+        words += [f"--{name}" for name in ("count", "compile") if getattr(self, name)]
         return f"iava bench --shape {self.shape} {' '.join(words)}"
 
 

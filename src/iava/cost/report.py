@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from iava.cost.contenders import PLAIN
 from iava.errors import IavaError
 from iava.jsonfiles import read_json
 
@@ -19,9 +20,21 @@ _COST_HEADINGS = (
     "vs `generate`",
     "peak MB",
     "vs `generate`",
+    "decoder passes",
     "decoder columns",
     "images encoded",
 )
+_COUNT_HEADINGS = (
+    "images",
+    "method",
+    "token",
+    "kernels",
+    "vs `generate`",
+    "synchronisations",
+    "decoder passes",
+    "new keys and values, MB",
+)
+_TOKENS = {"first": "first", "second": "second", "step": "each further"}
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -37,7 +50,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def cost_markdown(results: dict[str, Any]) -> str:
-    """A Markdown table of medians with quartiles in brackets, below the command and the environment."""
+    """Markdown tables below the command and the environment: medians with quartiles in brackets, and the counts."""
     machine, versions = results["machine"], results["versions"]
     load = f"machine load {machine['load_before']:.1f} before"
     load += f" and {machine['load_after']:.1f} after" if results["finished"] else "; stopped before the end"
@@ -50,27 +63,46 @@ def cost_markdown(results: dict[str, Any]) -> str:
         f"{results['settings']['repeats']} rounds",
         load,
     ]
-    lines = [
-        f"`{results['command']}`",
-        "",
-        "; ".join(environment) + ".",
-        "",
-        "| " + " | ".join(_COST_HEADINGS) + " |",
-        "|---|---|---|---" + "|---:" * 6 + "|",
-        *map(_table_line, results["cells"]),
-    ]
+    lines = [f"`{results['command']}`", "", "; ".join(environment) + "."]
+    if results["cells"]:
+        lines += ["", "| " + " | ".join(_COST_HEADINGS) + " |", "|---|---|---|---" + "|---:" * 7 + "|"]
+        lines += map(_table_line, results["cells"])
+    # A file of an earlier version has no counts.
+    if results.get("counts"):
+        lines += ["", "| " + " | ".join(_COUNT_HEADINGS) + " |", "|---|---|---" + "|---:" * 5 + "|"]
+        plain = {one["batch"]: one for one in results["counts"] if one["contender"] == PLAIN}
+        lines += [line for one in results["counts"] for line in _count_lines(one, plain[one["batch"]])]
     return "\n".join(lines) + "\n"
+
+
+def _count_lines(counts: dict[str, Any], plain: dict[str, Any]) -> list[str]:
+    names = [str(counts["batch"]), f"`{counts['contender']}`"]
+    if counts["error"] is not None:
+        return ["| " + " | ".join([*names, counts["error"], *[""] * 5]) + " |"]
+    lines = []
+    for token, name in _TOKENS.items():
+        one, kernels = counts[token], plain[token]["kernels"] if plain["error"] is None else None
+        values = [
+            f"{one['kernels']:,}",
+            f"{one['kernels'] / kernels:.2f}" if kernels else "",
+            str(one["syncs"]),
+            str(one["passes"]),
+            f"{one['cache_bytes'] / 1e6:,.1f}",
+        ]
+        lines.append("| " + " | ".join([*names, name, *values]) + " |")
+    return lines
 
 
 def _table_line(measurement: dict[str, Any]) -> str:
     names = [*(str(measurement[name]) for name in _WORKLOAD), f"`{measurement['contender']}`"]
     if measurement["error"] is not None:
-        return "| " + " | ".join([*names, measurement["error"], *[""] * 5]) + " |"
+        return "| " + " | ".join([*names, measurement["error"], *[""] * 6]) + " |"
     values = [
         _with_quartiles(measurement["time"], 3),
         _with_quartiles(measurement["time_ratio"], 2) if "time_ratio" in measurement else "",
         f"{measurement['peak'] / 1e6:,.1f}",
         f"{measurement['peak_ratio']:.2f}" if "peak_ratio" in measurement else "",
+        str(measurement.get("decoder_passes", "")),
         f"{measurement['decoder_columns']:,}",
         str(measurement["images_read"]),
     ]

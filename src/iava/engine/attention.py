@@ -45,6 +45,11 @@ class AttentionCall:
     options: dict[str, Any]
     answer: Callable[["AttentionCall"], torch.Tensor]
 
+    @property
+    def has_full_mask(self) -> bool:
+        """Whether the mask is four-dimensional."""
+        return isinstance(self.mask, torch.Tensor) and self.mask.dim() == 4
+
     def run(self) -> torch.Tensor:
         """(R, Q, heads, d): what the model's own attention function gives."""
         return self.answer(self)
@@ -74,26 +79,28 @@ class AttentionCall:
         Raises:
             IavaError: if the attention function takes no four-dimensional mask.
         """
-        seen = self._seen()
         added = bias.to(self.query)
         if self.mask is not None and self.mask.dtype != torch.bool:
-            added = added + self.mask
-        return replace(self, mask=torch.where(seen, added, torch.finfo(added.dtype).min))
+            lowest = torch.finfo(added.dtype).min
+            return replace(self, mask=(added + self._four_dimensional()).clamp(min=lowest))
+        return replace(self, mask=torch.where(self._seen(), added, torch.finfo(added.dtype).min))
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        """(R, heads, K) float32: the last query's attention logits at all keys, seen or not."""
+        return self.scores_of(self.query[:, :, -1:])[:, :, 0]
+
+    def scores_of(self, query: torch.Tensor) -> torch.Tensor:
+        """(R, heads, Q, d) -> (R, heads, Q, K) float32: attention logits at all keys, seen or not."""
+        return scores_of(query, self.key, self.scaling, self.options.get("softcap"))
 
     @cached_property
     def scores(self) -> torch.Tensor:
         """(R, heads, K) float32: the last query's attention logits, -inf at keys that it may not see."""
-        return last_scores(
-            self.query,
-            self.key,
-            self.mask,
-            self.scaling,
-            softcap=self.options.get("softcap"),
-            window=self.options.get("sliding_window"),
-        )
+        return masked_scores(self.logits, self.mask, self.options.get("sliding_window"))
 
     def weights(self, scores: torch.Tensor) -> torch.Tensor:
-        """(R, heads, K): the softmax of scores."""
+        """The softmax of scores: (R, heads, K), or (R, heads, Q, K)."""
         return weights_of(scores, self.options.get("s_aux"))
 
     def mixed(self, weights: torch.Tensor) -> torch.Tensor:
@@ -122,12 +129,16 @@ class AttentionCall:
             queries, keys = self.query.shape[2], self.key.shape[2]
             causal = torch.ones(1, 1, queries, keys, dtype=torch.bool, device=self.key.device)
             return causal.tril(keys - queries)
-        if not isinstance(self.mask, torch.Tensor) or self.mask.dim() != 4:
+        mask = self._four_dimensional()
+        return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+
+    def _four_dimensional(self) -> Any:
+        if not self.has_full_mask:
             raise IavaError(
                 "the model's attention function takes no mask for single layers: load the model with "
                 "attn_implementation='sdpa' or 'eager'"
             )
-        return self.mask if self.mask.dtype == torch.bool else self.mask > torch.finfo(self.mask.dtype).min / 2
+        return self.mask
 
 
 def attention_row(
@@ -170,11 +181,26 @@ def last_scores(
 
     Args: see `attention_row`.
     """
-    batch, heads, _, width = query.shape
-    last = query[:, :, -1].view(batch, key.shape[1], -1, width)
-    scores = (last @ key.transpose(-1, -2)).float().view(batch, heads, -1) * scaling
-    if softcap is not None:
-        scores = (scores / softcap).tanh() * softcap
+    scores = scores_of(query[:, :, -1:], key, scaling, softcap)[:, :, 0]
+    return masked_scores(scores, mask, window)
+
+
+def scores_of(query: torch.Tensor, key: torch.Tensor, scaling: float, softcap: float | None) -> torch.Tensor:
+    """Attention logits: (B, heads, Q, d), (B, key heads, K, d) -> (B, heads, Q, K) float32."""
+    batch, heads, count, width = query.shape
+    # The queries of one key head stand together.
+    grouped = query.reshape(batch, key.shape[1], -1, width)
+    scores = (grouped @ key.transpose(-1, -2)).float().view(batch, heads, count, -1) * scaling
+    return scores if softcap is None else (scores / softcap).tanh() * softcap
+
+
+def masked_scores(scores: torch.Tensor, mask: torch.Tensor | None, window: int | None) -> torch.Tensor:
+    """Attention logits of the last query, -inf at keys that it may not see.
+
+    Args:
+        scores: (B, heads, K) float32.
+        mask, window: see `attention_row`.
+    """
     if mask is not None:
         row = mask[:, None] if mask.dim() == 2 else mask[:, :, -1]
         row = row[..., : scores.shape[-1]]
@@ -182,14 +208,15 @@ def last_scores(
             scores = scores + row
             row = row > torch.finfo(row.dtype).min / 2
         scores = scores.masked_fill(~row.bool(), float("-inf"))
-    if window is not None and (mask is None or mask.dim() == 2):
-        scores[..., : max(scores.shape[-1] - window, 0)] = float("-inf")
+    if window is not None and (mask is None or mask.dim() == 2) and scores.shape[-1] > window:
+        hidden = torch.arange(scores.shape[-1], device=scores.device) < scores.shape[-1] - window
+        scores = scores.masked_fill(hidden, float("-inf"))
     return scores
 
 
 def weights_of(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
-    """Softmax over the keys: (B, heads, K) -> (B, heads, K); `sinks` as in `attention_row`."""
+    """Softmax over the keys, the last dimension: (B, heads, ..., K); `sinks` as in `attention_row`."""
     if sinks is None:
         return scores.softmax(dim=-1)
-    sink = sinks.float().view(1, -1, 1).expand(len(scores), -1, 1)
+    sink = sinks.float().view(1, -1, *[1] * (scores.dim() - 2)).expand(*scores.shape[:-1], 1)
     return torch.cat([scores, sink], dim=-1).softmax(dim=-1)[..., :-1]

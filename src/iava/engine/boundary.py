@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import Cache, PreTrainedModel
 
 from iava.engine import hf
 from iava.engine.branch import Branch
+from iava.engine.host import Array, to_device
 from iava.engine.tap import before_forward
 from iava.errors import IavaError
 
@@ -47,8 +49,15 @@ def capture(model: PreTrainedModel, *, stop: bool = False) -> Iterator[dict[str,
         pass
 
 
-def run(model: PreTrainedModel, branch: Branch, cache: Cache | None = None) -> hf.Outputs:
-    """Runs the whole model with the decoder's inputs given; `.logits` is (B, 1, V).
+def run(
+    model: PreTrainedModel,
+    branch: Branch,
+    cache: Cache | None = None,
+    *,
+    mask: torch.Tensor | None = None,
+    last: int = 1,
+) -> hf.Outputs:
+    """Runs the whole model with the decoder's inputs given; `.logits` is (B, last, V).
 
     The outer model runs, not the decoder alone. Only it knows what lies between the last hidden state and the logits
     (heads, scaling, soft caps), and which tokens of a prompt see each other both ways.
@@ -57,11 +66,16 @@ def run(model: PreTrainedModel, branch: Branch, cache: Cache | None = None) -> h
         model: the model that runs the decoding loop.
         branch: what the decoder is fed; its prefix, if it has one, is filled.
         cache: filled where the branch has no prefix; None keeps nothing.
+        mask: what the decoder's layers are given, (B, 1, Q, K); None: a causal one behind what the branch's mask shows.
+        last: of so many tokens the logits are wanted.
     """
     cache = cache if branch.prefix is None else branch.prefix
+    if mask is None:
+        full = branch.token_types is None and hf.takes_additive_mask(model, cache)
+        mask = causal_mask(branch) if full else branch.mask
     outer = {
         "inputs_embeds": branch.embeddings,
-        "attention_mask": branch.mask,
+        "attention_mask": mask,
         "position_ids": branch.positions,
     }
     if branch.token_types is not None:
@@ -71,10 +85,19 @@ def run(model: PreTrainedModel, branch: Branch, cache: Cache | None = None) -> h
         return args, {**kwargs, **branch.decoder_inputs()}
 
     with before_forward(model.get_decoder(), feed):
-        return model(**outer, **{hf.CACHE: cache}, use_cache=cache is not None, logits_to_keep=1, return_dict=True)
+        return model(**outer, **{hf.CACHE: cache}, use_cache=cache is not None, logits_to_keep=last, return_dict=True)
 
 
-def sees_ahead(mask: Any, columns: torch.Tensor) -> bool:
+def causal_mask(branch: Branch) -> torch.Tensor:
+    """(B, 1, W, P + W): 0 where a token may look, the lowest number elsewhere."""
+    columns, dtype = branch.mask.shape[1], branch.embeddings.dtype
+    ahead = np.triu(np.ones((columns, columns), dtype=np.float32), 1)[branch.prefix_width :]
+    # One addition for all layers; each of them would make one of a mask of yes and no.
+    hidden = to_device(ahead, branch.mask.device) + (branch.mask == 0)[:, None, None]
+    return (hidden * torch.finfo(dtype).min).clamp(min=torch.finfo(dtype).min).to(dtype)
+
+
+def sees_ahead(mask: Any, columns: Array) -> bool:
     """Whether the token at a row's column, of (B,), may see later ones under the decoder's mask.
 
     A decoder that is given the plain padding mask, or none, makes a causal one of it.
@@ -85,10 +108,10 @@ def sees_ahead(mask: Any, columns: torch.Tensor) -> bool:
         return False
     if not isinstance(mask, torch.Tensor):
         return True
-    columns = columns.to(mask.device)
-    row = mask[torch.arange(len(columns), device=mask.device), 0, columns]
+    at = to_device(columns, mask.device)
+    row = mask[torch.arange(len(at), device=mask.device), 0, at]
     seen = row if row.dtype == torch.bool else row > torch.finfo(row.dtype).min / 2
-    later = torch.arange(row.shape[-1], device=mask.device) > columns[:, None]
+    later = torch.arange(row.shape[-1], device=mask.device) > at[:, None]
     return bool((seen & later).any())
 
 

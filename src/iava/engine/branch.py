@@ -21,6 +21,8 @@ class Branch:
         is_image: (B, P + W) bool, True at image tokens.
         prefix: keys and values of the P columns before; None: P is 0.
         token_types: (B, W), for families whose outer model makes masks of them.
+        begins: for each row the first of its W columns that is no padding; needed to decode behind a prompt.
+        sees: for each row the column of the prefix behind the last one that it may see; needed like `begins`.
         deepstack: (T, D) features that single layers add to the T image tokens of all rows, in order.
         others: what else the decoder takes, the same for all branches.
     """
@@ -31,6 +33,8 @@ class Branch:
     is_image: torch.Tensor
     prefix: DynamicCache | None = None
     token_types: torch.Tensor | None = None
+    begins: Sequence[int] = ()
+    sees: Sequence[int] = ()
     deepstack: Sequence[torch.Tensor] | None = None
     others: dict[str, Any] = field(default_factory=dict)
 

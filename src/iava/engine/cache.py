@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from iava.engine.host import Array
 from iava.engine.prompt import Prompt
 
 Segment = tuple[int, torch.Tensor, torch.Tensor]
@@ -38,7 +39,10 @@ class SegmentedLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        super().update(key_states, value_states, *args, **kwargs)
+        if self.keys.shape[2] == 0:
+            self.keys, self.values = key_states, value_states
+        else:
+            super().update(key_states, value_states, *args, **kwargs)
         # Attention functions want them in one piece, which is needed as long as this layer runs.
         return self.whole()
 
@@ -48,6 +52,34 @@ class SegmentedLayer(DynamicLayer):
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         self.rows = [self.rows[row] for row in beam_idx.tolist()]
         super().reorder_cache(beam_idx)
+
+    def extended(self, more: Sequence[Sequence[Segment]], left_pad: int) -> "SegmentedLayer":
+        """A layer with more rows behind these; all rows have the same number of columns.
+
+        Args:
+            more: segments of the new rows. The last segment of each belongs to that row alone.
+            left_pad: number of empty columns that the rows of this layer get at their start.
+        """
+        start = self.start + left_pad
+        rows: list[list[Segment]] = [[(end + left_pad, k, v) for end, k, v in segments] for segments in self.rows]
+        # What no other row shares goes into one tensor: it is copied at once for each new token.
+        new_keys, new_values = (part.new_zeros(len(more), *part.shape[1:]) for part in (self.keys, self.values))
+        for segments, row_keys, row_values in zip(more, new_keys, new_values, strict=True):
+            kept: list[Segment] = []
+            for segment in segments:
+                end, keys, values = segment
+                begin = end - keys.shape[1]
+                cut = max(start - begin, 0)
+                if cut == 0 or segment is segments[-1]:
+                    row_keys[:, begin + cut - start : end - start] = keys[:, cut:]
+                    row_values[:, begin + cut - start : end - start] = values[:, cut:]
+                    keys, values = keys[:, :cut].clone(), values[:, :cut].clone()
+                if keys.shape[1]:
+                    kept.append((begin + keys.shape[1], keys, values))
+            rows.append(kept)
+        layer = SegmentedLayer(rows, start)
+        layer.keys, layer.values = torch.cat([self.keys, new_keys]), torch.cat([self.values, new_values])
+        return layer
 
     def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All keys and values, (R, heads, K, d) both; columns without a segment are zero."""
@@ -66,7 +98,7 @@ def segmented_cache(layers: Iterable[Sequence[Sequence[Segment]]], start: int) -
 def segments_of(layer: Any, length: int) -> list[list[Segment]]:
     """The segments of each row of a cache layer, of any kind, that was given `length` columns."""
     if isinstance(layer, SegmentedLayer):
-        over = [max(segments[-1][0] - layer.start, 0) for segments in layer.rows]
+        over = [max(segments[-1][0] - layer.start, 0) if segments else 0 for segments in layer.rows]
         return [
             [*segments, (length, keys[:, skip:], values[:, skip:])]
             for segments, keys, values, skip in zip(layer.rows, layer.keys, layer.values, over, strict=True)
@@ -85,14 +117,12 @@ def before(segments: Iterable[Segment], column: int) -> list[Segment]:
     return left
 
 
-def shared_prefix(
-    prompt: Prompt, ends: torch.Tensor, more: int, rows: Sequence[int] | None = None
-) -> DynamicCache | None:
+def shared_prefix(prompt: Prompt, ends: Array, more: int, rows: Sequence[int] | None = None) -> DynamicCache | None:
     """The keys and values of prompts up to a column, to run other tokens behind; the prompt's cache is left as it was.
 
     Args:
         prompt: what the decoder read.
-        ends: (R,) long, for each row the column behind the last one that it needs.
+        ends: (R,) for each row the column behind the last one that it needs.
         more: how many tokens are to follow.
         rows: which prompts; None takes all.
 
@@ -102,7 +132,7 @@ def shared_prefix(
     """
     chosen = list(range(len(prompt.input_ids))) if rows is None else list(rows)
     width, length = int(ends.max()), prompt.input_ids.shape[1]
-    every = prompt.image_end.clone()
+    every = prompt.image_end.copy()
     every[chosen] = ends
     window = getattr(prompt.model.get_decoder().config, "sliding_window", None)
     # Behind prompts of different lengths the distances between columns are larger than between tokens.
@@ -116,31 +146,26 @@ def shared_prefix(
 
 
 def _whole(rows: list[list[tuple[int, torch.Tensor]]], new: torch.Tensor, start: int) -> torch.Tensor:
+    if rows and all(len(row) == 1 and row[0][0] == row[0][1].shape[1] == start for row in rows):
+        firsts = [row[0][1] for row in rows]
+        same = all(segment is firsts[0] for segment in firsts)
+        before_new = firsts[0].expand(len(rows), -1, -1, -1) if same else torch.stack(firsts)
+        return torch.cat([before_new, new], dim=2)
     whole = new.new_empty(*new.shape[:2], start + new.shape[2], new.shape[3])
     whole[:, :, start:] = new
     done = 0
-    # Rows that begin with the same segment are written at once.
-    for _, alike in groupby(
-        rows, key=lambda segments: (segments[0][0], segments[0][1].data_ptr(), segments[0][1].shape)
-    ):
+    # Successive rows with the same segments are written at once.
+    for _, alike in groupby(rows, key=lambda row: [(end, part.data_ptr(), part.shape) for end, part in row]):
         group = list(alike)
         block = whole[done : done + len(group)]
-        end, segment = group[0][0]
-        block[:, :, : end - segment.shape[1]] = 0
-        block[:, :, end - segment.shape[1] : end] = segment
-        for row, (_, *segments) in zip(block, group, strict=True):
-            _fill(row, segments, end, start)
+        filled = 0
+        for end, part in group[0]:
+            begin = end - part.shape[1]
+            if begin > filled:
+                block[:, :, filled:begin] = 0
+            block[:, :, begin:end] = part
+            filled = end
+        if start > filled:
+            block[:, :, filled:start] = 0
         done += len(group)
     return whole
-
-
-def _fill(row: torch.Tensor, segments: list[tuple[int, torch.Tensor]], filled: int, start: int) -> None:
-    """Writes segments into (heads, K, d), and zeros where there are none, from column `filled` up to `start`."""
-    for end, segment in segments:
-        begin = end - segment.shape[1]
-        if begin > filled:
-            row[:, filled:begin] = 0
-        row[:, begin:end] = segment
-        filled = end
-    if start > filled:
-        row[:, filled:start] = 0

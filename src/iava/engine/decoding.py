@@ -1,6 +1,7 @@
 """One call of `generate`, decoded with a method's branches."""
 
 import copy
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers.generation.utils import GenerateOutput
 from iava.engine import hf
 from iava.engine.boundary import check_served
 from iava.engine.draws import Draw
-from iava.engine.multi_branch import Branches, Combine, Hook, MultiBranchModel
+from iava.engine.multi_branch import Beside, Branches, Combine, Hook, MultiBranchModel
 from iava.engine.prefix_cache import PrefixCache
 from iava.engine.tap import check_attention, held
 from iava.errors import IavaError
@@ -25,11 +26,15 @@ def decode(
     vlm: PreTrainedModel | None,
     branches: Branches | None,
     combine: Combine,
+    beside: Beside | None = None,
+    settled: Callable[[torch.Tensor], torch.Tensor] | None = None,
     hook: Hook | None,
     sampling: bool | None,
     warpers: list[LogitsProcessor],
     prefix_cache: PrefixCache | None = None,
+    unfinished: Callable[[], Sequence[int]] | None = None,
     seed: int | None = None,
+    generators: Sequence[torch.Generator] | None = None,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -41,11 +46,12 @@ def decode(
         model: the model on which `generate` was called.
         input_ids: (B, S), left padded, as are the rest of the arguments, which `generate` passes to its loop.
         vlm: the vision-language model; None: `model`.
-        branches, combine, hook, prefix_cache: see `MultiBranchModel`.
+        branches, combine, beside, settled, hook, prefix_cache, unfinished: see `MultiBranchModel`.
         sampling: True to draw tokens, False to take the best, None to do as `generate` was told.
-        warpers: applied to the combined logits after `generate`'s own processors.
+        warpers: applied to the combined logits after `generate`'s own processors, where tokens are drawn.
         seed: of a generator that this call's draws come from. None: tokens are drawn from torch's global generator,
             as `generate` draws them.
+        generators: one for each prompt that `generate` was given, from which its tokens are drawn instead.
 
     Raises:
         IavaError: if the model, an option of `generate`, or the cache cannot be served.
@@ -68,25 +74,35 @@ def decode(
     config.prefill_chunk_size = None
     config.do_sample = config.do_sample if sampling is None else sampling
     _connect_streamer(model_kwargs, arguments, config, input_ids)
-    processors, criteria, generator = [*logits_processor, *warpers], [*stopping_criteria], None
-    if seed is not None and config.do_sample:
-        generator = torch.Generator(input_ids.device).manual_seed(seed)
-        if config.num_beams == 1:
-            draw = Draw(generator)
-            processors, criteria, config.do_sample = [*processors, draw], [draw.restored, *criteria], False
+    processors, criteria, generator = [*logits_processor], [*stopping_criteria], None
+    if config.do_sample:
+        processors += warpers
+        if generators is None and seed is not None:
+            generators = [torch.Generator(input_ids.device).manual_seed(seed)]
+        if generators is not None:
+            generator = generators[0]
+            if config.num_beams == 1:
+                draw = Draw(generators)
+                processors, criteria, config.do_sample = [*processors, draw], [draw.restored, *criteria], False
     loop_model = MultiBranchModel(
         model,
         vlm,
         branches=branches,
         combine=combine,
+        beside=beside,
+        # Beams would have to carry the tokens that a branch has not read.
+        settled=settled if config.num_beams == 1 and hook is None and unfinished is None else None,
         hook=hook,
         prefix_cache=prefix_cache,
         shares=_shares(config, cache),
+        unfinished=unfinished,
         generate_kwargs=hf.generate_arguments(vlm),
         seed=torch.initial_seed() if seed is None else seed,
         generator=generator,
     )
-    watch: AbstractContextManager[None] = held(model) if several or prefix_cache else nullcontext()
+    # A compiled step must find no hooks on the model. Only a cache of fixed size can be compiled for.
+    watched = (several or prefix_cache is not None) and (hook is not None or not cache.is_compileable)
+    watch: AbstractContextManager[None] = held(model) if watched else nullcontext()
     with watch:
         try:
             return hf.decoding_loop(model, config)(

@@ -1,5 +1,6 @@
-"""Sampling from a generator that belongs to one call."""
+"""Sampling from generators that belong to one call."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,15 +15,17 @@ class Draw(LogitsProcessor):
     processors, and `restored` before all stopping criteria: then `scores` are those that the token was drawn from.
 
     Args:
-        generator: on the device of the logits.
+        generators: on the device of the logits: one for all rows, or one for each prompt, whose rows stand together.
     """
 
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self._generators = generators
         self._step: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        token = torch.multinomial(scores.softmax(dim=-1), 1, generator=self._generator)
+        rows = scores.softmax(dim=-1).chunk(len(self._generators))
+        pairs = zip(rows, self._generators, strict=True)
+        token = torch.cat([torch.multinomial(some, 1, generator=generator) for some, generator in pairs])
         choice = torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
         self._step = scores, choice
         return choice

@@ -13,6 +13,7 @@ import torch
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    CompileConfig,
     DynamicCache,
     GenerationConfig,
     GenerationMixin,
@@ -38,6 +39,9 @@ CACHE = (
 ROW_INPUTS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 """What a decoding step gets for each row of the batch, beside its mask and its positions."""
 
+TAPPED = "iava_"
+"""How the names of attention functions begin that show their calls to hooks."""
+
 UNSERVED_OPTIONS = (
     "assistant_model",
     "prompt_lookup_num_tokens",
@@ -53,14 +57,22 @@ UNSERVED_OPTIONS = (
 
 
 class LoopModel:
-    """The model as the loops of `GenerationMixin` see it: their private calls become `prefill` and `reorder`.
+    """The model as the loops of `GenerationMixin` see it: their private calls become `prefill`, `step` and `reorder`.
 
-    All else is the wrapped model's. Where `generator` is set, beam sampling draws from it.
+    All else is the wrapped model's.
+
+    Args:
+        model: the wrapped model.
+        generator: what beam sampling draws from; None: torch's global one.
+        compiles: whether steps may run compiled, on the conditions of `generate`.
     """
 
-    def __init__(self, model: PreTrainedModel, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, generator: torch.Generator | None = None, compiles: bool = False
+    ) -> None:
         self.model: Any = model
         self.generator = generator
+        self.compiles = compiles
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -89,9 +101,20 @@ class LoopModel:
         self.reorder(cache, beams)
         return cache
 
-    def _valid_auto_compile_criteria(self, *_args: Any) -> bool:
-        # A compiled call would be the wrapped model's.
-        return False
+    def _valid_auto_compile_criteria(self, *criteria: Any) -> bool:
+        return self.compiles and self.model._valid_auto_compile_criteria(*criteria)
+
+    def get_compiled_call(self, compile_config: Any) -> Callable[..., Outputs]:
+        """What the loop calls in each step where `generate` would call the compiled model."""
+        compiled = self.model.get_compiled_call(compile_config)
+        return lambda **inputs: self.step(compiled, inputs)
+
+    def __call__(self, **inputs: Any) -> Outputs:
+        return self.step(self.model, inputs)
+
+    def step(self, run: Callable[..., Outputs], inputs: dict[str, Any]) -> Outputs:
+        """A decoding step: `run` is the model, or the compiled model."""
+        raise NotImplementedError
 
     def _get_top_k_continuations(self, **step: Any) -> Any:
         if step["do_sample"] and self.generator is not None:
@@ -122,6 +145,13 @@ def check_options(config: GenerationConfig, arguments: dict[str, Any]) -> None:
         value = arguments.get(name, getattr(config, name, None))
         if value and (name, value) != ("num_beam_groups", 1):
             raise IavaError(f"the method cannot serve {name}: leave it out of generate")
+
+
+def compiled_options(device: torch.device) -> dict[str, Any]:
+    """Options of `generate` with which its steps run compiled, on a CPU too."""
+    config: Any = CompileConfig() if device.type == "cuda" else CompileConfig(mode="default")
+    config._compile_all_devices = device.type != "cuda"
+    return {"cache_implementation": "static", "compile_config": config}
 
 
 def generate_arguments(model: PreTrainedModel) -> dict[str, Any]:
@@ -196,6 +226,28 @@ def resize_layer(layer: Any, columns: int) -> int:
         )
     layer.max_cache_len += columns
     return layer.max_cache_len
+
+
+def fill_layer(layer: Any, keys: torch.Tensor, values: torch.Tensor) -> None:
+    """Puts other keys and values into a cache layer, with as many rows as they have."""
+    layer.keys, layer.values = keys, values
+    if layer.is_compileable:
+        layer.batch_size = len(keys)
+        # As transformers does for its own: compiled calls then write to these tensors in place.
+        torch._dynamo.mark_static_address(layer.keys)
+        torch._dynamo.mark_static_address(layer.values)
+
+
+def takes_additive_mask(model: PreTrainedModel, cache: Any = None) -> bool:
+    """Whether all layers of the decoder take one mask that is added, (R, 1, Q, K), K the columns in the cache.
+
+    transformers makes such a mask of (R, K) 1 and 0 in each step, and asks the device whether it is needed.
+    """
+    config = model.get_decoder().config
+    kinds = set(getattr(config, "layer_types", None) or ()) | {"full_attention"}
+    plain = kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
+    grows = cache is None or isinstance(cache, DynamicCache)
+    return plain and grows and attention_name(config).removeprefix(TAPPED) in ("sdpa", "eager")
 
 
 def attention_name(config: Any) -> str:

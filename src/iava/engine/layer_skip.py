@@ -23,12 +23,13 @@ def layer_skip_logits(
     *,
     residual: float,
     share: float,
+    norm: bool,
 ) -> Iterator[None]:
     """Makes the decoder give twice as many rows inside: its own, then those of the skipped layers.
 
     With g the output projection of what `give` answers, h the last layer's input and y the decoder's own output, all at
-    the last token: x = residual * h + norm(g), then x + mlp(norm(x)) with the last layer's norms and mlp, then
-    the decoder's final norm, plus share * y.
+    the last token: x = residual * h + norm(g), or without `norm` residual * h + g, then x + mlp(norm(x)) with the last
+    layer's norms and mlp, then the decoder's final norm, plus share * y.
 
     Args:
         model: with a decoder of which `layers` is the list of its layers, each with a `self_attn`.
@@ -65,7 +66,7 @@ def layer_skip_logits(
 
         def replacement(named: dict[str, Any]) -> torch.Tensor:
             # The layer adds this to `into`; what it attended to does not matter.
-            return residual * own + named["hidden_states"] - into
+            return residual * own + (named["hidden_states"] - into if norm else 0)
 
         again, replaced = True, replacement
         try:

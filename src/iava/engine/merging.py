@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import DynamicLayer
 
 from iava.engine import hf
 from iava.engine.branch import Branch
-from iava.engine.cache import SegmentedLayer, before, segments_of
+from iava.engine.cache import Segment, SegmentedLayer, before, segments_of
+from iava.engine.host import to_device
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,10 @@ class Layout:
     is_image: torch.Tensor
     left_pad: int
     position_offset: torch.Tensor
+
+    def of(self, rows: torch.Tensor) -> "Layout":
+        """The layout of some rows of the contrast branches, (R,) long."""
+        return Layout(self.mask[rows], self.is_image[rows], self.left_pad, self.position_offset[..., rows, :])
 
 
 def lay_side_by_side(main: Branch, branches: Sequence[Branch]) -> Layout:
@@ -59,21 +65,22 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
         left_pad: see `Layout`.
     """
     total = length + left_pad
-    counts = [_fresh_columns(branch)[:, 0].tolist() for branch in branches]
+    counts = [_fresh_columns(branch) for branch in branches]
     for number, layer in enumerate(main.layers):
-        rows = [[(end + left_pad, k, v) for end, k, v in segments] for segments in segments_of(layer, length)]
+        contrast: list[list[Segment]] = []
         for branch, cache, fresh in zip(branches, caches, counts, strict=True):
             read = segments_of(cache.layers[number], branch.mask.shape[1])
             for count, segments in zip(fresh, read, strict=True):
                 _, keys, values = segments[-1]
                 new = (total, keys[:, -count:], values[:, -count:])
-                rows.append([*before(segments[:-1], total - count), new])
-        every = SegmentedLayer(rows, total)
+                contrast.append([*before(segments[:-1], total - count), new])
         if isinstance(layer, SegmentedLayer):
-            main.layers[number] = every
+            main.layers[number] = layer.extended(contrast, left_pad)
         else:
+            rows = [[(end + left_pad, k, v) for end, k, v in segments] for segments in segments_of(layer, length)]
             size = hf.resize_layer(layer, left_pad)
-            layer.keys, layer.values = (_resized(part, size) for part in every.whole())
+            whole = SegmentedLayer([*rows, *contrast], total).whole()
+            hf.fill_layer(layer, *(_resized(part, size) for part in whole))
         # What no other layer holds now is needed no longer.
         for cache in caches:
             cache.layers[number] = DynamicLayer()
@@ -92,28 +99,24 @@ def select_main_branch(cache: Any, rows: int, left_pad: int) -> None:
             layer.keys, layer.values = layer.keys[:rows, :, -size:], layer.values[:rows, :, -size:]
 
 
-def _fresh_columns(branch: Branch) -> torch.Tensor:
-    """(B, 1): how many columns of each row stand behind the prefix, from its first token there on."""
-    fresh = branch.mask[:, branch.prefix_width :]
-    return fresh.shape[1] - fresh.argmax(dim=1, keepdim=True)
+def _fresh_columns(branch: Branch) -> list[int]:
+    """How many columns of each row stand behind the prefix, from its first token there on."""
+    return [branch.embeddings.shape[1] - first for first in branch.begins]
 
 
 def _columns_needed(branch: Branch) -> int:
-    """How many columns the batch must have at least: what a row sees of the prefix, and its others."""
-    width = branch.prefix_width
-    columns = torch.arange(1, width + 1, device=branch.mask.device)
-    seen = (branch.mask[:, :width] * columns).amax(dim=1) if width else 0
-    return int((_fresh_columns(branch)[:, 0] + seen).max())
+    """How many columns the batch must have at least: what a row may see of the prefix, and its others."""
+    return max(fresh + seen for fresh, seen in zip(_fresh_columns(branch), branch.sees, strict=True))
 
 
 def _spread(branch: Branch, by_column: torch.Tensor, total: int) -> torch.Tensor:
     """(B, P + W) -> (B, total): moves what goes by column to where the columns are in the batch of all branches."""
-    width = branch.prefix_width
-    fresh = by_column[:, width:]
-    spread = torch.nn.functional.pad(by_column[:, :width], (0, total - width))
-    begun = torch.arange(fresh.shape[1], device=fresh.device) >= fresh.shape[1] - _fresh_columns(branch)
-    start = total - fresh.shape[1]
-    spread[:, start:] = torch.where(begun, fresh, spread[:, start:])
+    prefix, width = branch.prefix_width, branch.embeddings.shape[1]
+    if prefix == 0:
+        return torch.nn.functional.pad(by_column, (total - width, 0))
+    spread = torch.nn.functional.pad(by_column[:, :prefix], (0, total - prefix))
+    begun = to_device(np.arange(width) >= np.array(branch.begins)[:, None], by_column.device)
+    spread[:, total - width :] = torch.where(begun, by_column[:, prefix:], spread[:, total - width :])
     return spread
 
 

@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 
 from iava.engine.branch import Branch
 from iava.engine.cache import shared_prefix
+from iava.engine.degrade import DEGRADATIONS
+from iava.engine.host import to_device, to_host
 from iava.engine.layout import Row, copied, lay_out
-from iava.engine.pixels import first_of_each, painted, with_pixels
-from iava.engine.prompt import Prompt, pack
+from iava.engine.pixels import changed, first_of_each, patches_of, pixel_values, with_pixels
+from iava.engine.prompt import Prompt
 from iava.errors import IavaError
 
 
@@ -23,12 +26,11 @@ def zeros(prompt: Prompt, keep: torch.Tensor) -> Branch:
     """
     blank = _others(prompt, keep)
     main = prompt.main
-    kept = ~blank[prompt.is_image][:, None]
-    return replace(
-        main,
-        embeddings=main.embeddings.masked_fill(blank[..., None], 0.0),
-        deepstack=None if main.deepstack is None else [features * kept.to(features) for features in main.deepstack],
-    )
+    embeddings, deepstack = main.embeddings.masked_fill(blank[..., None], 0.0), main.deepstack
+    if deepstack is not None:
+        kept = ~blank[prompt.is_image][:, None]
+        deepstack = [features * kept.to(features) for features in deepstack]
+    return replace(main, embeddings=embeddings, deepstack=deepstack)
 
 
 def drop(prompt: Prompt, keep: torch.Tensor) -> Branch:
@@ -36,17 +38,18 @@ def drop(prompt: Prompt, keep: torch.Tensor) -> Branch:
 
     What stands before the image is not read again where it does not depend on the image.
     """
-    remains = prompt.main.mask.bool() & ~_others(prompt, keep)
     prefix = _before_images(prompt)
     start = 0 if prefix is None else prefix.get_seq_length()
-    seen = remains[:, :start].clone()
+    # How many tokens stay is the size of what follows, so the host must know.
+    remains = prompt.host[1] & ~to_host(_others(prompt, keep))[0].astype(bool)
     remains[:, :start] = False
-    return lay_out(prompt, copied(prompt, remains), prefix, seen)
+    ends = [start] * len(remains)
+    return lay_out(prompt, copied(remains), prefix, prompt.main.mask[:, :start].bool(), ends)
 
 
 def text_only(prompt: Prompt) -> Branch:
     """The prompts without any image token, numbered as text alone is. What a template writes around an image stays."""
-    rows = copied(prompt, prompt.main.mask.bool() & ~prompt.is_image)
+    rows = copied(prompt.host[1] & ~prompt.host[2])
     return lay_out(prompt, [_renumbered(prompt, row) for row in rows])
 
 
@@ -65,10 +68,11 @@ def hide(prompt: Prompt, keep: torch.Tensor) -> Branch:
             "them in the cache: this model reads its prompt both ways, or the prompt is longer than its sliding "
             "window; use 'zeros' or 'drop'"
         )
-    mask = prompt.main.mask.bool()
-    follows = mask & (torch.arange(mask.shape[1], device=mask.device) >= prompt.image_end[:, None])
-    seen = mask & ~follows & ~_others(prompt, keep)
-    return lay_out(prompt, copied(prompt, follows), prefix, seen[:, : prefix.get_seq_length()])
+    mask, ends, start = prompt.host[1], prompt.image_end, prefix.get_seq_length()
+    follows = np.arange(mask.shape[1]) >= ends[:, None]
+    before = to_device((mask & ~follows)[:, :start], prompt.input_ids.device)
+    seen = before & ~_others(prompt, keep)[:, :start]
+    return lay_out(prompt, copied(mask & follows), prefix, seen, [int(end) for end in ends])
 
 
 def pixels(prompt: Prompt, keep: torch.Tensor) -> Branch:
@@ -77,10 +81,36 @@ def pixels(prompt: Prompt, keep: torch.Tensor) -> Branch:
     Raises:
         IavaError: if the model's image tokens are no patches of a grid.
     """
-    index, valid = pack(prompt.is_image)
+    given = pixel_values(prompt)
+    return with_pixels(prompt, given * _seen(prompt, keep).to(given))
+
+
+def seen_worse(prompt: Prompt, keep: torch.Tensor, kind: str, strength: float) -> Branch:
+    """The image with the patches of the other tokens degraded, read by the vision tower again. See `zeros`.
+
+    Where no row keeps a token, the whole image is degraded, which works for every family.
+
+    Args:
+        prompt: what the decoder read.
+        keep: (B, N) bool.
+        kind: a key of `iava.engine.degrade.DEGRADATIONS`.
+        strength: of the degradation, in (0, 1].
+
+    Raises:
+        IavaError: if some tokens stay, and the model's image tokens are no patches of a grid.
+    """
+    worse = changed(prompt, lambda images: DEGRADATIONS[kind](images, strength))
+    if not keep.any():
+        return with_pixels(prompt, worse)
+    return with_pixels(prompt, torch.where(_seen(prompt, keep), pixel_values(prompt), worse))
+
+
+def _seen(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
+    """The pixels of the tokens that are kept, see `patches_of`."""
+    index, valid = prompt.images
     kept = torch.zeros_like(prompt.is_image).scatter(1, index, valid & keep)
     rows = first_of_each(prompt)
-    return with_pixels(prompt, painted(prompt, kept[rows][prompt.is_image[rows]]))
+    return patches_of(prompt, kept[rows][prompt.is_image[rows]])
 
 
 def _before_images(prompt: Prompt) -> DynamicCache | None:
@@ -88,20 +118,36 @@ def _before_images(prompt: Prompt) -> DynamicCache | None:
     # An outer model makes no masks of token types for a part of the prompt.
     if prompt.main.token_types is not None:
         return None
-    first = prompt.is_image.long().argmax(dim=1)
-    return shared_prefix(prompt, first.amin().expand_as(first), prompt.input_ids.shape[1])
+    first = prompt.host[2].argmax(axis=1)
+    return shared_prefix(prompt, np.full_like(first, first.min()), prompt.input_ids.shape[1])
 
 
 def _renumbered(prompt: Prompt, row: Row) -> Row:
-    first = prompt.main.positions[..., row.prompt, prompt.tokens[row.prompt][:1]]
-    return replace(row, positions=first + torch.arange(len(row.columns), device=first.device))
+    first = prompt.host_positions[..., row.prompt, prompt.tokens[row.prompt][:1]]
+    return replace(row, positions=first + np.arange(len(row.columns)))
 
 
 def _others(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
     """(B, S) bool, True at the image tokens that are not kept."""
-    index, valid = pack(prompt.is_image)
+    index, valid = prompt.images
     return torch.zeros_like(prompt.is_image).scatter(1, index, valid & ~keep)
 
 
-# By the name that a method's `negative` takes.
-NEGATIVES = {"zeros": zeros, "drop": drop, "hide": hide, "pixels": pixels}
+_MASKS = {"zeros": zeros, "drop": drop, "hide": hide, "pixels": pixels}
+_WORSE = ("blur", "lowres")
+NEGATIVES = (*_MASKS, *_WORSE)
+"""The names that a method's `negative` takes."""
+READ_AGAIN = ("pixels", *_WORSE)
+"""Those for which the vision tower reads the image again."""
+
+
+def negative_image(name: str, prompt: Prompt, keep: torch.Tensor, strength: float) -> Branch:
+    """The image of which some tokens stay, and the others are masked or seen worse.
+
+    Args:
+        name: one of `NEGATIVES`.
+        prompt: what the decoder read.
+        keep: (B, N) bool, see `zeros`.
+        strength: of "blur" and "lowres", see `seen_worse`. The others leave it alone.
+    """
+    return seen_worse(prompt, keep, name, strength) if name in _WORSE else _MASKS[name](prompt, keep)

@@ -2,13 +2,16 @@
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from iava.engine import hf
 from iava.engine.boundary import capture
 from iava.engine.branch import Branch
+from iava.engine.prefix_cache import behind_one_prefix
 from iava.engine.prompt import Prompt
 from iava.errors import IavaError
 
@@ -36,6 +39,25 @@ def each_image(prompt: Prompt) -> list[torch.Tensor]:
     return list(pixels.flatten(0, -4))
 
 
+def rows_of_images(prompt: Prompt) -> list[int]:
+    """For each of `each_image` the prompt that shows it, as a number among those that `generate` was given.
+
+    Raises:
+        IavaError: if images are read in padded tiles, and a prompt shows several.
+    """
+    pixels = pixel_values(prompt)
+    tokens = prompt.is_image[first_of_each(prompt)].sum(dim=1)
+    if pixels.dim() > 4:
+        if len(pixels) != len(tokens):
+            raise IavaError("images of several prompts cannot be told apart: show one image in each prompt")
+        return [row for row in range(len(tokens)) for _ in range(math.prod(pixels.shape[1:-3]))]
+    # An image, or a tile of it, has as large a share of the tokens as of the pixels.
+    sizes = torch.tensor([image.numel() for image in each_image(prompt)], dtype=torch.float64)
+    middles = (sizes.cumsum(dim=0) - sizes / 2) / sizes.sum()
+    ends = tokens.cpu().double().cumsum(dim=0) / tokens.sum().item()
+    return torch.searchsorted(ends, middles).tolist()
+
+
 def first_of_each(prompt: Prompt) -> slice:
     """The rows that were given to `generate`: beams and several answers repeat each of them."""
     return slice(None, None, len(prompt.input_ids) // len(prompt.generate_kwargs["input_ids"]))
@@ -44,25 +66,22 @@ def first_of_each(prompt: Prompt) -> slice:
 def with_pixels(prompt: Prompt, pixels: torch.Tensor) -> Branch:
     """What the decoder is fed if the prompts' images have other pixels.
 
+    Where all prompts are about one image, and its pixels are changed alike, the changed image is read once.
+
     Args:
         prompt: what the decoder read.
         pixels: of the same shape as `pixel_values(prompt)`.
     """
-    forward = inspect.signature(prompt.vlm.forward).parameters
-    rest = {
-        name: value
-        for name, value in prompt.generate_kwargs.items()
-        if name in forward and name not in _NOT_THE_IMAGE and isinstance(value, torch.Tensor)
-    }
     rows = first_of_each(prompt)
+    count = len(prompt.generate_kwargs["input_ids"])
+    alike = bool(prompt.shared) and all(one is prompt.shared[0] for one in prompt.shared)
+    if alike and len(pixels) == count and bool((pixels == pixels[:1]).all()):
+        image = _captured(prompt, slice(0, 1), pixels[:1])["inputs_embeds"][0, prompt.is_image[0]]
+        embeddings = prompt.main.embeddings.clone()
+        embeddings[prompt.is_image] = image.repeat(len(embeddings), 1)
+        return behind_one_prefix(replace(prompt, main=replace(prompt.main, embeddings=embeddings)))
     times = rows.step
-    with capture(prompt.vlm, stop=True) as captured:
-        prompt.vlm(
-            input_ids=prompt.input_ids[rows],
-            attention_mask=prompt.main.mask[rows],
-            position_ids=prompt.main.positions[..., rows, :],
-            **{**rest, "pixel_values": pixels},
-        )
+    captured = _captured(prompt, rows, pixels)
     branch = replace(prompt.main, embeddings=captured["inputs_embeds"].repeat_interleave(times, dim=0))
     if prompt.main.deepstack is None:
         return branch
@@ -76,12 +95,57 @@ def with_pixels(prompt: Prompt, pixels: torch.Tensor) -> Branch:
     )
 
 
-def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
-    """The prompts' pixels with the patches of some image tokens painted in the processor's mean colour.
+def _captured(prompt: Prompt, rows: slice, pixels: torch.Tensor) -> dict[str, Any]:
+    """What the decoder is fed for some rows of the prompts with other pixels."""
+    forward = inspect.signature(prompt.vlm.forward).parameters
+    given = len(prompt.generate_kwargs["input_ids"])
+    asked = prompt.input_ids[rows]
+    rest = {
+        name: value[: len(asked)] if len(value) == given else value
+        for name, value in prompt.generate_kwargs.items()
+        if name in forward and name not in _NOT_THE_IMAGE and isinstance(value, torch.Tensor)
+    }
+    with capture(prompt.vlm, stop=True) as captured:
+        prompt.vlm(
+            input_ids=asked,
+            attention_mask=prompt.main.mask[rows],
+            position_ids=prompt.main.positions[..., rows, :],
+            **{**rest, "pixel_values": pixels},
+        )
+    return captured
+
+
+def changed(prompt: Prompt, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The prompts' pixels after a change of each image, or of each tile.
 
     Args:
         prompt: what the decoder read.
-        keep: (T,) bool for all image tokens of the batch, in order: which stay.
+        change: (N, C, H, W) -> the same shape.
+    """
+    pixels = pixel_values(prompt)
+    if pixels.dim() > 2:
+        # A tile of zeros pads a batch; Idefics tells it by that.
+        tiles = [change(tile[None])[0] if tile.any() else tile for tile in pixels.flatten(0, -4)]
+        return torch.stack(tiles).view_as(pixels)
+    vision = prompt.vlm.config.vision_config
+    merged, side, frames = vision.spatial_merge_size, vision.patch_size, vision.temporal_patch_size
+    images = []
+    for patches, grid in zip(each_image(prompt), prompt.generate_kwargs["image_grid_thw"].tolist(), strict=True):
+        steps, rows, columns = grid[0], grid[1] // merged, grid[2] // merged
+        # Qwen-VL, GLM-V: the patches of one token stand together.
+        parts = patches.view(steps, rows, columns, merged, merged, -1, frames, side, side)
+        whole = parts.permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
+        seen = change(whole.flatten(0, 1).flatten(2, 4).flatten(3, 5))
+        images.append(seen.reshape(whole.shape).permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(patches.shape))
+    return torch.cat(images)
+
+
+def patches_of(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
+    """The pixels that some image tokens show: bool, of a shape that broadcasts to `pixel_values(prompt)`.
+
+    Args:
+        prompt: what the decoder read.
+        keep: (T,) bool for all image tokens of the batch, in order.
 
     Raises:
         IavaError: if a token is no patch of a square grid.
@@ -90,14 +154,14 @@ def painted(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:
     tokens = len(keep)
     if pixels.dim() == 2 and len(pixels) % tokens == 0:
         # Patches one after another, several a token: Qwen-VL, GLM-V.
-        return pixels * keep.repeat_interleave(len(pixels) // tokens)[:, None].to(pixels)
+        return keep.repeat_interleave(len(pixels) // tokens)[:, None]
     side = math.isqrt(tokens // len(pixels)) if pixels.dim() == 4 else 0
     height, width = pixels.shape[-2:]
     if side == 0 or side * side * len(pixels) != tokens or height % side or width % side:
         raise IavaError(
-            f"negative 'pixels' needs image tokens that are patches of a square grid, but "
+            f"this negative image needs image tokens that are patches of a square grid, but "
             f"{prompt.vlm.config.model_type} makes {tokens} tokens of pixels of shape {tuple(pixels.shape)}: use "
             "'zeros', 'drop' or 'hide'"
         )
-    seen = keep.view(len(pixels), 1, side, side).to(pixels)
-    return pixels * seen.repeat_interleave(height // side, dim=2).repeat_interleave(width // side, dim=3)
+    kept = keep.view(len(pixels), 1, side, side)
+    return kept.repeat_interleave(height // side, dim=2).repeat_interleave(width // side, dim=3)

@@ -7,8 +7,10 @@ decoder inputs up to there are equal share them. Each prompt then costs what fol
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -17,6 +19,7 @@ from iava.engine import hf
 from iava.engine.boundary import run
 from iava.engine.branch import Branch
 from iava.engine.cache import segmented_cache
+from iava.engine.host import Array, to_device, to_host
 from iava.engine.layout import copied, lay_out
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt
@@ -45,11 +48,10 @@ class SharedPrefix:
         return sum(tensor.nbytes for tensor in (self.embeddings, self.positions, *pairs, *self.attention.values()))
 
     def equals(self, embeddings: torch.Tensor, positions: torch.Tensor) -> bool:
-        """Whether another prompt begins so, up to rounding: a vision tower rounds the rows of a batch differently."""
+        """Whether another prompt begins so, up to rounding."""
         if embeddings.shape != self.embeddings.shape or not torch.equal(self.positions, positions):
             return False
-        rounding = 16 * torch.finfo(embeddings.dtype).eps * self.embeddings.abs().amax()
-        return bool((self.embeddings - embeddings).abs().amax() <= rounding)
+        return bool(_close(self.embeddings, embeddings))
 
 
 class PrefixCache:
@@ -63,6 +65,11 @@ class PrefixCache:
         self.prefixes = list(prefixes)
         self.latest: list[SharedPrefix] = []
         """The prefix of each prompt of the last call; empty if nothing could be shared."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all prefixes."""
+        return sum(prefix.nbytes for prefix in self.prefixes)
 
 
 def read_together(
@@ -85,11 +92,11 @@ def read_together(
     """
     window = getattr(prompt.model.get_decoder().config, "sliding_window", None)
     length, ends = prompt.input_ids.shape[1], prompt.image_end
-    mask = prompt.main.mask.bool()
-    begins = mask & (torch.arange(length, device=mask.device) < ends[:, None])
+    mask = prompt.host[1]
+    begins = mask & (np.arange(length) < ends[:, None])
     if not prompt.shares_before(ends) or (window is not None and 2 * length > window):
         return None
-    if not torch.equal(begins.sum(dim=1), ends - begins.long().argmax(dim=1)):
+    if (begins.sum(axis=1) != ends - begins.argmax(axis=1)).any():
         # A prefix is kept without its masked columns, and could not be put back where it was.
         return None
     known = list(prefix_cache.prefixes) if prefix_cache else []
@@ -103,26 +110,55 @@ def read_together(
     prompt.shared = [known[number] for number in found]
     if prefix_cache is not None:
         prefix_cache.latest = prompt.shared
+    rest = len(begins) * (length - int(ends.min()))
+    prompt.largest_run = max([rest, *(len(new) * int(begin.sum()) for begin in begins[new])])
     return _read_on(prompt, hooks, probe)
 
 
-def _matched(prompt: Prompt, begins: torch.Tensor, known: list[SharedPrefix]) -> tuple[list[int], list[int]]:
+def _matched(prompt: Prompt, begins: Array, known: list[SharedPrefix]) -> tuple[list[int], list[int]]:
     """For each prompt the number of its prefix, and the prompts that are the first with a new one."""
-    seen = list(known)
-    found, new = [], []
-    for row, begin in enumerate(begins):
-        mine = prompt.main.embeddings[row, begin], prompt.main.positions[..., row, begin]
-        number = next((n for n, prefix in enumerate(seen) if prefix.equals(*mine)), len(seen))
-        if number == len(seen):
-            seen.append(SharedPrefix(*mine, layers=[]))
+    found: list[int] = []
+    new: list[int] = []
+    alike = _alike(prompt, begins)
+    for row in range(len(begins)):
+        own = _span(begins[row])
+        mine = prompt.main.embeddings[row, own], prompt.main.positions[..., row, own]
+        number = next((found[other] for other in range(row) if (other, row) in alike), None)
+        if number is None:
+            number = next((n for n, prefix in enumerate(known) if prefix.equals(*mine)), None)
+        if number is None:
+            number = len(known) + len(new)
             new.append(row)
         found.append(number)
     return found, new
 
 
-def _read(prompt: Prompt, begins: torch.Tensor, rows: list[int]) -> list[SharedPrefix]:
+def _alike(prompt: Prompt, begins: Array) -> set[tuple[int, int]]:
+    """The pairs of prompts that begin alike, for one wait."""
+    ids, positions, embeddings = prompt.host[0], prompt.host_positions, prompt.main.embeddings
+    spans = [_span(begin) for begin in begins]
+    texts = [(tuple(ids[row, own]), positions[..., row, own].tobytes()) for row, own in enumerate(spans)]
+    pairs = [pair for pair in combinations(range(len(ids)), 2) if texts[pair[0]] == texts[pair[1]]]
+    if not pairs:
+        return set()
+    close = torch.stack([_close(embeddings[one, spans[one]], embeddings[two, spans[two]]) for one, two in pairs])
+    return {pair for pair, same in zip(pairs, to_host(close)[0], strict=True) if same}
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """() bool, whether embeddings are equal up to rounding: a vision tower rounds the rows of a batch differently."""
+    return (one - other).abs().amax() <= 16 * torch.finfo(one.dtype).eps * one.abs().amax()
+
+
+def _span(begin: Array) -> slice:
+    """The columns that are True; they stand together."""
+    first = int(begin.argmax())
+    return slice(first, first + int(begin.sum()))
+
+
+def _read(prompt: Prompt, begins: Array, rows: list[int]) -> list[SharedPrefix]:
     """Runs what some prompts begin with."""
-    every = copied(prompt, begins)
+    every = copied(begins)
     chosen = [every[row] for row in rows]
     cache = DynamicCache()
     run(prompt.model, lay_out(prompt, chosen), cache)
@@ -132,13 +168,15 @@ def _read(prompt: Prompt, begins: torch.Tensor, rows: list[int]) -> list[SharedP
         count = len(row.columns)
         # Rows are left padded: theirs are the last columns.
         parts = [(layer.keys[number, :, -count:], layer.values[number, :, -count:]) for layer in layers]
-        found.append(SharedPrefix(prompt.main.embeddings[row.prompt, row.columns], row.positions, parts))
+        own = _span(begins[row.prompt])
+        positions = prompt.main.positions[..., row.prompt, own]
+        found.append(SharedPrefix(prompt.main.embeddings[row.prompt, own], positions, parts))
     return found
 
 
 def _read_on(prompt: Prompt, hooks: Callable[[Branch], AbstractContextManager[None]], probe: bool) -> hf.Outputs:
     """Runs the columns that follow the shortest prefix; where a longer one reaches, its keys and values count."""
-    main, ends = prompt.main, prompt.image_end.tolist()
+    main, ends = prompt.main, [int(end) for end in prompt.image_end]
     start = min(ends)
     layers = zip(*(prefix.layers for prefix in prompt.shared), strict=True)
     rest = Branch(
@@ -166,11 +204,31 @@ def _read_on(prompt: Prompt, hooks: Callable[[Branch], AbstractContextManager[No
     return outputs
 
 
-def may_begin_alike(input_ids: torch.Tensor, is_image: torch.Tensor) -> bool:
-    """Whether two prompts of a batch have the same tokens up to their last image token."""
-    prefixes = set()
-    for ids, image in zip(input_ids.tolist(), is_image.tolist(), strict=True):
-        last = len(image) - image[::-1].index(True) if True in image else 0
-        first = image.index(True) if True in image else 0
-        prefixes.add(tuple(ids[first:last]))
-    return len(prefixes) < len(input_ids)
+def behind_one_prefix(prompt: Prompt) -> Branch:
+    """The branch of prompts that all begin alike; what they begin with is read once.
+
+    Args:
+        prompt: of which `read_together` found that all share one prefix. Its embeddings may be others by now.
+    """
+    mask, ends = prompt.host[1], prompt.image_end
+    follows = mask & (np.arange(mask.shape[1]) >= ends[:, None])
+    (begin,) = _read(prompt, mask & ~follows, [0])
+    width, last = int(ends.max()), [int(end) for end in ends]
+    layers = ([[(end, *pair)] for end in last] for pair in begin.layers)
+    seen = to_device((mask & ~follows)[:, :width], prompt.input_ids.device)
+    return lay_out(prompt, copied(mask & follows), segmented_cache(layers, width), seen, last)
+
+
+def may_share(input_ids: torch.Tensor, image_token_id: int, *, keeps: bool) -> bool:
+    """Whether all prompts of a batch have images, and two have the same tokens up to their last image token.
+
+    Where prefixes are kept for later calls, one prompt is enough.
+    """
+    if len(input_ids) == 1 and not keeps:
+        return False
+    ids = to_host(input_ids)[0]
+    columns = [(row == image_token_id).nonzero()[0] for row in ids]
+    if not all(map(len, columns)):
+        return False
+    prefixes = {tuple(row[own[0] : own[-1] + 1]) for row, own in zip(ids, columns, strict=True)}
+    return keeps or len(prefixes) < len(ids)

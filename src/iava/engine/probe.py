@@ -28,17 +28,16 @@ def last_row(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
         yield rows
 
 
-def over_images(rows: list[torch.Tensor], is_image: torch.Tensor) -> torch.Tensor:
+def over_images(rows: list[torch.Tensor], index: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """Keeps the image tokens of attention rows.
 
     Args:
         rows: per layer (B, heads, K), K at least S.
-        is_image: (B, S) bool.
+        index, valid: see `prompt.pack`, or `Prompt.images`.
 
     Returns:
         (B, L, heads, N) float32, N the largest number of image tokens in a row; 0 where a row has fewer.
     """
-    index, valid = pack(is_image)
     stacked = torch.stack([row.to(index.device) for row in rows], dim=1)
     picked = stacked.gather(-1, index[:, None, None].expand(*stacked.shape[:3], -1))
     return picked * valid[:, None, None]
@@ -96,4 +95,4 @@ def probe(model: PreTrainedModel, *, layers: str | Sequence[int] = "all", **inpu
         inputs["position_ids"] = hf.prompt_positions(model, input_ids, inputs)
     with last_row(model) as rows:
         model(**generator.prepare_inputs_for_generation(is_first_iteration=True, use_cache=False, **inputs))
-    return mean_attention(over_images(rows, is_image), layers)
+    return mean_attention(over_images(rows, *pack(is_image)), layers)

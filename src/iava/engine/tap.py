@@ -144,7 +144,7 @@ def _attach_after(module: torch.nn.Module) -> Callable[[], None]:
 def _attach_attention(config: Any) -> Callable[[], None]:
     found = hf.attention_name(config)
     # The function's name stays in it, because transformers looks for "flash" inside the name.
-    name = f"iava_{found}"
+    name = hf.TAPPED + found
     hf.register_attention(name, found, _dispatching(found))
     hf.set_attention_name(config, name)
     return lambda: hf.set_attention_name(config, found)

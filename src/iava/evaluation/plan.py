@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from iava.benchmarks.benchmark import STYLES, Benchmark
+from iava.benchmarks.benchmark import PROMPT_STYLES, Benchmark
 from iava.benchmarks.registry import benchmark
 from iava.benchmarks.sources.find import find
 from iava.benchmarks.sources.ids import read_ids, with_ids
 from iava.benchmarks.task import Question, Task, first_groups, of_groups, shard
 from iava.errors import IavaError
+from iava.methods.registry import resolve
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Plan:
 
     Args:
         model: the name under which the model was loaded.
-        methods: command-line name -> parameters, in the order of the results.
+        methods: command-line name -> parameters, in the order of the results. A method with a general instruction takes
+            the benchmark's, if it has one and no other is chosen.
         split: of the pocket scenes, or that of the data; None: "test", or the one there is.
         limit: the first so many images with all their questions; None: all.
         seed: of sampling, of bootstrap intervals, and of `sample`.
@@ -32,12 +34,13 @@ class Plan:
         benchmark: a data set, of `iava.benchmarks.registry.BENCHMARKS`.
         data: holds a folder for each data set, or is the data set's own; None: the pocket scenes.
         shard: (number, count): only that part of the images, number from 1; None: all.
-        prompt_style: of `iava.benchmarks.benchmark.STYLES`; None: the benchmark's default.
+        prompt_style: of `iava.benchmarks.benchmark.PROMPT_STYLES`; None: the benchmark's default.
         suffix: text behind each question, after a blank if it does not begin with white space.
         category: only the questions of this part of the benchmark, such as "random" or "generative".
         sample: so many images, drawn at random with the seed; None: all.
         ids: a file of ids: only these images or questions; None: all.
         options: of the benchmark, such as {"ocr": True} of TextVQA.
+        system_prompt: text before the question, in the place that the chat template has for it; None: none.
 
     Raises:
         IavaError: if something is out of range, or the constant bias has nothing to be fitted to.
@@ -60,6 +63,7 @@ class Plan:
     sample: int | None = None
     ids: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    system_prompt: str | None = None
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -68,15 +72,27 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise IavaError(f"{name} is {value}: it must be at least 1")
-        if self.prompt_style is not None and self.prompt_style not in STYLES:
-            raise IavaError(f"unknown prompt style {self.prompt_style!r}: use one of {', '.join(STYLES)}")
+        if self.prompt_style is not None and self.prompt_style not in PROMPT_STYLES:
+            raise IavaError(f"unknown prompt style {self.prompt_style!r}: use one of {', '.join(PROMPT_STYLES)}")
         if self.sample is not None and self.ids is not None:
             raise IavaError("sample and ids are given: a list of ids cannot be drawn from, leave one out")
         self.asked.parser_name(self.parser)
+        object.__setattr__(self, "methods", {name: self._with_general(name, own) for name, own in self.methods.items()})
+        checked = [name for name in self.methods if resolve(name).several_calls]
+        if checked and not self.asked.names_things:
+            raise IavaError(
+                f"{checked[0]} asks about the things that a caption names, and {self.benchmark} asks for no caption: "
+                "leave it out"
+            )
         if "bias" in self.methods and not self.asked.asks_yes_no:
             raise IavaError(f"bias moves yes against no, and {self.benchmark} asks for neither: leave it out")
         if self.fitted and set(self.methods) == {"bias"}:
             raise IavaError("bias is fitted to the yes-rate of another method: name one, such as greedy,bias,iava")
+
+    def _with_general(self, method: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        if self.asked.general is None or "general" not in resolve(method)().settings():
+            return settings
+        return {"general": self.asked.general, **settings}
 
     @cached_property
     def asked(self) -> Benchmark:
@@ -175,6 +191,7 @@ class Plan:
         return {
             "prompt_style": self.prompt_style,
             "suffix": self.suffix,
+            "system_prompt": self.system_prompt,
             "category": self.category,
             "sample": self.sample,
             "ids": chosen,

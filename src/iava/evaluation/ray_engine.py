@@ -33,7 +33,7 @@ LIVES = 3
 """How often an actor is restarted, and an image's work repeated, before the run ends."""
 
 
-class Worker:
+class RayWorker:
     """An actor: a model that it loads when it is needed, and a plan whose images it opens itself."""
 
     def __init__(self, plan: Plan, loaded: Callable[[str], LVLM]) -> None:
@@ -88,13 +88,15 @@ def evaluate_with_ray(
         settings, about = ray.get(actors[0].describe.remote())
         about |= {"command": command(), "engine": "ray", "workers": workers}
 
-        def ask(part: str, methods: Mapping[str, Settings], records: Records, told: Callable[[int, int], None]) -> None:
+        def ask(
+            part: str, methods: Mapping[str, Settings], records: Records, report: Callable[[int, int], None]
+        ) -> None:
             missing = Missing(getattr(plan, part), list(methods), records)
-            told(*missing.progress)
+            report(*missing.progress)
             work = [(part, unit, {name: methods[name] for name in names}) for unit, names in missing.units()]
             for answers in pool.map_unordered(lambda actor, one: actor.answer.remote(*one), work):
                 missing.add(answers)
-                told(*missing.progress)
+                report(*missing.progress)
 
         return evaluate_by(ask, (settings, about), plan, folder, advance)
     except RayTaskError as error:
@@ -116,7 +118,7 @@ def _actors(plan: Plan, workers: int | None, loaded: Callable[[str], LVLM]) -> l
     wanted = workers or most
     if wanted > most:
         raise IavaError(f"workers is {wanted}: there are {most} {kind}s, and each needs one")
-    made = ray.remote(Worker).options(
+    made = ray.remote(RayWorker).options(
         num_gpus=int(kind == "GPU"), num_cpus=1, max_restarts=LIVES, max_task_retries=LIVES
     )
     # A plan without the questions that it has read: the actors read them on their own machines.

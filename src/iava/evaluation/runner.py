@@ -19,12 +19,14 @@ from iava.evaluation.environment import environment, fingerprint
 from iava.evaluation.lock import locked
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records, check_unique, open_run, write_json
+from iava.evaluation.verified import checked_caption
 from iava.files import write_text
 from iava.lvlm.answers import Answer
 from iava.lvlm.boxes import token_boxes
 from iava.lvlm.model import LVLM, out_of_memory
 from iava.methods.base import Method
 from iava.methods.oracle import Oracle
+from iava.methods.verify import SelfChecked
 from iava.methods.words import yes_no_logits
 from iava.metrics.parts import Record
 from iava.metrics.results import rows_of
@@ -52,10 +54,10 @@ def evaluate(
         IavaError: if the folder cannot be used, or the plan names something that does not exist.
     """
 
-    def ask(part: str, methods: Mapping[str, Mapping[str, Any]], records: Records, told: Callable[..., None]) -> None:
+    def ask(part: str, methods: Mapping[str, Mapping[str, Any]], records: Records, report: Callable[..., None]) -> None:
         made = [lvlm.method(name, **settings) for name, settings in methods.items()]
         made += others if part == "task" else ()
-        ask_all(lvlm, getattr(plan, part), made, records, plan, told)
+        ask_all(lvlm, getattr(plan, part), made, records, plan, report)
 
     return evaluate_by(ask, describe(lvlm, plan, others), plan, folder, advance)
 
@@ -65,7 +67,8 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
     methods = {name: lvlm.method(name, **settings).settings() for name, settings in plan.methods.items()}
     methods |= {method.name: method.settings() for method in others}
     if plan.fitted:
-        methods["bias"] = {"fitted_on": plan.tune.split, "images": plan.tune_images, "yes_ratio_of": plan.bias_target}
+        fit = {"fitted_on": plan.tune.split, "images": plan.tune_images, "yes_ratio_of": plan.bias_target}
+        methods["bias"] = {name: value for name, value in methods["bias"].items() if name != "bias"} | fit
     settings = {
         "benchmark": plan.benchmark,
         "questions": plan.questions.digest,
@@ -85,7 +88,7 @@ def describe(lvlm: LVLM, plan: Plan, others: Sequence[Method] = ()) -> tuple[dic
     data = "pocket" if plan.data is None else str(plan.data.absolute())
     about = {
         "data": data,
-        "prompt": lvlm.prompt(plan.task.questions[0].question),
+        "prompt": lvlm.prompt(plan.task.questions[0].question, plan.system_prompt),
         "prompt_style": plan.style,
         "revision": lvlm.revision,
     }
@@ -104,7 +107,7 @@ def evaluate_by(
         methods, shown = dict(plan.methods), settings["methods"]
         if plan.fitted:
             bias = _bias_on_tune(ask, plan, folder, advance)
-            methods["bias"] = {"bias": bias}
+            methods["bias"] = {**methods["bias"], "bias": bias}
             shown = {**shown, "bias": {"bias": bias, **shown["bias"]}}
         records = _records(folder / "records.jsonl", plan)
         ask("task", methods, records, partial(advance, f"{plan.benchmark} {plan.task.split}"))
@@ -231,11 +234,14 @@ def _batch(
     seed = zlib.crc32(f"{plan.seed} {place}".encode("utf-8", "surrogatepass"))
     settings: dict[str, Any] = {"method": method, "max_new_tokens": plan.length, "seed": seed}
     try:
+        if isinstance(method, SelfChecked):
+            return {q.id: checked_caption(lvlm, pictures[0], q, method, plan, seed) for q in questions}
         if len(pictures) == 1:
-            answers = lvlm.ask_many(pictures[0], wordings, **settings)
+            asked = wordings if plan.system_prompt is None else [_turns(plan, [], text) for text in wordings]
+            answers = lvlm.ask_many(pictures[0], asked, **settings)
         else:
-            shown: list[Any] = [{"type": "image"} for _ in pictures]
-            turns = [[{"role": "user", "content": [*shown, {"type": "text", "text": text}]}] for text in wordings]
+            shown = [{"type": "image"} for _ in pictures]
+            turns = [_turns(plan, shown, text) for text in wordings]
             answers = lvlm.chat_many(turns, images=[pictures] * len(turns), **settings)
     except RuntimeError as reason:
         if not out_of_memory(reason):
@@ -257,6 +263,12 @@ def _batch(
         return {**share, "seconds": round(answer.seconds, 6)}
 
     return {q.id: outcome(q) | spent(said[q.question]) for q in questions}
+
+
+def _turns(plan: Plan, images: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:
+    """A question as messages, with the plan's system prompt."""
+    system = [] if plan.system_prompt is None else [{"role": "system", "content": plan.system_prompt}]
+    return [*system, {"role": "user", "content": [*images, {"type": "text", "text": text}]}]
 
 
 def _failed(question: Question, error: str) -> Record:

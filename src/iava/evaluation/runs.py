@@ -53,8 +53,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Benchmark and split."""
-        return f"{self.settings['benchmark']} · {self.settings['split']}"
+        """Benchmark and split, and that tokens are drawn, if every method draws them."""
+        drawn = self.rows and all(row["draws"] for row in self.rows)
+        return f"{self.settings['benchmark']} · {self.settings['split']}" + (" · sampling" if drawn else "")
 
     def of(self, method: str, category: str = "overall") -> list[Record]:
         """A method's answered questions, in an order that does not depend on how the run was divided."""

@@ -49,7 +49,9 @@ def generate(
         # A method without text needs none.
         custom_generate = kind(**settings).bind(model, processor)  # type: ignore[arg-type]
     if stop_strings is not None:
-        reader = tokenizer or processor
+        reader: Any = tokenizer or processor
+        if reader is None:
+            raise IavaError("stop_strings are read with a tokenizer: generate(..., tokenizer=processor.tokenizer)")
         criterion = StopStringCriteria(getattr(reader, "tokenizer", reader), stop_strings)
         arguments["stopping_criteria"] = StoppingCriteriaList([*(arguments.get("stopping_criteria") or []), criterion])
     return family.generate(model, **arguments, custom_generate=custom_generate)

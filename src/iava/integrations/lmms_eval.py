@@ -39,7 +39,7 @@ class IAVAModel(lmms):
         dtype: None takes the checkpoint's on a GPU and float32 on a CPU.
         seed: random seed for methods that sample.
         batch_size, max_batch_size: ignored, because the questions about an image form a batch.
-        settings: settings of the method, such as alpha=0.5.
+        settings: settings of the method, such as alpha=0.5, or sampling=True to draw tokens.
 
     Raises:
         IavaError: if the model, the method or a setting is unknown, or a value is out of range.
@@ -61,7 +61,7 @@ class IAVAModel(lmms):
         self.device = device or self.accelerator.device
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._lvlm = load(pretrained, device=self.device, dtype=dtype)
-        self._method = self._lvlm.method(method, **settings)
+        self._method = self._lvlm.method(method, **{name: _whole(value) for name, value in settings.items()})
         self._seed = seed
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
@@ -75,14 +75,15 @@ class IAVAModel(lmms):
         """
         texts: list[str] = []
         with tqdm(total=len(requests), disable=self.rank != 0, desc="iava") as bar:
-            for (_, length, task), group in groupby(self._asked(requests), key=lambda one: one[0]):
+            for (pixels, length, task), group in groupby(self._asked(requests), key=lambda one: one[0]):
                 _, questions, pictures, stops = zip(*group, strict=True)
                 answers = self._lvlm.ask_many(
                     pictures[0],
                     questions,
                     method=self._method,
                     max_new_tokens=length,
-                    seed=zlib.crc32(f"{self._seed} {task} {questions[0]}".encode()),
+                    # The model adds each question to it, so an answer depends on neither batch nor order.
+                    seed=zlib.crc32(f"{self._seed} {task}".encode() + pixels[-1]),
                 )
                 texts += [_until(answer.text, stop) for answer, stop in zip(answers, stops, strict=True)]
                 bar.update(len(answers))
@@ -95,7 +96,7 @@ class IAVAModel(lmms):
             if (wanted.get("temperature") or 0) > 0 or (wanted.get("num_beams") or 1) > 1:
                 raise IavaError(
                     f"task {task} asks for sampling or beam search ({wanted}), but the method decides this: give "
-                    "--gen_kwargs temperature=0,num_beams=1"
+                    "--gen_kwargs temperature=0,num_beams=1, and --model_args sampling=True,temperature=... to draw"
                 )
             shown = doc_to_visual(self.task_dict[task][split][doc_id])
             if len(shown) != 1 or not isinstance(shown[0], Image.Image):
@@ -113,6 +114,11 @@ class IAVAModel(lmms):
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> NoReturn:
         raise NotImplementedError("iava answers single questions: choose a task of one round")
+
+
+def _whole(value: Any) -> Any:
+    """lmms-eval reads the text -1 as -1.0, which a setting that counts would refuse."""
+    return int(value) if isinstance(value, float) and value < 0 and value.is_integer() else value
 
 
 def _until(text: str, stops: Sequence[str]) -> str:

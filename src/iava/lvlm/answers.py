@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from iava.deprecated import warn_of_alias
+
 
 @dataclass(frozen=True)
-class Looks:
+class CrossAttention:
     """Cross-attention of a Q-Former's N queries over the P patches of the vision tower.
 
     Args:
@@ -39,7 +41,7 @@ class Explanation:
         steps: one dict for each generated token, with "full", "combined" and, given a contrast branch, "negative".
             Each lists the ten most probable tokens as {"id", "text", "probability"}. "combined" leaves out the tokens
             that the plausibility constraint removes.
-        looks: the Q-Former's cross-attention, in models whose image tokens are a Q-Former's queries.
+        cross_attention: the Q-Former's cross-attention, in models whose image tokens are a Q-Former's queries.
         top_i: the largest number of tokens that could be selected.
         lam: the attention threshold, in standard deviations above the mean.
         heads_general: (L, heads, N) `layers_general` before the mean over heads.
@@ -53,11 +55,17 @@ class Explanation:
     selected: torch.Tensor | None
     boxes: np.ndarray | None
     steps: list[dict[str, list[dict[str, Any]]]]
-    looks: Looks | None = None
+    cross_attention: CrossAttention | None = None
     top_i: int | None = None
     lam: float | None = None
     heads_general: torch.Tensor | None = None
     heads_query: torch.Tensor | None = None
+
+    @property
+    def looks(self) -> CrossAttention | None:
+        """The former name of `cross_attention`."""
+        warn_of_alias("Explanation.looks", "Explanation.cross_attention")
+        return self.cross_attention
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import sys
 import time
+import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -51,6 +53,21 @@ class Request:
     seed: int | None
     generation: Generation = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+Asked = tuple[Conversation, int | None]
+"""A conversation, and the seed of its draws; None: torch's global state decides."""
+
+
+def draw_seed(seed: int, conversation: Conversation, earlier: int = 0) -> int:
+    """The seed of a conversation's own draws.
+
+    Args:
+        seed: of the call.
+        conversation: what is answered.
+        earlier: how often the same call has asked the same before.
+    """
+    return zlib.crc32(f"{seed} {earlier} {conversation.texts}".encode("utf-8", "surrogatepass"))
 
 
 class BatchDecoder:
@@ -104,57 +121,55 @@ class BatchDecoder:
         rewordings = [one.asking(method.reword(one.question), *one.question_texts[1:]) for one in conversations]
         for one in rewordings:
             self._check(one)
+        asked = list(zip(rewordings, _draw_seeds(conversations, request.seed), strict=True))
         answers: dict[int, Answer] = {}
         for shows in (True, False):
             rows = [number for number, one in enumerate(rewordings) if bool(one.images) == shows]
             if rows:
                 run = partial(self._batch, inputs, cache) if shows else self._plain_batch
-                found = self._halved(run, [rewordings[row] for row in rows], method, request, start)
+                found = self._halved(run, [asked[row] for row in rows], method, request, start)
                 answers |= dict(zip(rows, found, strict=True))
         return [answers[row] for row in range(len(rewordings))]
 
-    def _halved(
-        self, run: Any, conversations: list[Conversation], method: Method, request: Request, start: float
-    ) -> list[Answer]:
+    def _halved(self, run: Any, asked: list[Asked], method: Method, request: Request, start: float) -> list[Answer]:
         """The answers of one batch or, where memory does not hold it, of its halves."""
         try:
-            return run(conversations, method, request, start)
+            return run(asked, method, request, start)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
         # Outside the handler: its traceback keeps the tensors that filled the memory.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(conversations) == 1:
+        if len(asked) == 1:
             raise OutOfMemoryError(
                 "out of memory, even for one question alone: use a smaller image, fewer new tokens or a quantized model"
             )
         self._say("out of memory: the questions of an image are asked in smaller batches")
-        half = len(conversations) // 2
-        # With one seed for both, the halves would draw the same numbers.
-        later = request if request.seed is None else replace(request, seed=request.seed + half)
-        first = self._halved(run, conversations[:half], method, request, start)
-        return first + self._halved(run, conversations[half:], method, later, time.perf_counter())
+        half = len(asked) // 2
+        first = self._halved(run, asked[:half], method, request, start)
+        return first + self._halved(run, asked[half:], method, request, time.perf_counter())
 
     def _batch(
         self,
         inputs: Inputs,
         cache: PrefixCache | None,
-        conversations: list[Conversation],
+        asked: list[Asked],
         method: Method,
         request: Request,
         start: float,
     ) -> list[Answer]:
+        conversations = [one for one, _ in asked]
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        asked = rendered_prompts(self.model, self.processor, inputs, conversations, batch)
-        decoded = partial(method, trace=trace, prefix_cache=cache, conversations=asked)
+        rendered = rendered_prompts(self.model, self.processor, inputs, conversations, batch)
+        decoded = partial(method, trace=trace, prefix_cache=cache, conversations=rendered)
         watch: AbstractContextManager[list[torch.Tensor]] = (
             cross_attention(self.model) if request.explain else nullcontext([])
         )
-        with watch as looks:
-            new = self._generated(batch, decoded, request)
+        with watch as qformer_attention:
+            new = self._generated(batch, decoded, asked, request)
         selected = selected_shares(trace, len(conversations))
         answers = self._made(new, method, trace, request, start)
         answers = [replace(answer, selected=share) for answer, share in zip(answers, selected, strict=True)]
@@ -164,28 +179,29 @@ class BatchDecoder:
         for row, (answer, one) in enumerate(zip(answers, conversations, strict=True)):
             steps = min(len(answer.tokens) + 1, new.shape[1])
             picture = one.images[0] if len(one.images) == 1 else None
-            found = explanation(self.model, self.processor, picture, trace, looks, row, steps)
+            found = explanation(self.model, self.processor, picture, trace, qformer_attention, row, steps)
             explained.append(replace(answer, explanation=found))
         return explained
 
-    def _plain_batch(
-        self, conversations: list[Conversation], method: Method, request: Request, start: float
-    ) -> list[Answer]:
-        """Answers conversations without an image, by drawing tokens if the method does, else greedily."""
-        texts = [prompt_text(self.processor, one) for one in conversations]
+    def _plain_batch(self, asked: list[Asked], method: Method, request: Request, start: float) -> list[Answer]:
+        """Answers conversations without an image, by drawing tokens as the method does, else greedily."""
+        texts = [prompt_text(self.processor, one) for one, _ in asked]
         batch = Inputs(self.model, self.processor).of(texts, pixels=True)
-        plain = resolve("sample" if method.sampling else "greedy")().bind(self.model, self.processor)
         trace = Trace(top=CANDIDATES if request.explain else 0)
-        new = self._generated(batch, partial(plain, trace=trace, seed=request.seed), request)
+        new = self._generated(batch, partial(method.plain(), trace=trace), asked, request)
         return [replace(answer, note=NO_IMAGE) for answer in self._made(new, method, trace, request, start)]
 
-    def _generated(self, batch: dict[str, Any], method: Any, request: Request) -> torch.Tensor:
+    def _generated(self, batch: dict[str, Any], method: Any, asked: list[Asked], request: Request) -> torch.Tensor:
         """(B, T) the new tokens."""
-        limit = request.max_new_tokens
+        limit, device = request.max_new_tokens, batch["input_ids"].device
+        seeds = [seed for _, seed in asked if seed is not None]
+        generators = [torch.Generator(device).manual_seed(seed) for seed in seeds] or None
         config = generation_config(self.model, self.processor.tokenizer, limit, request.generation)
         with evaluation_mode(self.model):
             sequences = private_view(self.model).generate(
-                **batch, custom_generate=partial(method, seed=request.seed), generation_config=config
+                **batch,
+                custom_generate=partial(method, seed=request.seed, generators=generators),
+                generation_config=config,
             )
         return sequences[:, batch["input_ids"].shape[1] :].cpu()
 
@@ -242,6 +258,17 @@ class BatchDecoder:
         if line not in self._said:
             self._said.add(line)
             print(f"iava: {line}", file=sys.stderr)
+
+
+def _draw_seeds(conversations: Sequence[Conversation], seed: int | None) -> list[int | None]:
+    if seed is None:
+        return [None] * len(conversations)
+    seen: Counter[str] = Counter()
+    seeds: list[int | None] = []
+    for one in conversations:
+        seeds.append(draw_seed(seed, one, seen[str(one.texts)]))
+        seen[str(one.texts)] += 1
+    return seeds
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.lvlm.answers import Explanation, Looks
+from iava.lvlm.answers import CrossAttention, Explanation
 from iava.lvlm.boxes import qformer_boxes, token_boxes
 from iava.methods.trace import Trace
 
@@ -19,7 +19,7 @@ def explanation(
     processor: ProcessorMixin,
     picture: Image.Image | None,
     trace: Trace,
-    looks: list[torch.Tensor],
+    cross_attention: list[torch.Tensor],
     row: int,
     steps: int,
 ) -> Explanation:
@@ -28,7 +28,7 @@ def explanation(
     Args:
         picture: the image that was asked about. None where there are several: then no token has a rectangle.
         trace: of the run, with candidate tokens.
-        looks: the Q-Former's cross-attention in each of its runs, see `engine.qformer.looks`. Empty without one.
+        cross_attention: the Q-Former's in each of its runs, see `engine.qformer.cross_attention`. Empty without one.
         row: the answer's index in the batch.
         steps: number of decoding steps that led to the answer.
     """
@@ -48,8 +48,10 @@ def explanation(
             for step in trace.steps[:steps]
         ],
         # The Q-Former runs on the question first, then on the general instruction if that has a run of its own.
-        looks=Looks(looks[-1][row].cpu(), looks[0][row].cpu(), qformer_boxes(model, processor, picture))
-        if looks and picture is not None
+        cross_attention=CrossAttention(
+            cross_attention[-1][row].cpu(), cross_attention[0][row].cpu(), qformer_boxes(model, processor, picture)
+        )
+        if cross_attention and picture is not None
         else None,
         top_i=None if top_i is None else int(top_i),
         # The shortest decimal with the same value in single precision: -0.1, not -0.10000000149.

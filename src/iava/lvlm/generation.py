@@ -27,7 +27,7 @@ from iava.errors import IavaError, reason_of
 Generation = Mapping[str, Any] | Literal["checkpoint"] | None
 """Settings of `generate` that a call asks for: by name, or those of the checkpoint, or none."""
 
-SETTINGS = (
+GENERATION_SETTINGS = (
     "bad_words_ids",
     "begin_suppress_tokens",
     "do_sample",
@@ -85,7 +85,7 @@ class ExactGenerationConfig(GenerationConfig):
 
     def update(self, defaults_only: bool = False, allow_custom_entries: bool = False, **kwargs: Any) -> dict[str, Any]:
         if defaults_only:
-            kwargs = {name: value for name, value in kwargs.items() if name not in (*SETTINGS, *_OTHERS)}
+            kwargs = {name: value for name, value in kwargs.items() if name not in (*GENERATION_SETTINGS, *_OTHERS)}
         return super().update(defaults_only, allow_custom_entries, **kwargs)
 
 
@@ -98,7 +98,7 @@ def checkpoint_settings(model: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for config in _configs(model)[::-1]:
-        for name in (*SETTINGS, *_OTHERS):
+        for name in (*GENERATION_SETTINGS, *_OTHERS):
             value = getattr(config, name, None)
             if not value or value == _PLAIN.get(name):
                 continue
@@ -157,12 +157,12 @@ def asked_settings(model: Any, generation: Generation) -> dict[str, Any]:
     if generation is None:
         return {}
     if generation == "checkpoint":
-        return {name: value for name, value in checkpoint_settings(model).items() if name in SETTINGS}
+        return {name: value for name, value in checkpoint_settings(model).items() if name in GENERATION_SETTINGS}
     if not isinstance(generation, Mapping):
         raise IavaError(f'generation is {generation!r}: it must be "checkpoint" or settings such as {{"min_p": 0.1}}')
     for name in generation:
-        if name not in SETTINGS:
-            raise IavaError(f"generation has no setting {name!r}: use one of {', '.join(SETTINGS)}")
+        if name not in GENERATION_SETTINGS:
+            raise IavaError(f"generation has no setting {name!r}: use one of {', '.join(GENERATION_SETTINGS)}")
     return dict(generation)
 
 

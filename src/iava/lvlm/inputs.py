@@ -39,6 +39,7 @@ class Inputs:
         self._model: Any = model
         self._features: Any = None
         self._same: tuple[tuple[int, ...], Inputs] | None = None
+        self._latest: tuple[Any, list[int]] = None, []
         self._processor: Any = processor
         if picture is not None:
             self._processor = copy.copy(processor)
@@ -107,16 +108,21 @@ class Inputs:
 
     def ids(self, text: str, images: list[Image.Image]) -> list[int]:
         """The tokens of one prompt. The images are processed once for all texts around them."""
+        key = text, *map(id, images)
+        # Successive questions about an image often have one text here, that of the general instruction.
+        if self._latest[0] != key:
+            self._latest = key, [int(id) for id in self._tokenized(text, images)["input_ids"][0]]
+        return self._latest[1]
+
+    def _tokenized(self, text: str, images: list[Image.Image]) -> Any:
         if self.picture is not None or self._memory is not None:
-            made = self._processed([text], [images if self.picture is None else [self.picture]])
-        else:
-            key = tuple(map(id, images))
-            if self._same is None or self._same[0] != key:
-                processor = copy.copy(self._processor)
-                processor.image_processor = _Remembered(processor.image_processor)
-                self._same = key, Inputs(self._model, processor)
-            made = self._same[1]._processed([text], [images])
-        return [int(id) for id in made["input_ids"][0]]
+            return self._processed([text], [images if self.picture is None else [self.picture]])
+        key = tuple(map(id, images))
+        if self._same is None or self._same[0] != key:
+            processor = copy.copy(self._processor)
+            processor.image_processor = _Remembered(processor.image_processor)
+            self._same = key, Inputs(self._model, processor)
+        return self._same[1]._processed([text], [images])
 
     def _features_of(self, texts: Sequence[str], images: Sequence[list[Image.Image]]) -> Any:
         """The vision tower's output for one image a prompt. None: the pixels are needed."""

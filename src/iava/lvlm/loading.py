@@ -112,6 +112,29 @@ def load(
     return LVLM(found, found_processor, commit, **limits)
 
 
+def model_type(
+    model: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    trust_remote_code: bool = False,
+    **_others: Any,
+) -> str:
+    """The family of a model, such as "llava", from its config alone; "pocket" for the pocket model.
+
+    Args: those of `load`; the others are ignored.
+
+    Raises:
+        IavaError: if there is no such model, or it cannot be loaded.
+    """
+    if model == "pocket":
+        return model
+    hub = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    return str(check_config(model, trust_remote_code, **hub)["model_type"])
+
+
 def _commit(name: str, revision: str | None, **hub: Any) -> str:
     """The commit of a model on the Hub, read off the place of its config in the cache."""
     return Path(hf_hub_download(name, "config.json", revision=revision, **hub)).parent.name

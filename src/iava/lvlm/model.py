@@ -75,10 +75,18 @@ class LVLM:
         """
         return self._decoder.method(name, settings)
 
-    def prompt(self, question: str) -> str:
-        """Renders a question about one image with the processor's chat template."""
-        image = Image.new("RGB", (1, 1))
-        return prompt_text(self.processor, read_conversation(question, [image], read=lambda source: source))
+    def prompt(self, question: str, system: str | None = None) -> str:
+        """Renders a question about one image with the processor's chat template.
+
+        Args:
+            question: the question.
+            system: a system prompt; None: none.
+
+        Raises:
+            IavaError: if the question is blank, or there is no chat template to write the system prompt.
+        """
+        conversation = read_conversation(question, [Image.new("RGB", (1, 1))], read=lambda source: source)
+        return prompt_text(self.processor, conversation if system is None else conversation.with_system(system))
 
     def ask(
         self,
@@ -111,7 +119,6 @@ class LVLM:
         """Asks several independent questions about one image in one batch.
 
         A batch that does not fit into memory is halved, as often as needed. One line on standard error says so once.
-        Greedy answers stay the same. Sampled answers depend on the size of the batch.
 
         Args:
             image: a path, a data URI, an http(s) address, the bytes of an image file, an open file, a PIL image or a
@@ -121,7 +128,9 @@ class LVLM:
             method: a command-line name, or a method object.
             max_new_tokens: at least 1.
             explain: whether to keep attention maps, selection and candidate tokens.
-            seed: for methods that sample. The caller's random state stays as it is. None samples from that state.
+            seed: for methods that sample. Each question draws from a generator of its own, made of the seed and the
+                question, so its answer does not depend on the others. The caller's random state stays as it is. None
+                samples from that state.
             generation: settings of `generate` beyond the method's, such as {"repetition_penalty": 1.3}. "checkpoint"
                 takes those of the checkpoint's generation config.
             settings: parameters of a method that is given by name.

@@ -34,6 +34,11 @@ class ImageSession:
         self.inputs = Inputs(decoder.model, decoder.processor, picture)
         self._decoder = decoder
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys, values and attention that are kept for later questions."""
+        return 0 if self.memory is None else self.memory.nbytes
+
     def ask(
         self,
         question: str | Sequence[Message],

@@ -13,7 +13,7 @@ import torch
 from iava.engine.branch import Branch
 from iava.engine.negatives import zeros
 from iava.engine.probe import over_images
-from iava.engine.prompt import Prompt, pack
+from iava.engine.prompt import Prompt
 from iava.methods.base import Method
 from iava.methods.checks import check_number
 from iava.methods.select import above_mean
@@ -54,6 +54,7 @@ class AvisC(Method):
     published: ClassVar[dict[str, dict[str, Any]]] = {"alpha": {"llava": 2.5, "instructblip": 3.0, "other": 1.0}}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("gamma", self.gamma, low=0, high=1, above=True)
         check_number("lam", self.lam, low=-math.inf)
         if self.alpha is not None:
@@ -61,8 +62,8 @@ class AvisC(Method):
         check_number("beta", self.beta, low=0, high=1)
 
     def branches(self, prompt: Prompt) -> list[Branch]:
-        attention = over_images(prompt.rows, prompt.is_image)
-        _, valid = pack(prompt.is_image)
+        attention = over_images(prompt.rows, *prompt.images)
+        _, valid = prompt.images
         layers = most_attentive(attention, self.gamma)
         mean = (attention.mean(dim=2) * layers[..., None]).sum(dim=1) / layers.sum(dim=1, keepdim=True)
         blind = above_mean(mean, self.lam, valid)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
-from transformers.generation import LogitsProcessor, MinPLogitsWarper, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.generation import LogitsProcessor, MinPLogitsWarper
 
 from iava.errors import IavaError
 from iava.methods.base import Method
@@ -17,7 +17,7 @@ from iava.methods.checks import check_number
 from iava.methods.words import yes_no_ids
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Greedy(Method):
     """The most probable token at every step: plain `generate` with do_sample=False.
 
@@ -27,39 +27,27 @@ class Greedy(Method):
         ' Yes.'
     """
 
+    sampling: bool | None = False
+
     name = title = "greedy"
     control = True
-    sampling = False
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Sample(Method):
-    """Tokens drawn at random: plain `generate` with do_sample=True, temperature and top_p.
-
-    Args:
-        temperature: above 0; 1 leaves the distribution as it is.
-        top_p: in (0, 1]; the smallest set of tokens with this much probability is drawn from, 1 is all of them.
+    """Tokens drawn at random: plain `generate` with do_sample=True, temperature, top_p and top_k.
 
     Examples:
         >>> iava.Sample(temperature=0.7, top_p=0.9).settings()
-        {'temperature': 0.7, 'top_p': 0.9}
+        {'sampling': True, 'temperature': 0.7, 'top_p': 0.9, 'top_k': 0}
         >>> lvlm.ask(image, "Is there a fork in the image?", method=iava.Sample(temperature=0.7), seed=1).text
         'Yes.'
     """
 
-    temperature: float = 1.0
-    top_p: float = 1.0
+    sampling: bool | None = True
 
     name, title = "sample", "sampling"
     control = True
-    sampling = True
-
-    def __post_init__(self) -> None:
-        check_number("temperature", self.temperature, low=0, above=True)
-        check_number("top_p", self.top_p, low=0, high=1, above=True)
-
-    def warpers(self) -> list[LogitsProcessor]:
-        return [TemperatureLogitsWarper(float(self.temperature)), TopPLogitsWarper(float(self.top_p))]
 
 
 @dataclass(eq=False)
@@ -78,12 +66,13 @@ class APC(Method):
     """
 
     beta: float = 0.1
+    sampling: bool | None = field(default=True, kw_only=True)
 
     name, title, paper = "apc", "APC-only", "2210.15097"
     control = True
-    sampling = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("beta", self.beta, low=0, high=1)
 
     def plausibility(self) -> float:
@@ -91,7 +80,7 @@ class APC(Method):
         return 0.0
 
     def warpers(self) -> list[LogitsProcessor]:
-        return [MinPLogitsWarper(float(self.beta))]
+        return [*super().warpers(), MinPLogitsWarper(float(self.beta))]
 
 
 @dataclass(eq=False)
@@ -115,6 +104,7 @@ class ConstantBias(Method):
     control = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("bias", self.bias, low=-math.inf)
 
     def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from iava.engine.branch import Branch
-from iava.engine.negatives import NEGATIVES
-from iava.engine.prompt import Prompt, pack
+from iava.engine.negatives import NEGATIVES, READ_AGAIN, negative_image
+from iava.engine.prompt import Prompt
 from iava.methods.base import Method
-from iava.methods.checks import check_choice, check_contrast
+from iava.methods.checks import check_choice, check_contrast, check_number
 from iava.methods.iava import IAVA
 
 
@@ -79,6 +79,7 @@ class NoImage(Method):
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
         negative: how the image is masked; see `IAVA`.
+        strength: of the negatives "blur" and "lowres"; see `IAVA`.
 
     Raises:
         IavaError: if a setting is out of range.
@@ -87,21 +88,24 @@ class NoImage(Method):
     alpha: float = 1.0
     beta: float = 0.1
     negative: str = "drop"
+    strength: float = 0.01
 
     name, title = "no-image", "no image"
     control = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_contrast(self.alpha, self.beta)
         check_choice("negative", self.negative, NEGATIVES)
+        check_number("strength", self.strength, low=0, high=1, above=True)
 
     @property
     def reads_pixels(self) -> bool:
-        return self.negative == "pixels"
+        return self.negative in READ_AGAIN
 
     def branches(self, prompt: Prompt) -> list[Branch]:
-        _, valid = pack(prompt.is_image)
-        return [NEGATIVES[self.negative](prompt, self._keep(prompt, valid))]
+        _, valid = prompt.images
+        return [negative_image(self.negative, prompt, self._keep(prompt, valid), self.strength)]
 
     def _keep(self, prompt: Prompt, valid: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(valid)

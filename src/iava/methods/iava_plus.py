@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from iava.engine.branch import Branch
-from iava.engine.prompt import Prompt, pack
+from iava.engine.prompt import Prompt
 from iava.methods.iava import IAVA
 
 
@@ -39,7 +39,7 @@ class IAVAPlus(IAVA):
     cost = "3 in one batch, and the general instruction once"
 
     def branches(self, prompt: Prompt) -> list[Branch]:
-        _, valid = pack(prompt.is_image)
+        _, valid = prompt.images
         return [*super().branches(prompt), self._negative(prompt, torch.zeros_like(valid))]
 
     def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:

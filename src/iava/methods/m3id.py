@@ -32,8 +32,8 @@ class M3ID(Method):
         decay: how fast the image is forgotten, 0 to 1; 0 is plain decoding.
         threshold: 0 to 1; where the best token has this probability or more, nothing is changed. A model that answers
             yes or no gives one of them more than the default at once: for such answers 1 lets the contrast in.
-        offset: how many tokens were forgotten before the answer, at least 0: the paper takes 0 for captions and 10,
-            about the length of the question, for POPE.
+        offset: how many tokens were forgotten before the answer, at least -1: the paper takes 0 for captions and 10,
+            about the length of the question, for POPE. With -1 the first token is plain, as in the code of ONLY.
         beta: plausibility, 0 to 1; the paper has no such constraint, so 0. See `contrast`.
 
     Raises:
@@ -53,9 +53,10 @@ class M3ID(Method):
     name, paper = "m3id", "2403.14003"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("decay", self.decay, low=0, high=1)
         check_number("threshold", self.threshold, low=0, high=1)
-        check_whole("offset", self.offset, low=0)
+        check_whole("offset", self.offset, low=-1)
         check_number("beta", self.beta, low=0, high=1)
 
     def branches(self, prompt: Prompt) -> list[Branch]:

@@ -26,18 +26,21 @@ class PAI(Method):
     """Pay attention to image (arXiv 2407.21771).
 
     In the main branch the token that predicts the next one has attention logits A + alpha * |A| to image tokens, in
-    every layer from `start` on: the prompt's last token, then each new one. The contrast branch has no image. The
-    result is gamma * logits - (gamma - 1) * logits without image, over the plausible tokens.
+    the layers from `start` to before `end`: the prompt's last token, then each new one. The contrast branch has no
+    image. The result is gamma * logits - (gamma - 1) * logits without image, over the plausible tokens.
 
     Checked: both formulas against the authors' code, and the decoding against eager attention altered by hand, two
     branches without cache. Not checked: the values of alpha that the paper chose for each model; the defaults are
-    those of the commands in the authors' README.
+    those of the commands in the authors' README. Their code with these commands does not raise the prompt's last token,
+    so that the contrast alone decides the first new token: `prefill=False`.
 
     Args:
         alpha: how much the image's attention logits are raised, at least 0; 0 leaves them alone.
         gamma: at least 1; 1 subtracts nothing.
         beta: plausibility, 0 to 1; see `contrast`.
         start: the first decoder layer, from 0, whose attention is raised.
+        end: the layer behind the last one that is raised. None is behind the model's last layer.
+        prefill: whether the prompt's last token is raised, too, so that the first new token changes.
 
     Raises:
         IavaError: if a setting is out of range.
@@ -52,35 +55,49 @@ class PAI(Method):
     gamma: float = 1.1
     beta: float = 0.1
     start: int = 2
+    end: int | None = None
+    prefill: bool = True
 
     name, paper = "pai", "2407.21771"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("alpha", self.alpha, low=0)
         check_number("gamma", self.gamma, low=1)
         check_number("beta", self.beta, low=0, high=1)
         check_whole("start", self.start, low=0)
+        if self.end is not None:
+            check_whole("end", self.end, low=self.start + 1)
+        if not isinstance(self.prefill, bool):
+            raise IavaError(f"prefill is {self.prefill!r}: it must be true or false")
 
     def branches(self, prompt: Prompt) -> list[Branch]:
         return [text_only(prompt)]
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
+        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int, step: int
     ) -> AbstractContextManager[None]:
         layers = model.get_decoder().config.num_hidden_layers
         if self.start >= layers:
             raise IavaError(f"start is {self.start}, but the model has {layers} layers: use 0 to {layers - 1}")
-        if self.alpha == 0 or is_contrast.all():
+        end = layers if self.end is None else self.end
+        if end > layers:
+            raise IavaError(f"end is {end}, but the model has {layers} layers: use {self.start + 1} to {layers}")
+        if self.alpha == 0 or main_rows == 0 or (step == 0 and not self.prefill):
             return nullcontext()
-        image = is_image & ~is_contrast[:, None]
+        strength = self.alpha * is_image
+        strength[main_rows:] = 0
 
         def attend(call: AttentionCall) -> torch.Tensor:
+            if not self.start <= call.layer < end:
+                return call.run()
+            raised = call.at_keys(strength)[:, None] * call.logits.abs()
+            if call.query.shape[2] == 1 and call.has_full_mask:
+                return call.add_bias(raised[:, :, None]).run()
+            # A bias for the last query alone would be a mask of the size of all queries.
             output = call.run()
-            if call.layer >= self.start:
-                seen = call.scores.isfinite() & call.at_keys(image)[:, None]
-                raised = torch.where(seen, call.scores + self.alpha * call.scores.abs(), call.scores)
-                rows = ~is_contrast.to(output.device)
-                output[rows, -1] = call.mixed(call.weights(raised))[rows].to(output.dtype)
+            heads = call.mixed(call.weights(call.scores + raised))
+            output[:main_rows, -1] = heads[:main_rows].to(output.dtype)
             return output
 
         return attention_hook(model, attend)

@@ -20,6 +20,11 @@ BUILT_IN = {
     "apc": "iava.methods.controls:APC",
     "bias": "iava.methods.controls:ConstantBias",
     "prompt-bias": "iava.methods.controls_prompt:PromptBias",
+    "end-bias": "iava.methods.controls_length:EndBias",
+    "token-limit": "iava.methods.controls_length:TokenLimit",
+    "brief": "iava.methods.controls_prompt:Brief",
+    "verify": "iava.methods.verify:Verify",
+    "best-of": "iava.methods.verify:BestOf",
     "iava": "iava.methods.iava:IAVA",
     "iava+": "iava.methods.iava_plus:IAVAPlus",
     "vcd": "iava.methods.vcd:VCD",
@@ -33,6 +38,7 @@ BUILT_IN = {
     "iava-relevant": "iava.methods.controls_vstar:RelevantTokens",
     "no-image": "iava.methods.controls_vstar:NoImage",
     "noise": "iava.methods.controls_vstar:Noise",
+    "restore": "iava.methods.controls_restore:Restore",
     "oracle": "iava.methods.oracle:Oracle",
 }
 
@@ -72,7 +78,7 @@ def check_settings(name: str, settings: Iterable[str] = ()) -> None:
     Raises:
         IavaError: names what would be right.
     """
-    known = resolve(name)().settings()
+    known = resolve(name).setting_names()
     for setting in settings:
         if setting not in known:
             wanted = f"use one of {', '.join(known)}" if known else "it has none"

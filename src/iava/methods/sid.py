@@ -4,7 +4,7 @@ Self-Introspective Decoding: Alleviating Hallucinations for Large Vision-Languag
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from iava.engine.attention import AttentionCall
 from iava.engine.branch import Branch
 from iava.engine.probe import over_images
-from iava.engine.prompt import Prompt, pack
+from iava.engine.prompt import Prompt
 from iava.engine.tap import attention_hook
 from iava.errors import IavaError
 from iava.methods.base import Method
@@ -59,6 +59,7 @@ class SID(Method):
     published: ClassVar[dict[str, dict[str, Any]]] = {"early": {"instructblip": 5, "other": 3}}
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.keep, float):
             check_number("keep", self.keep, low=0, high=1, above=True)
         else:
@@ -78,27 +79,34 @@ class SID(Method):
 
     def branches(self, prompt: Prompt) -> list[Branch]:
         assert self.early is not None
-        attention = over_images(prompt.rows, prompt.is_image)[:, self.early - 1].mean(dim=1)
-        _, valid = pack(prompt.is_image)
+        attention = over_images(prompt.rows, *prompt.images)[:, self.early - 1].mean(dim=1)
+        _, valid = prompt.images
         prompt.reading = {"selected": least_attended(attention, valid, self.keep), "valid": valid}
         return [prompt.main]
 
     def attention_hook(
-        self, model: PreTrainedModel, is_image: torch.Tensor, is_contrast: torch.Tensor
+        self, model: PreTrainedModel, is_image: torch.Tensor, main_rows: int, step: int
     ) -> AbstractContextManager[None]:
-        if not is_contrast.any():
+        if main_rows == len(is_image):
             return nullcontext()
         assert self.early is not None
-        early, image = self.early, is_image & is_contrast[:, None]
+        early, image = self.early, is_image.clone()
+        image[:main_rows] = False
         hidden = torch.zeros_like(image)
+        # By the layer's own mask and number of keys: most layers have the same.
+        masks: dict[tuple[int, int], Any] = {}
 
         def attend(call: AttentionCall) -> torch.Tensor:
             nonlocal hidden
             if call.layer >= early:
-                return call.hide(hidden).run()
+                key = id(call.mask), call.key.shape[2]
+                if key not in masks:
+                    masks[key] = call.hide(hidden).mask
+                return replace(call, mask=masks[key]).run()
             if call.layer == early - 1:
                 attention = call.at_columns(call.weights(call.scores).mean(dim=1), image.shape[1]).to(image.device)
                 hidden = image & ~least_attended(attention, image, self.keep)
+                masks.clear()
             return call.run()
 
         return attention_hook(model, attend)

@@ -1,4 +1,4 @@
-"""VCD: contrast with the same image under noise.
+"""VCD: contrast with the same image under noise, or under another degradation.
 
 Mitigating Object Hallucinations in Large Vision-Language Models through Visual Contrastive Decoding
 (arXiv 2311.16922, CVPR 2024). Checked against the authors' code: the noise schedule, the contrast, the constraint.
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from iava.engine.branch import Branch
-from iava.engine.pixels import each_image, pixel_values, with_pixels
+from iava.engine.degrade import DEGRADATIONS
+from iava.engine.pixels import changed, each_image, first_of_each, pixel_values, rows_of_images, with_pixels
 from iava.engine.prompt import Prompt
 from iava.methods.base import Method
-from iava.methods.checks import check_contrast, check_whole
+from iava.methods.checks import check_choice, check_contrast, check_number, check_whole
 
 STEPS = 1000
 """Diffusion steps of the schedule."""
@@ -27,13 +28,19 @@ class VCD(Method):
     (1 + alpha) l - alpha l_noise, where the main branch's probability is at least beta times its maximum.
 
     The noise is drawn for each image (each tile, where an image is read in tiles) from the seed and its pixels: the
-    same image gets the same noise, whatever else is in the batch, and different images different noise.
+    same image gets the same noise, whatever else is in the batch, and different images different noise. The authors'
+    code draws new noise for each question.
+
+    Other degradations are not the paper's. They show whether noise is what matters.
 
     Args:
+        kind: "noise", or "blur", "lowres" or "fog" (see `iava.engine.degrade`).
         step: how noisy, 0 to 999.
+        strength: of the other kinds, above 0 and at most 1. The default is for "blur".
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
         seed: of the noise, at least 0.
+        noise_per: "image" draws the noise from the image alone, "question" from the image and the prompt.
 
     Raises:
         IavaError: if a setting is out of range; while decoding, if `generate` was given no pixels.
@@ -44,22 +51,38 @@ class VCD(Method):
         ' Yes.'
     """
 
+    kind: str = "noise"
     step: int = 500
+    strength: float = 0.01
     alpha: float = 1.0
     beta: float = 0.1
     seed: int = 0
+    noise_per: str = "image"
 
     name, paper = "vcd", "2311.16922"
     reads_pixels = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("kind", self.kind, ("noise", *DEGRADATIONS))
         check_whole("step", self.step, low=0, high=STEPS - 1)
+        check_number("strength", self.strength, low=0, high=1, above=True)
         check_contrast(self.alpha, self.beta)
         check_whole("seed", self.seed, low=0)
+        check_choice("noise_per", self.noise_per, ("image", "question"))
 
     def branches(self, prompt: Prompt) -> list[Branch]:
+        if self.kind != "noise":
+            worse = DEGRADATIONS[self.kind]
+            return [with_pixels(prompt, changed(prompt, lambda images: worse(images, self.strength)))]
+        images = each_image(prompt)
+        seeds = [self.seed] * len(images)
+        if self.noise_per == "question":
+            prompts = range(len(prompt.input_ids))[first_of_each(prompt)]
+            own = [self.seed + zlib.crc32(str(prompt.ids(row)).encode()) for row in prompts]
+            seeds = [own[row] for row in rows_of_images(prompt)]
         # A tile of zeros pads a batch; Idefics tells it by that.
-        noisy = [diffused(x, self.step, self.seed) if x.any() else x for x in each_image(prompt)]
+        noisy = [diffused(x, self.step, seed) if x.any() else x for x, seed in zip(images, seeds, strict=True)]
         return [with_pixels(prompt, torch.cat([x.flatten() for x in noisy]).view_as(pixel_values(prompt)))]
 
 

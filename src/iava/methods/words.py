@@ -26,18 +26,18 @@ def yes_no_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]
         IavaError: if the tokenizer has no token for one of the two.
     """
     yes, no = (
-        {
-            ids[0]
-            for spelling in (word, word.lower(), word.upper())
-            for text in (spelling, " " + spelling)
-            if (ids := tokenizer.encode(text, add_special_tokens=False))
-            and str(tokenizer.decode(ids[:1])).strip() == spelling
-        }
+        {id for spelling in (word, word.lower(), word.upper()) for id in first_ids(tokenizer, spelling)}
         for word in ("Yes", "No")
     )
     if not yes or not no:
         raise IavaError("the tokenizer has no single token for yes or for no, so the two cannot be compared")
     return sorted(yes), sorted(no)
+
+
+def first_ids(tokenizer: PreTrainedTokenizerBase, word: str) -> set[int]:
+    """The tokens that are a word, with and without a space before. Empty if none is: the word has several tokens."""
+    spelled = (tokenizer.encode(text, add_special_tokens=False) for text in (word, " " + word))
+    return {ids[0] for ids in spelled if ids and str(tokenizer.decode(ids[:1])).strip() == word}
 
 
 def yes_no_logits(logits: torch.Tensor, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from iava.metrics.parts import Record, group_of
 
-REFERENCE = "greedy"
+REFERENCES = {False: "greedy", True: "sample"}
+"""By whether a method draws its tokens, the plain decoding that its answers are compared with."""
 
 
 @dataclass(frozen=True)
@@ -13,10 +14,10 @@ class Flips:
     """Questions that one of two methods answers rightly and the other does not.
 
     Args:
-        method: the method that is compared with greedy decoding.
+        method: the method that is compared with plain decoding.
         asked: the number of different questions that both answered.
-        gained, lost: the records of greedy decoding and of the method, of each question that only the method, or only
-            greedy decoding, answers rightly. A question in several categories is listed once.
+        gained, lost: the records of plain decoding and of the method, of each question that only the method, or only
+            plain decoding, answers rightly. A question in several categories is listed once.
     """
 
     method: str
@@ -25,9 +26,9 @@ class Flips:
     lost: list[tuple[Record, Record]]
 
 
-def flips(method: str, ours: Sequence[Record], greedy: Sequence[Record]) -> Flips:
-    """The flips of a method against greedy decoding, in the order of its records, over questions of yes and no."""
-    theirs = {record["id"]: record for record in greedy}
+def flips(method: str, ours: Sequence[Record], plain: Sequence[Record]) -> Flips:
+    """The flips of a method against plain decoding, in the order of its records, over questions of yes and no."""
+    theirs = {record["id"]: record for record in plain}
     both = {
         (group_of(record), record["image"], record["question"]): (theirs[record["id"]], record)
         for record in reversed(ours)

@@ -10,7 +10,7 @@ Record = dict[str, Any]
 """One answer of one method to one question, as a run's `records.jsonl` holds it."""
 
 LOWER_IS_BETTER = ("chair_i", "chair_s", "chair", "hal", "cog")
-POINTS = ("score",)
+POINTS = ("score", "things", "words")
 """Metrics on a scale of their own. All others are fractions of 1."""
 
 

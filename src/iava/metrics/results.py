@@ -1,4 +1,8 @@
-"""From records to numbers: metrics with intervals, and every method against the best control."""
+"""From records to numbers: metrics with intervals, and every method against the best control of its decoding mode.
+
+A method that draws its tokens is compared with a control that draws, and one that takes the best token with a control
+that does so, too: the difference between the two modes is no effect of a method (arXiv 2504.10020).
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,22 +25,23 @@ def rows_of(
     Args:
         records: what the runner wrote. Errors are counted and left out.
         benchmark: gives the parts and judges answers.
-        settings: of each method, in the order of the rows.
+        settings: of each method, in the order of the rows, except that those that draw come last.
         seed: of the bootstrap.
 
     Returns:
         Rows with benchmark, split, category, method, n, errors, metrics (fractions of 1 except for a score; None where
         there is nothing to compute it from), intervals (95 %, [low, high]), main (the metric in which methods are
-        compared), seconds a question, settings, and comparison. The comparison of the best control is None. Others
-        hold control, metric, difference of the metric, interval, p (exact McNemar, or the sign test of graded answers)
-        and p_holm.
+        compared), seconds a question, settings, draws (whether its tokens are drawn), and comparison. The comparison is
+        None for the best control of a mode, and where no control has the method's mode. Others hold control, metric,
+        difference of the metric, interval, p (exact McNemar, or the sign test of graded answers) and p_holm.
     """
     # The order in which questions were asked must not show in a bootstrap.
     ordered = sorted(records, key=lambda record: (record["image"], record["id"]))
+    drawing = {method: draws(method, own) for method, own in settings.items()}
     rows: list[Row] = []
     for split in dict.fromkeys(record["split"] for record in ordered):
         here = [record for record in ordered if record["split"] == split]
-        control = None
+        controls: dict[bool, str] = {}
         for part in benchmark.parts(list(dict.fromkeys(record["category"] for record in here))):
             held = [record for record in here if part.holds(record["category"])]
             every = {method: [record for record in held if record["method"] == method] for method in settings}
@@ -45,12 +50,13 @@ def rows_of(
                 {"benchmark": benchmark.name, "split": split, "category": part.name, "method": method}
                 | _row(part, chosen[method], seed)
                 | {"settings": dict(settings[method]), "errors": len(every[method]) - len(chosen[method])}
-                for method in settings
+                | {"draws": drawing[method]}
+                for method in sorted(settings, key=lambda name: drawing[name])
                 if chosen[method]
             ]
             if part.name == "overall":
-                control = best_control(table)
-            _compare(part, benchmark, table, chosen, control, seed)
+                controls = best_controls(table)
+            _compare(part, benchmark, table, chosen, controls, seed)
             rows += table
     return rows
 
@@ -81,10 +87,15 @@ def _number(value: np.ndarray) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def best_control(rows: Sequence[Row]) -> str | None:
-    """The control that is best overall (equal: the first); None if there is no control."""
+def best_controls(rows: Sequence[Row]) -> dict[bool, str]:
+    """By whether it draws, the control that is best overall (equal: the first), where there is one."""
     controls = [row for row in rows if row["category"] == "overall" and is_control(row["method"])]
-    return max(controls, key=_goodness)["method"] if controls else None
+    best: dict[bool, str] = {}
+    for mode in (False, True):
+        of_mode = [row for row in controls if row["draws"] == mode]
+        if of_mode:
+            best[mode] = max(of_mode, key=_goodness)["method"]
+    return best
 
 
 def _goodness(row: Row) -> float:
@@ -99,16 +110,17 @@ def _compare(
     benchmark: Scored,
     table: list[Row],
     records: Mapping[str, Sequence[Record]],
-    control: str | None,
+    controls: Mapping[bool, str],
     seed: int,
 ) -> None:
-    if control is None:
-        return
-    by_id = {record["id"]: record for record in records[control]}
     compared = []
     for row in table:
+        control = controls.get(row["draws"])
+        if control is None or control == row["method"]:
+            continue
+        by_id = {record["id"]: record for record in records[control]}
         ours = [record for record in records[row["method"]] if record["id"] in by_id]
-        if row["method"] == control or not ours:
+        if not ours:
             continue
         theirs = [by_id[record["id"]] for record in ours]
         difference, limits = paired_difference(
@@ -146,3 +158,9 @@ def _evidence(benchmark: Scored, ours: Sequence[Record], theirs: Sequence[Record
 def is_control(method: str) -> bool:
     """Whether a method is one that others must beat to count as better."""
     return method in METHODS and METHODS[method].control
+
+
+def draws(method: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a method with these recorded settings draws its tokens."""
+    usual = METHODS[method].sampling if method in METHODS else None
+    return bool(settings.get("sampling", usual))

@@ -21,14 +21,16 @@ from iava.errors import IavaError
 from iava.pocket.degradations import DEGRADATIONS
 from iava.pocket.sprites import SceneObject, coarse_mask, natural_colour, opaque_mask, transformed_sprite
 from iava.pocket.world import (
+    ART_STYLES,
     COLOURS,
     CONTEXTS,
+    FOREIGN_RATE,
     GROUNDS,
     HELDOUT_STYLE,
+    KINDS,
     OBJECT_CLASSES,
     PREVALENCE,
     SIZE,
-    STYLES,
     WORLD_SEED,
 )
 
@@ -42,7 +44,7 @@ IMAGES |= {f"{base}-{kind}": IMAGES[base] for base in ("tune", "test") for kind 
 
 
 @dataclass(frozen=True)
-class Layout:
+class Placement:
     """How objects are placed.
 
     Args:
@@ -60,7 +62,7 @@ class Layout:
     vary: bool = False
 
 
-SMALL = Layout(sides=(25, 40), visible=0.5, crowded=True, cell=1)
+SMALL = Placement(sides=(25, 40), visible=0.5, crowded=True, cell=1)
 
 
 @dataclass(frozen=True)
@@ -129,21 +131,21 @@ def load_scene(split: str, index: int) -> Scene:
         raise IavaError(f"unknown split {split!r}: one of train, {', '.join(IMAGES)}")
     rng = np.random.default_rng([WORLD_SEED, SPLIT_SEEDS[base], index])
     context = str(rng.choice(list(CONTEXTS)))
-    styles = [HELDOUT_STYLE] if split.endswith("heldout") else [s for s in STYLES if s != HELDOUT_STYLE]
+    styles = [HELDOUT_STYLE] if split.endswith("heldout") else [s for s in ART_STYLES if s != HELDOUT_STYLE]
     style = str(rng.choice(styles))
     names = _object_names(rng, context, split == "train")
     repeated = [name for name in names for _ in range(1 + int(rng.choice(3, p=[0.76, 0.18, 0.06])))]
-    layout = SMALL if kind == "small" else Layout()
+    layout = SMALL if kind == "small" else Placement()
     return Scene(split, index, context, style, tuple(_place(rng, repeated[:7], style, layout)))
 
 
 def practice_scene(index: int) -> Scene:
     """A crowded image in a training style without a context: objects of any class on any background."""
     rng = np.random.default_rng([WORLD_SEED, _PRACTICE_SEED, index])
-    style = str(rng.choice([s for s in STYLES if s != HELDOUT_STYLE]))
+    style = str(rng.choice([s for s in ART_STYLES if s != HELDOUT_STYLE]))
     names = [str(name) for name in rng.choice(list(OBJECT_CLASSES), size=10)]
     context = str(rng.choice(list(CONTEXTS)))
-    return Scene("practice", index, context, style, tuple(_place(rng, names, style, Layout(vary=True))))
+    return Scene("practice", index, context, style, tuple(_place(rng, names, style, Placement(vary=True))))
 
 
 def _object_names(rng: np.random.Generator, context: str, training: bool) -> list[str]:
@@ -151,9 +153,9 @@ def _object_names(rng: np.random.Generator, context: str, training: bool) -> lis
     members = CONTEXTS[context]
     while True:
         names = [name for name, level in members.items() if rng.random() < PREVALENCE[level]]
-        if 3 <= len(names) <= 4:
+        if len(names) in KINDS:
             break
-    if rng.random() < 0.25:
+    if rng.random() < FOREIGN_RATE:
         foreign = [
             name
             for number, name in enumerate(OBJECT_CLASSES)
@@ -163,7 +165,7 @@ def _object_names(rng: np.random.Generator, context: str, training: bool) -> lis
     return [str(name) for name in rng.permutation(names)]
 
 
-def _place(rng: np.random.Generator, names: list[str], style: str, layout: Layout) -> list[SceneObject]:
+def _place(rng: np.random.Generator, names: list[str], style: str, layout: Placement) -> list[SceneObject]:
     """Objects at random positions. Objects that fit nowhere are left out."""
     cell = layout.cell
     owner = np.full((SIZE // cell, SIZE // cell), -1, dtype=np.int8)

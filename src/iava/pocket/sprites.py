@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from iava.pocket.world import COLOURS, OBJECT_CLASSES, STYLES
+from iava.pocket.world import ART_STYLES, COLOURS, OBJECT_CLASSES
 
 ART = Path(__file__).with_name("art.webp")
 CELL = 96  # pixels of one sprite in the art file
@@ -77,7 +77,7 @@ def _art() -> Image.Image:
 @cache
 def _sprite(name: str, style: str, colour: str | None, hue_steps: int = 0) -> Image.Image:
     """A sprite of the art file, recoloured if `colour` is given, with its hues rotated by steps."""
-    column, row = list(OBJECT_CLASSES).index(name), STYLES.index(style)
+    column, row = list(OBJECT_CLASSES).index(name), ART_STYLES.index(style)
     cell = _art().crop((column * CELL, row * CELL, (column + 1) * CELL, (row + 1) * CELL))
     if colour is None and hue_steps == 0:
         return cell

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 SIZE = 192  # pixels on a side of a scene
 
-STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "twemoji")
+ART_STYLES = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "emojione", "fxemoji", "twemoji")
 HELDOUT_STYLE = "twemoji"
 WORLD_SEED = 20250318
 
@@ -65,6 +65,10 @@ CONTEXTS: dict[str, dict[str, int]] = {
 }
 PREVALENCE = {3: 0.62, 2: 0.36, 1: 0.2}
 """Level of `CONTEXTS` -> probability of appearing in a scene of that context."""
+KINDS = (3, 4)
+"""How many classes of its context a scene shows. Other draws are repeated."""
+FOREIGN_RATE = 0.25
+"""The share of scenes with an object that does not belong to the context."""
 
 COLOURS = {"red": 0.0, "yellow": 0.145, "green": 0.34, "blue": 0.61, "purple": 0.8}
 """Colours of recoloured sprites -> hue."""

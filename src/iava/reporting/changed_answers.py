@@ -1,4 +1,4 @@
-"""The questions that a method answers right and greedy decoding wrong, or the other way round."""
+"""The questions that a method answers right and plain decoding wrong, or the other way round."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from PIL import Image
 from iava.benchmarks.sources.pocket import open_scene
 from iava.errors import IavaError
 from iava.evaluation.runs import Run, questions_of
-from iava.metrics.flips import REFERENCE, Flips, flips, shown
+from iava.metrics.flips import REFERENCES, Flips, flips, shown
 from iava.metrics.parts import Record
-from iava.metrics.results import is_control
+from iava.metrics.results import Row, is_control
 from iava.reporting.overlay import data_uri
 from iava.reporting.published import is_pocket
 from iava.reporting.tables import Cell, Table, method_row
@@ -32,14 +32,14 @@ class Thumbnail:
         picture: the scaled-down image as a data URI, or None if it cannot be opened.
         image: the image's id.
         question, truth: the question and its true answer.
-        greedy, other: the answers of greedy decoding and of the method.
+        plain, other: the answers of plain decoding and of the method.
     """
 
     picture: str | None
     image: str
     question: str
     truth: str
-    greedy: str
+    plain: str
     other: str
 
 
@@ -48,45 +48,61 @@ class ThumbnailStrip:
     """Examples of the answers that a method changed.
 
     Args:
-        method: the method's title.
+        method, reference: the titles of the method and of plain decoding.
         gained: True for answers that became right, False for those that became wrong.
         total: the number of such questions.
         thumbnails: some of them, one per image.
     """
 
     method: str
+    reference: str
     gained: bool
     total: int
     thumbnails: list[Thumbnail]
 
 
-def changed_answers(run: Run, methods: Sequence[str]) -> list[Flips]:
-    """The changes of each method against greedy decoding, for methods that share yes-no questions with it."""
-    greedy = run.of(REFERENCE)
-    changes = [flips(method, run.of(method), greedy) for method in methods if method != REFERENCE]
+def changed_answers(run: Run, rows: Sequence[Row]) -> list[Flips]:
+    """The changes of each method against plain decoding in its mode, where both answered yes-no questions.
+
+    Args:
+        run: the run.
+        rows: its results of one category.
+    """
+    references = {row["method"]: REFERENCES[row["draws"]] for row in rows}
+    changes = [
+        flips(method, run.of(method), run.of(reference))
+        for method, reference in references.items()
+        if method != reference
+    ]
     return [change for change in changes if change.asked]
 
 
-def changes_table(changes: Sequence[Flips]) -> Table | None:
-    """The number of answers gained and lost by each method. None if no method can be compared with greedy."""
+def changes_table(changes: Sequence[Flips], rows: Sequence[Row]) -> Table | None:
+    """The number of answers gained and lost by each method. None if no method can be compared."""
     if not changes:
         return None
-    rows = []
+    by_method = {row["method"]: row for row in rows}
+    table_rows = []
     for change in changes:
+        row = by_method[change.method]
         gained, lost = len(change.gained), len(change.lost)
         counts = [Cell(str(count), "", count) for count in (change.asked, gained, lost)]
-        rows.append(method_row(change.method, [*counts, Cell(f"{gained - lost:+d}", "", gained - lost)]))
+        net = Cell(f"{gained - lost:+d}", "", gained - lost)
+        table_rows.append(method_row(row, [Cell(title(REFERENCES[row["draws"]])), *counts, net]))
     note = "Distinct questions that exactly one of the two answers correctly. Gained: only the method is right."
-    return Table("Answers changed against greedy", ["Questions", "Gained", "Lost", "Net"], rows, note)
+    headings = ["Against", "Questions", "Gained", "Lost", "Net"]
+    return Table("Answers changed against plain decoding", headings, table_rows, note)
 
 
-def thumbnail_strips(run: Run, changes: Sequence[Flips]) -> list[ThumbnailStrip]:
+def thumbnail_strips(run: Run, changes: Sequence[Flips], rows: Sequence[Row]) -> list[ThumbnailStrip]:
     """Examples of changed answers, for methods that are not controls."""
+    drawing = {row["method"]: row["draws"] for row in rows}
     tested = [change for change in changes if not is_control(change.method)]
     open_image = _image_opener(run) if tested else None
     strips = [
         ThumbnailStrip(
             title(change.method),
+            title(REFERENCES[drawing[change.method]]),
             gained,
             len(pairs),
             [_thumbnail(pair, open_image) for pair in shown(pairs, THUMBNAILS)],
@@ -98,13 +114,13 @@ def thumbnail_strips(run: Run, changes: Sequence[Flips]) -> list[ThumbnailStrip]
 
 
 def _thumbnail(records: tuple[Record, Record], open_image: OpenImage | None) -> Thumbnail:
-    greedy, other = records
+    plain, other = records
     return Thumbnail(
         _scaled_down(other["image"], open_image),
         other["image"],
         other["question"],
         other["truth"],
-        greedy["text"],
+        plain["text"],
         other["text"],
     )
 

@@ -56,7 +56,9 @@ class Chart:
         x_label, y_label: axis labels.
         x_ticks, y_ticks: axis ticks.
         points: one for each method.
-        curve: an SVG path, or "".
+        curve: an SVG path of the reference, or "".
+        band: an SVG path around its interval, or "".
+        own, own_band: the same of the methods in the chart.
         reference_x: the pixel of a dotted vertical line, or None.
     """
 
@@ -67,6 +69,9 @@ class Chart:
     y_ticks: list[Tick]
     points: list[Point]
     curve: str = ""
+    band: str = ""
+    own: str = ""
+    own_band: str = ""
     reference_x: float | None = None
 
 
@@ -89,11 +94,11 @@ def yes_ratio_chart(rows: Sequence[Row], curve: Curve | None, true_yes_ratio: fl
         "Yes-ratio and accuracy",
         "Yes-ratio, %",
         "Accuracy, %",
-        _ticks(x_ends, LEFT, RIGHT, 100),
-        _ticks(y_ends, BOTTOM, TOP, 100),
+        ticks(x_ends, LEFT, RIGHT, 100),
+        ticks(y_ends, BOTTOM, TOP, 100),
         _points([(row, row["metrics"]["yes_ratio"], row["intervals"]["yes_ratio"]) for row in rows], x_ends, y_ends),
         "" if curve is None else _path(curve, x_ends, y_ends),
-        None if true_yes_ratio is None else _pixel(true_yes_ratio, x_ends, LEFT, RIGHT),
+        reference_x=None if true_yes_ratio is None else pixel(true_yes_ratio, x_ends, LEFT, RIGHT),
     )
 
 
@@ -109,8 +114,8 @@ def cost_chart(rows: Sequence[Row]) -> Chart:
         f"Cost and {metric_in_sentence(main)}",
         "Time per question, relative to greedy" if greedy_seconds else "Seconds per question",
         metric_heading(main) + (", %" if display_scale(main) == 100 else ""),
-        _ticks(x_ends, LEFT, RIGHT, 1),
-        _ticks(y_ends, BOTTOM, TOP, display_scale(main)),
+        ticks(x_ends, LEFT, RIGHT, 1),
+        ticks(y_ends, BOTTOM, TOP, display_scale(main)),
         _points(costs, x_ends, y_ends),
     )
 
@@ -125,39 +130,43 @@ def _points(rows: Sequence[tuple[Row, float, Sequence[float] | None]], x_ends: E
             continue
         low, high = row["intervals"].get(main) or (y_value, y_value)
         left, right = x_limits or (x_value, x_value)
-        y = _pixel(y_value, y_ends, BOTTOM, TOP)
+        y = pixel(y_value, y_ends, BOTTOM, TOP)
         points.append(
             Point(
-                x=_pixel(x_value, x_ends, LEFT, RIGHT),
+                x=pixel(x_value, x_ends, LEFT, RIGHT),
                 y=y,
-                left=_pixel(left, x_ends, LEFT, RIGHT),
-                right=_pixel(right, x_ends, LEFT, RIGHT),
-                low=_pixel(low, y_ends, BOTTOM, TOP),
-                high=_pixel(high, y_ends, BOTTOM, TOP),
+                left=pixel(left, x_ends, LEFT, RIGHT),
+                right=pixel(right, x_ends, LEFT, RIGHT),
+                low=pixel(low, y_ends, BOTTOM, TOP),
+                high=pixel(high, y_ends, BOTTOM, TOP),
                 label=title(row["method"]),
                 label_y=y,
                 highlighted=not is_control(row["method"]),
                 text=f"{title(row['method'])}: {cell.text} {cell.note}".strip(),
             )
         )
-    return _with_separated_labels(points)
+    return separated(points)
 
 
-def _with_separated_labels(points: Sequence[Point]) -> list[Point]:
+def separated(points: Sequence[Point]) -> list[Point]:
     """Moves labels up or down until none overlap, each as close to its point as the others allow."""
     order = sorted(points, key=lambda point: point.y)
     heights = [point.y for point in order]
+    distance = min(_LABEL_DISTANCE, (BOTTOM - TOP) / max(1, len(heights) - 1))
     for _ in range(200):
         moved = False
         for i in range(len(heights) - 1):
-            overlap = _LABEL_DISTANCE - (heights[i + 1] - heights[i])
+            overlap = distance - (heights[i + 1] - heights[i])
             if overlap > 0.01:
                 heights[i], heights[i + 1] = heights[i] - overlap / 2, heights[i + 1] + overlap / 2
                 moved = True
         if not moved:
             break
-    offset = max(0.0, TOP - heights[0]) - max(0.0, heights[-1] - BOTTOM) if heights else 0.0
-    label_y = {id(point): height + offset for point, height in zip(order, heights, strict=True)}
+    for i in range(len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + distance if i else TOP)
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], heights[i + 1] - distance if i + 1 < len(heights) else BOTTOM)
+    label_y = {id(point): height for point, height in zip(order, heights, strict=True)}
     return [replace(point, label_y=round(label_y[id(point)], 1)) for point in points]
 
 
@@ -172,15 +181,16 @@ def _path(curve: Curve, x_ends: Ends, y_ends: Ends) -> str:
     step = max(1, (last - first) // _CURVE_POINTS)
     best = max(visible, key=lambda i: accuracies[i])
     chosen = sorted({*range(first, last, step), last, best})
-    pixels = [(_pixel(ratios[i], x_ends, LEFT, RIGHT), _pixel(accuracies[i], y_ends, BOTTOM, TOP)) for i in chosen]
+    pixels = [(pixel(ratios[i], x_ends, LEFT, RIGHT), pixel(accuracies[i], y_ends, BOTTOM, TOP)) for i in chosen]
     return "M" + "L".join(f"{x} {y}" for x, y in pixels)
 
 
-def _pixel(value: float, ends: Ends, start: float, stop: float) -> float:
+def pixel(value: float, ends: Ends, start: float, stop: float) -> float:
+    """Where a value of an axis stands, in pixels."""
     return round(start + (float(value) - ends[0]) / (ends[1] - ends[0]) * (stop - start), 1)
 
 
-def _ticks(ends: Ends, start: float, stop: float, scale: float) -> list[Tick]:
+def ticks(ends: Ends, start: float, stop: float, scale: float) -> list[Tick]:
     """At most seven round numbers between the ends."""
     low, high = ends[0] * scale, ends[1] * scale
     magnitude = 10.0 ** math.floor(math.log10(high - low)) / 10
@@ -188,4 +198,4 @@ def _ticks(ends: Ends, start: float, stop: float, scale: float) -> list[Tick]:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     first = math.ceil(low / step - 1e-9)
     values = [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
-    return [(_pixel(value / scale, ends, start, stop), f"{value:.{digits}f}") for value in values]
+    return [(pixel(value / scale, ends, start, stop), f"{value:.{digits}f}") for value in values]

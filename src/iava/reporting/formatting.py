@@ -19,6 +19,8 @@ _NAMES = {
     "chair_i": "CHAIRi",
     "chair_s": "CHAIRs",
     "chair": "CHAIR",
+    "object_f1": "F1 of things",
+    "things": "Things named",
 }
 """Metrics with a fixed spelling. All others are written as words."""
 _SHORT_NAMES = {"precision": "Prec.", "yes_ratio": "Yes", "no_ratio": "No"}

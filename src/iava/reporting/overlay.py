@@ -49,7 +49,7 @@ def attention_data(answer: Answer, size: tuple[int, int], *, each_layer: bool = 
         assert explanation.layers_general is not None
         assert explanation.layers_query is not None
         pairs += zip(explanation.layers_general, explanation.layers_query, strict=True)
-    boxes, cross_attention, settings = explanation.boxes, explanation.looks, answer.settings
+    boxes, cross_attention, settings = explanation.boxes, explanation.cross_attention, answer.settings
     return {
         "tokens": len(general),
         "maps": [_map(*pair) for pair in pairs],

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from iava.benchmarks.registry import benchmark
 from iava.benchmarks.sources.pocket import is_scene
 from iava.metrics.parts import Record
 from iava.metrics.results import Row
@@ -42,7 +43,7 @@ def published_table(
     """Published results for a run.
 
     Args:
-        settings: the run's settings, with benchmark and model.
+        settings: the run's settings, with benchmark, model, prompt and parser.
         rows: the run's results.
         records: the run's records.
 
@@ -51,42 +52,48 @@ def published_table(
         first. For the pocket model the table holds results of another model on other images, for context. None if
         there are no results of either kind.
     """
-    benchmark, model = settings["benchmark"], published_model(settings["model"])
+    data, model = settings["benchmark"], published_model(settings["model"])
     same = model is not None and not is_pocket(records)
     published = [
         row
         for row in _published()["rows"]
-        if row["data"] == benchmark and row["model"] == (model if same else _CONTEXT_MODEL)
+        if row["data"] == data and row["model"] == (model if same else _CONTEXT_MODEL)
     ]
     if not published or not (same or is_pocket(records)):
         return None
     categories = list(dict.fromkeys(category for row in published for category in row["values"]))
     sources = list(dict.fromkeys(row["source"] for row in published))
     methods = list(dict.fromkeys(row["method"] for row in rows)) if same else []
-    table_rows = [_measured_row(method, rows, categories) for method in methods]
+    table_rows = [_measured_row(method, settings, rows, categories) for method in methods]
     table_rows += [_published_row(row, categories, sources.index(row["source"]) + 1) for row in published]
     if same:
         heading = f"Published results of {model} beside this run"
-        note = "Scores as published. " if benchmark == "mme" else "Accuracies as published. "
-        note += "Prompts, parsers and image lists differ between papers. "
+        note = "Scores as published. " if data == "mme" else "Accuracies as published. "
+        note += "Image lists differ between papers, and so do prompts and parsers, which docs/papers.md explains. "
     else:
         heading = f"For context only: published results of {published[0]['model']} on COCO"
         note = "Another model and other images: not comparable with the results above. "
     note += " ".join(f"[{number}] {_published()['sources'][name]}." for number, name in enumerate(sources, start=1))
-    headings = ["Decoding", *map(category_heading, categories), "Source"]
+    headings = ["Decoding", "Prompt", "Parser", *map(category_heading, categories), "Source"]
     return Table(heading, headings, table_rows, note), same
 
 
-def _measured_row(method: str, rows: Sequence[Row], categories: Sequence[str]) -> TableRow:
+def _measured_row(method: str, settings: Mapping[str, Any], rows: Sequence[Row], categories: Sequence[str]) -> TableRow:
     by_category = {row["category"]: row for row in rows if row["method"] == method}
+    decoding = "sampled" if next(iter(by_category.values()))["draws"] else "greedy"
+    style = settings.get("prompt_style") or benchmark(settings["benchmark"]).style
+    system = "system prompt" if settings.get("system_prompt") else None
+    prompt = ", ".join(part for part in (style, settings.get("suffix"), system) if part)
+    how = [Cell(decoding), Cell(prompt), Cell(settings.get("parser") or "official")]
     cells = [
         metric_cell(by_category[name], main_metric(by_category[name])) if name in by_category else Cell()
         for name in categories
     ]
-    return TableRow(title(method), [Cell(), *cells, Cell()], "this run", highlighted=True)
+    return TableRow(title(method), [*how, *cells, Cell()], "this run", highlighted=True)
 
 
 def _published_row(row: Mapping[str, Any], categories: Sequence[str], source: int) -> TableRow:
     values = row["values"]
     cells = [Cell(str(values[name]), "", values[name]) if name in values else Cell() for name in categories]
-    return TableRow(row["method"], [Cell(row["decoding"]), *cells, Cell(f"[{source}]", "", source)])
+    how = [Cell(row[name]) for name in ("decoding", "prompt", "parser")]
+    return TableRow(row["method"], [*how, *cells, Cell(f"[{source}]", "", source)])

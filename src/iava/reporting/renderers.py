@@ -25,9 +25,10 @@ def console_table(rows: Sequence[Row]) -> FoldedTable:
         cells = {name: metric_cell(row, name) for name in metrics}
         values = [_one_line(cell) if name == row["main"] else cell.text for name, cell in cells.items()]
         comparison = map(_one_line, comparison_cells(row, row["main"]))
+        name = title(row["method"]) + (" (draws)" if row["draws"] else "")
         section = f"[bold]{escape(row['category'])}[/bold] · {row['n']} questions"
         sections.setdefault(row["category"], [[section]]).append(
-            [escape(text) for text in ("  " + title(row["method"]), *values, f"{row['seconds']:.3f}", *comparison)]
+            [escape(text) for text in ("  " + name, *values, f"{row['seconds']:.3f}", *comparison)]
         )
     return FoldedTable(["", *headings, "s/question", *COMPARISON_HEADINGS], list(sections.values()))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from iava.benchmarks.parsers import NOTES
 from iava.evaluation.runs import Run
-from iava.metrics.flips import REFERENCE
+from iava.metrics.flips import REFERENCES
 from iava.metrics.parts import Record, group_of
 from iava.metrics.results import Row
 from iava.metrics.shift import Curve, at_best_threshold, beyond_bias, bias_curve
@@ -78,7 +78,7 @@ def report_section(run: Run) -> Section:
     overall = [row for row in rows if row["category"] == "overall"]
     methods = [row["method"] for row in overall]
     tables = category_tables(rows)
-    changes = changed_answers(run, methods)
+    changes = changed_answers(run, overall)
     return Section(
         name=run.name,
         model=run.settings["model"],
@@ -90,8 +90,8 @@ def report_section(run: Run) -> Section:
         categories=[(name, table, _yes_ratio_chart(run, name)) for name, table in tables],
         cost=cost_chart(overall) if len(overall) > 1 else None,
         beyond_bias=_beyond_bias_table(run, overall),
-        changes=changes_table(changes),
-        strips=thumbnail_strips(run, changes),
+        changes=changes_table(changes, overall),
+        strips=thumbnail_strips(run, changes, overall),
         published=published_table(run.settings, rows, run.records),
         provenance=_run_provenance(run, overall),
     )
@@ -121,6 +121,15 @@ def _with_margins(records: Iterable[Record]) -> list[Record]:
     return [r for r in records if r["truth"] in ("yes", "no") and r.get("yes") is not None and r.get("no") is not None]
 
 
+def _plain(run: Run, category: str = "overall") -> list[Record]:
+    """Plain decoding's answers with margins: of greedy decoding or, where that was not run, of sampling.
+
+    A margin is that of the first token's logits, before any token is drawn, so it is the same in both.
+    """
+    found = (_with_margins(run.of(method, category)) for method in REFERENCES.values())
+    return next((records for records in found if records), [])
+
+
 def _margins(records: Sequence[Record]) -> list[float]:
     return [record["yes"] - record["no"] for record in records]
 
@@ -129,27 +138,27 @@ def _yes_ratio_chart(run: Run, category: str) -> Chart | None:
     rows = [row for row in run.rows if row["category"] == category and {"yes_ratio", "accuracy"} <= set(row["metrics"])]
     if not rows:
         return None
-    greedy = _with_margins(run.of(REFERENCE, category))
-    truths = [record["truth"] for record in greedy]
-    curve: Curve | None = bias_curve(_margins(greedy), truths) if greedy else None
+    plain = _plain(run, category)
+    truths = [record["truth"] for record in plain]
+    curve: Curve | None = bias_curve(_margins(plain), truths) if plain else None
     return yes_ratio_chart(rows, curve, truths.count("yes") / len(truths) if truths else None)
 
 
 def _beyond_bias_table(run: Run, overall: Sequence[Row]) -> Table | None:
     """Each method's accuracy beyond what a constant bias reaches at the same yes-ratio."""
-    greedy = {record["id"]: record for record in _with_margins(run.of(REFERENCE))}
+    plain = {record["id"]: record for record in _plain(run)}
     rows = []
     for row in overall:
         method = row["method"]
-        records = [record for record in _with_margins(run.of(method)) if record["id"] in greedy]
-        if method != REFERENCE and records and "yes_ratio" in row["metrics"]:
-            reference = [greedy[record["id"]] for record in records]
-            rows.append(method_row(method, _beyond_bias_cells(records, reference, run.settings["seed"])))
+        records = [record for record in _with_margins(run.of(method)) if record["id"] in plain]
+        if method != REFERENCES[False] and records and "yes_ratio" in row["metrics"]:
+            reference = [plain[record["id"]] for record in records]
+            rows.append(method_row(row, _beyond_bias_cells(records, reference, run.settings["seed"])))
     note = (
         "Beyond bias: accuracy minus the accuracy that greedy decoding reaches at the same yes-ratio when a constant "
         "is added to its yes-no margin. A value near zero means that the method only shifts the yes-ratio. Best "
         "threshold: accuracy at the best threshold of the method's own margin, and its difference from greedy decoding "
-        "at its best threshold. Both use the labels of these questions."
+        "at its best threshold. Both use the labels of these questions. What drawing costs counts as below the bias."
     )
     headings = ["Yes-ratio", "Accuracy", "Bias alone", "Beyond bias", "Best threshold", "vs greedy's best"]
     return Table("Beyond a constant bias", headings, rows, note) if rows else None
@@ -202,7 +211,7 @@ def _run_provenance(run: Run, overall: Sequence[Row]) -> list[tuple[str, list[st
             "Statistics",
             [
                 "95 % bootstrap intervals over images",
-                "exact McNemar test against the best control, Holm correction over methods",
+                "exact McNemar test against the best control of the same decoding mode, Holm correction over methods",
             ],
         ),
         ("Versions", [", ".join(f"{k} {v}" for k, v in m.get("versions", {}).items()) for m in manifests]),
@@ -222,4 +231,5 @@ def _hardware(machine: Mapping[str, Any]) -> str:
 
 def _method_settings(row: Mapping[str, Any]) -> str:
     settings = settings_text(row["settings"])
-    return f"{title(row['method'])}: {settings}" if settings else title(row["method"])
+    mode = "draws each token" if row["draws"] else "takes the most probable token"
+    return f"{title(row['method'])}: {mode}" + (f", {settings}" if settings else "")

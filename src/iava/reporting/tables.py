@@ -94,10 +94,11 @@ def difference_cell(metric: str, difference: float, limits: Sequence[float]) -> 
 
 
 def comparison_cells(row: Row, metric: str) -> tuple[Cell, Cell]:
-    """A method's difference from the best control, and the p-value of that difference."""
-    comparison = row.get("comparison")
+    """A method's difference from the best control of its decoding mode, and the p-value of that difference."""
+    comparison = row["comparison"]
     if comparison is None:
-        return Cell("best control" if is_control(row["method"]) else ""), Cell()
+        best = "best that draws" if row["draws"] else "best control"
+        return Cell(best if is_control(row["method"]) else ""), Cell()
     return (
         difference_cell(metric, comparison["difference"], comparison["interval"]),
         Cell(format_p_value(comparison), "", comparison["p_holm"]),
@@ -114,7 +115,8 @@ def summary_table(rows: Sequence[Row]) -> Table:
             metric_cell(row, main_metric(row)) if (row := by_cell.get((method, category))) else Cell()
             for category in categories
         ]
-        table_rows.append(method_row(method, cells))
+        first = next(row for row in rows if row["method"] == method)
+        table_rows.append(method_row(first, cells))
     metrics = dict.fromkeys(metric_heading(main_metric(row)) for row in rows)
     headings = [category_heading(category) for category in categories]
     return Table(f"{' / '.join(metrics)} by category", headings, table_rows)
@@ -138,7 +140,7 @@ def _category_table(category: str, chosen: Sequence[Row], rows: Sequence[Row], g
     low, high = axis_limits(rows, main)
     table_rows = [
         method_row(
-            row["method"],
+            row,
             [
                 metric_cell(row, main),
                 *(comparison_cells(row, main) if with_control else ()),
@@ -180,10 +182,14 @@ def _is_informative(metric: str, rows: Sequence[Row]) -> bool:
     return metric != "unparsed" or any(row["metrics"].get(metric) for row in rows)
 
 
-def method_row(method: str, cells: Sequence[Cell], whisker: tuple[float, float, float] | None = None) -> TableRow:
-    """A row under the method's title: controls are tagged, all others highlighted."""
-    control = is_control(method)
-    return TableRow(title(method), cells, "control" if control else "", not control, whisker)
+def method_row(row: Row, cells: Sequence[Cell], whisker: tuple[float, float, float] | None = None) -> TableRow:
+    """A table row under the title of a result's method.
+
+    Controls and methods that draw are tagged, and those that are not controls are highlighted.
+    """
+    control = is_control(row["method"])
+    tags = (*(["control"] if control else []), *(["draws"] if row["draws"] else []))
+    return TableRow(title(row["method"]), cells, ", ".join(tags), not control, whisker)
 
 
 def _seconds_cell(row: Row, greedy_seconds: float | None) -> Cell:

@@ -41,10 +41,11 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 def _verdict(row: Row) -> str:
     name, comparison = title(row["method"]), row["comparison"]
     if comparison is None:
-        return f"{name} was run without a control, so nothing can be said about whether it helps."
+        missing = "a control that draws its tokens, too," if row["draws"] else "a control,"
+        return f"{name} was run without {missing} so nothing can be said about whether it helps."
     metric, (low, high) = comparison["metric"], comparison["interval"]
     difference = format_value(metric, comparison["difference"], sign=True)
-    control = f"the best control ({title(comparison['control'])})"
+    control = f"the best control{' that draws' if row['draws'] else ''} ({title(comparison['control'])})"
     limits = f"95 % interval {format_interval(metric, (low, high), sign=True)}"
     lower_is_better = metric in LOWER_IS_BETTER
     better, worse = (high < 0, low > 0) if lower_is_better else (low > 0, high < 0)

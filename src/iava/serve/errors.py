@@ -1,4 +1,4 @@
-"""Errors that clients see: OpenAI's error object, with a status code for each kind."""
+"""Errors of the API: OpenAI's error object, with a status code for each kind."""
 
 import json
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ RETRY_AFTER = {"Retry-After": "1"}
 
 
 class ApiError(HTTPException):
-    """An answer other than 200, as the body `{"error": {"message", "type", "param", "code"}}`.
+    """A response with an error: its body is `{"error": {"message", "type", "param", "code"}}`.
 
     Args:
         status: HTTP status code.
         message: what was wrong, the value, and what would be right.
         param: the field of the request that is wrong.
-        code: a short name that programs can compare.
-        headers: of the response.
+        code: short name of the error for programs.
+        headers: headers of the response.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ async def internal_error(_request: Request, _error: Exception) -> JSONResponse:
 
 def _field(location: Sequence[str | int]) -> str:
     """The path of a field, such as `messages.0.content.1.text`."""
-    # The first part is "body". Behind a list index stands the type of a message's part, which is no field.
+    # The first part is "body". The part behind a list index is the type of a message part, not a field.
     parts = [
         str(part)
         for before, part in pairwise(location)

@@ -1,4 +1,4 @@
-"""A folder with a checkpoint and its decoding method, for everything that loads checkpoints with transformers."""
+"""Writes a folder with a checkpoint and a decoding method, for programs that load checkpoints with transformers."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {settings}
 
 
 def generate(model: Any, **arguments: Any) -> Any:
-    """What `model.generate` does; `method` and settings of a call replace those above."""
+    """Decodes as `model.generate` does; `method` and settings of a call replace those above."""
     settings = SETTINGS if arguments.get("method", METHOD) == METHOD else {{}}
     return decode(model, **({{"method": METHOD}} | settings | arguments))
 '''
@@ -38,10 +38,10 @@ def export(model: str, folder: Path, method: str, settings: Mapping[str, Any], *
 
     Args:
         model: "pocket", a folder, or a model id on the Hugging Face Hub.
-        folder: does not exist yet, or is empty.
+        folder: folder to write. It must not exist, or be empty.
         method: command-line name of the method.
-        settings: in place of the method's defaults, ready for JSON.
-        copy: copy the checkpoint's files; otherwise they are linked.
+        settings: settings that replace the method's defaults.
+        copy: whether to copy the files of the checkpoint. Otherwise they are linked.
 
     Raises:
         IavaError: if there is no such model, the folder is not empty, or the method or a setting is unknown.
@@ -60,7 +60,7 @@ def export(model: str, folder: Path, method: str, settings: Mapping[str, Any], *
             if copy:
                 shutil.copyfile(file, place)
             else:
-                # The Hub's cache links its files, too.
+                # Files in the Hub's cache are links themselves.
                 os.symlink(file.resolve(), place)
         made = folder / "custom_generate"
         made.mkdir()

@@ -1,4 +1,4 @@
-"""From a configuration to an application; the same for one process and for the replicas of a cluster."""
+"""Builds the application from a configuration, for one process and for the replicas of a cluster."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,26 +7,26 @@ from typing import Any
 from fastapi import FastAPI
 
 from iava.lvlm.model import LVLM
-from iava.serve.app import build
-from iava.serve.fetch import Fetcher
+from iava.serve.api.app import build
+from iava.serve.images.fetch import Fetcher
 from iava.serve.limits import Limits
-from iava.serve.pages import Pages
+from iava.serve.page.store import Pages
 from iava.serve.service import Service
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """What is served, and how.
+    """Configuration of a server.
 
     Args:
         load: loads the model.
-        name: how requests and answers call it.
-        method: used where a request names none.
-        settings: of that method, in place of its defaults.
-        limits: on requests and on what is kept.
+        name: name of the model in requests and answers.
+        method: default decoding method.
+        settings: settings of the default method that replace its own defaults.
+        limits: limits of the server.
         image_hosts: hosts from which images may be fetched, see `Fetcher`.
-        keys: SHA-256 digests of API keys; None asks for none.
-        origins: pages of which other origins may ask (CORS).
+        keys: SHA-256 digests of API keys. None: no key is needed.
+        origins: origins whose pages may send requests (CORS).
     """
 
     load: Callable[[], LVLM]
@@ -43,8 +43,8 @@ def application(config: ServerConfig, pages: Pages | None = None) -> FastAPI:
     """Loads the model, warms it up, and builds the application.
 
     Args:
-        config: what is served.
-        pages: keeps explorer pages; None: this process does.
+        config: configuration of the server.
+        pages: store of explorer pages. None: a store in this process.
 
     Raises:
         IavaError: if the model cannot be loaded, or its default method refuses it.

@@ -1,30 +1,33 @@
-"""What a server grants a request. Every limit has its own error."""
+"""Limits on requests and on what the server keeps. Each limit has its own error."""
 
 from dataclasses import dataclass
 
 from iava.methods.checks import check_number, check_whole
 
+_LARGEST_REQUESTS = 10
+"""Number of requests of the largest size that the server holds at a time."""
+
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on requests and on what the server keeps.
+    """Limits of a server.
 
     Args:
-        body: bytes of a request's body; more is a 413.
-        pixels: of all images of a request together; more is a 400.
-        images: of a request; more is a 400.
-        prompt_tokens: image tokens included; more is a 400. None: what the model's positions hold.
-        new_tokens: of an answer, and the default where a request names no number; more is a 400.
-        queue: requests that wait or run; one more is a 429.
-        seconds: from the request's first byte to the answer's last; later is a 504.
-        batch: rows that are decoded together.
+        body: bytes of a request body. A larger body gets status 413.
+        pixels: pixels of all images of a request together. More get status 400.
+        images: images of a request. More get status 400.
+        prompt_tokens: tokens of a prompt, image tokens included. More get status 400. None: the model's positions.
+        new_tokens: tokens of an answer. A request for more gets status 400. It is also the default.
+        queue: requests that wait or run. A further request gets status 429.
+        seconds: time from the first byte of a request to the last byte of its answer. A later answer is a 504.
+        batch: rows of a batch.
         window: seconds that a batch waits for more rows.
-        image_bytes: of encoded images and prefixes that are kept.
-        page_bytes: of explorer pages that are kept.
-        page_seconds: how long an explorer page is kept.
+        image_bytes: bytes of encoded images and prefixes that are kept.
+        page_bytes: bytes of explorer pages that are kept.
+        page_seconds: seconds that an explorer page is kept.
 
     Raises:
-        IavaError: if a bound is out of range.
+        IavaError: if a limit is out of range.
     """
 
     body: int = 20_000_000
@@ -50,3 +53,8 @@ class Limits:
         for name in ("seconds", "page_seconds"):
             check_number(name, getattr(self, name), low=0, above=True)
         check_number("window", self.window, low=0)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies and decoded images of all requests that wait or run. More get status 429."""
+        return _LARGEST_REQUESTS * (self.body + 3 * self.pixels)

@@ -1,6 +1,6 @@
-"""The application on Ray Serve: replicas on many GPUs or machines, and a front that forwards requests to them.
+"""Runs the application on Ray Serve: replicas on many GPUs or machines, and a front that forwards requests to them.
 
-Ray answers a request whose replica is lost with a bare 500. The front says instead what happened, as an error object.
+Ray answers a request whose replica is lost with status 500 and no explanation. The front returns an error object.
 """
 
 import asyncio
@@ -14,10 +14,11 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from iava.errors import IavaError
-from iava.serve.access import limited
+from iava.serve.api.access import limited
+from iava.serve.budget import Budget
 from iava.serve.errors import RETRY_AFTER, ApiError, error_event, error_response
 from iava.serve.launch import ServerConfig, application
-from iava.serve.pages import PageStore
+from iava.serve.page.store import PageStore
 
 try:
     import ray
@@ -36,7 +37,7 @@ _LOST = ApiError(
     code="replica_lost",
     headers=RETRY_AFTER,
 )
-_SPARE = 64  # requests beside those that are decoded: health, models, pages
+_SPARE = 64  # requests that are not decoded: health, models, pages
 _FORWARDED = (
     "type",
     "asgi",
@@ -51,11 +52,11 @@ _FORWARDED = (
     "client",
     "server",
 )
-"""What an ASGI scope says of a request; the rest belongs to one process."""
+"""Keys of an ASGI scope that describe the request. The others belong to one process."""
 
 
 class SharedPages:
-    """Explorer pages of all replicas: any of them can show a page that another has written."""
+    """Store of the explorer pages of all replicas, so each can show the pages of the others."""
 
     def __init__(self, seconds: float, limit: int) -> None:
         self._store: Any = (
@@ -82,9 +83,9 @@ class SharedPages:
 
 
 class Replica:
-    """The application of one process, with a model of its own."""
+    """The application in one process, with its own copy of the model."""
 
-    # Ray awaits it: the lifespan must begin on the event loop that answers.
+    # Ray awaits this. The lifespan must begin on the event loop that answers requests.
     async def __init__(self, config: ServerConfig) -> None:  # type: ignore[misc]
         pages = SharedPages(config.limits.page_seconds, config.limits.page_bytes)
         self._app = await asyncio.to_thread(application, config, pages)
@@ -92,13 +93,13 @@ class Replica:
         await self._lifespan.__aenter__()
 
     async def answer(self, scope: Scope, body: bytes) -> AsyncIterator[Message]:
-        """Answers a request; ends it when nobody iterates any longer."""
+        """Answers a request. The request ends when the iteration is closed."""
         messages: asyncio.Queue[Message | None] = asyncio.Queue()
         received = asyncio.Event()
 
         async def receive() -> Message:
             if received.is_set():
-                # The client's leaving cancels this request.
+                # The front cancels the request when the client leaves.
                 await asyncio.Event().wait()
             received.set()
             return {"type": "http.request", "body": body, "more_body": False}
@@ -117,36 +118,48 @@ class Replica:
             running.cancel()
 
     def check_health(self) -> None:
-        """Has Ray start the replica anew once its worker has ended."""
+        """Fails when the worker has ended, so that Ray starts the replica again."""
         if not self._app.state.service.worker.is_ready:
-            raise RuntimeError("the worker does not run")
+            raise RuntimeError("the worker has stopped")
 
 
 def _front(config: ServerConfig) -> Any:
     """Makes the ASGI application that forwards requests to replicas."""
+    budget = Budget(config.limits.held_bytes)
 
     async def forward(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
         answer: Any = None
+        head: Message | None = None
         started = False
+        share = budget.share()
         try:
-            body = await _body(limited(receive, config.limits, time.monotonic() + config.limits.seconds))
+            deadline = time.monotonic() + config.limits.seconds
+            body = await _body(limited(receive, config.limits, deadline, share.hold))
             replicas = serve.get_deployment_handle(_REPLICA, APP).options(stream=True)
             answer = replicas.answer.remote({key: scope[key] for key in _FORWARDED if key in scope}, body)
             async for message in answer:
-                started = True
+                if message["type"] == "http.response.start":
+                    # Held back, because the replica may be lost before the body of a complete answer.
+                    head = message
+                    continue
+                if not started:
+                    assert head is not None
+                    started = True
+                    await send(head)
                 await send(message)
         except ApiError as error:
             await error_response(error)(scope, receive, send)
         except (RayActorError, RayServeException):
             if started:
-                # A completion in one piece is one message, so this is a stream.
+                # A part of the body was sent and the end was not, so this is a stream.
                 await send({"type": "http.response.body", "body": error_event(_LOST).encode(), "more_body": False})
             else:
                 await error_response(_LOST)(scope, receive, send)
         finally:
+            share.release()
             if answer is not None:
                 answer.cancel()
 
@@ -163,7 +176,7 @@ async def _body(receive: Receive) -> bytes:
 
 
 async def _live(receive: Receive, send: Send) -> None:
-    """Answers the events of a server's start and end."""
+    """Answers the start and the end of the server's lifespan."""
     while True:
         kind = (await receive())["type"]
         await send({"type": f"{kind}.complete"})
@@ -174,14 +187,14 @@ async def _live(receive: Receive, send: Send) -> None:
 def start(config: ServerConfig, *, host: str, port: int, replicas: tuple[int, int]) -> None:
     """Starts replicas, and returns when they answer.
 
-    Joins the cluster that RAY_ADDRESS or `ray start` names, or starts one on this machine. Where the cluster has GPUs,
-    each replica takes one.
+    Joins the cluster that RAY_ADDRESS or `ray start` names, or starts a cluster on this machine. Each replica takes one
+    GPU if the cluster has GPUs.
 
     Args:
-        config: what is served; the model must be readable on every machine.
-        host: to listen on, on every machine of the cluster.
-        port: to listen on.
-        replicas: at least and at most so many; between them, as many as the requests need.
+        config: configuration of the server. Every machine must be able to read the model.
+        host: address to listen on, on every machine of the cluster.
+        port: port to listen on.
+        replicas: smallest and largest number of replicas. The load decides between them.
 
     Raises:
         IavaError: if the replicas cannot be started.
@@ -220,7 +233,7 @@ def start(config: ServerConfig, *, host: str, port: int, replicas: tuple[int, in
 
 
 def run_until_stopped() -> None:
-    """Waits for SIGTERM or Ctrl-C; then requests that run are finished, and the replicas end."""
+    """Waits for SIGTERM or Ctrl-C. Then finishes the requests that run, and ends the replicas."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -1,5 +1,6 @@
-"""Running the application: addresses, signals, and the end."""
+"""Runs the application: address, signals and shutdown."""
 
+import math
 import signal
 import socket
 from types import FrameType
@@ -11,7 +12,7 @@ from iava.errors import IavaError
 
 
 class _Server(uvicorn.Server):
-    """Does not pass signals on once the server has ended, so that the exit code is 0."""
+    """Does not raise the signal again after the shutdown, so the exit code is 0."""
 
     should_exit: bool
 
@@ -24,7 +25,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Binds an address; port 0 takes a free one.
 
     Raises:
-        IavaError: if that is not possible.
+        IavaError: if the address is in use or does not exist.
     """
     if not 0 <= port <= 65535:
         raise IavaError(f"port is {port}: it must be from 0 to 65535")
@@ -38,10 +39,21 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def server(app: FastAPI) -> uvicorn.Server:
+def server(app: FastAPI, seconds: float) -> uvicorn.Server:
     """Makes the server; `run(sockets=[...])` serves until SIGTERM or Ctrl-C.
 
-    Then it accepts no connection, finishes the requests that run, and returns.
+    It then refuses connections, finishes the requests that run, and returns.
+
+    Args:
+        app: the application.
+        seconds: time limit of a request. A client that does not read its answer delays the end no longer than this.
     """
-    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(seconds),
+    )
     return _Server(config)

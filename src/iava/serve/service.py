@@ -1,4 +1,4 @@
-"""What the routes share: the model, the worker, what is kept, and the way from a request to events."""
+"""The model behind the routes: its worker, its memory of images and pages, and the way from a request to events."""
 
 import asyncio
 import json
@@ -14,21 +14,25 @@ from iava.explain.page import Answers, decoding_facts, explain_page
 from iava.lvlm.conversation import Conversation, Message, read_conversation
 from iava.lvlm.model import LVLM
 from iava.methods import METHODS
-from iava.serve.decoding import RowDecoder
+from iava.serve.batching.decoding import RowDecoder
+from iava.serve.batching.metrics import Metrics
+from iava.serve.batching.rows import Done, Event, Failed, Plan, Row
+from iava.serve.batching.tokens import Decoding
+from iava.serve.batching.worker import Worker
+from iava.serve.budget import Budget
 from iava.serve.errors import ApiError
-from iava.serve.fetch import Fetcher
-from iava.serve.images import ImageReader
+from iava.serve.images.fetch import Fetcher
+from iava.serve.images.reader import ImageReader, is_remote
 from iava.serve.limits import Limits
-from iava.serve.metrics import Metrics
-from iava.serve.pages import Pages, PageStore
-from iava.serve.rows import Done, Event, Failed, Plan, Row
-from iava.serve.schema import ChatMessage
-from iava.serve.tokens import Decoding
-from iava.serve.worker import Worker
+from iava.serve.page.store import Pages, PageStore
 
-SERVED = [name for name in METHODS if name != "oracle"]
-"""The oracle must be told which region answers."""
+SERVED = [name for name, method in METHODS.items() if name != "oracle" and not method.several_calls]
+"""Names of the methods that are served.
+
+The oracle needs the region of the answer. A method of several calls decodes the captions of benchmarks only.
+"""
 _THREADS = 4  # for images and pages
+_FETCHING = 16  # threads that wait for other hosts
 
 
 class Service:
@@ -36,12 +40,12 @@ class Service:
 
     Args:
         lvlm: the model.
-        name: how requests and answers call it.
-        method: used where a request names none.
-        settings: of that method, in place of its defaults.
-        limits: on requests and on what is kept.
-        fetcher: of images; None fetches none.
-        pages: keeps explorer pages; None: this process does.
+        name: name of the model in requests and answers.
+        method: default decoding method.
+        settings: settings of the default method that replace its own defaults.
+        limits: limits of the server. None: the default limits.
+        fetcher: fetches images from other hosts. None: no host is allowed.
+        pages: store of explorer pages. None: a store in this process.
 
     Raises:
         IavaError: if the method or a setting is unknown or out of range.
@@ -65,9 +69,11 @@ class Service:
         self._settings = dict(settings or {})
         self._lvlm = lvlm
         self._images = ImageReader(self.limits, fetcher or Fetcher())
-        self._decoder = RowDecoder(lvlm, self.limits.prompt_tokens, self.limits.image_bytes)
+        self._decoder = RowDecoder(lvlm, self.limits)
         self._decoder.method(method, self._settings)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="iava-request")
+        self._fetching = ThreadPoolExecutor(_FETCHING, thread_name_prefix="iava-fetch")
+        self.budget = Budget(self.limits.held_bytes)
         self.metrics = Metrics()
         self.pages = pages or PageStore(self.limits.page_seconds, self.limits.page_bytes)
         self.worker = Worker(
@@ -76,13 +82,14 @@ class Service:
         self.in_flight = 0
         self.metrics.watch("iava_requests_in_flight", "Requests that wait or run.", lambda: self.in_flight)
         self.metrics.watch("iava_queue_rows", "Rows that wait for a batch.", lambda: self.worker.queued)
+        self.metrics.watch("iava_held_bytes", "Bodies and images of requests in flight.", lambda: self.budget.held)
         memory = self._decoder.memory
-        self.metrics.watch("iava_image_memory_bytes", "Images that are kept encoded.", lambda: memory.nbytes)
-        self.metrics.watch("iava_image_memory_images", "Images that are kept encoded.", lambda: len(memory))
-        self.metrics.watch("iava_page_bytes", "Explorer pages that are kept.", self.pages.size)
+        self.metrics.watch("iava_image_memory_bytes", "Bytes of encoded images that are kept.", lambda: memory.nbytes)
+        self.metrics.watch("iava_image_memory_images", "Encoded images that are kept.", lambda: len(memory))
+        self.metrics.watch("iava_page_bytes", "Bytes of explorer pages that are kept.", self.pages.size)
 
     def warm_up(self) -> None:
-        """Answers one question, so that the first request meets a warm model.
+        """Answers one question, so that the first request does not pay for the first run of the model.
 
         Raises:
             IavaError: if the default method refuses the model.
@@ -107,19 +114,20 @@ class Service:
         """Stops the worker and the threads."""
         self.worker.stop()
         self._pool.shutdown()
+        self._fetching.shutdown()
 
     def settings_of(self, name: str) -> dict[str, Any]:
-        """A method's settings on this server, where a request gives none."""
+        """Returns the settings of a method that a request without settings gets."""
         given = self._settings if name == self.default_method else {}
         return self._decoder.method(name, given).settings()
 
     def plan(self, options: Mapping[str, Any], *, has_images: bool, param: str = "iava") -> Plan:
-        """Reads a request's method and settings.
+        """Reads the method and the settings of a request.
 
         Args:
             options: "method", "explain", and settings by name.
-            has_images: whether the conversation has any.
-            param: the request's field that holds the options.
+            has_images: whether the conversation has images.
+            param: the field of the request that holds the options.
 
         Raises:
             ApiError: 400 if the method or a setting is unknown or out of range.
@@ -139,17 +147,18 @@ class Service:
         except IavaError as error:
             raise ApiError(400, str(error), param=param, code="invalid_setting") from None
         if explain and not has_images:
-            raise ApiError(400, "without an image there is nothing to explain", param=f"{param}.explain")
+            raise ApiError(400, "a conversation without an image has nothing to explain", param=f"{param}.explain")
         values = tuple((key, json.dumps(value)) for key, value in sorted(method.settings().items()))
         return Plan(name, values, explain, has_images)
 
     def check_draws(self, plan: Plan, decoding: Decoding) -> None:
-        """Refuses a temperature and a top_p that the method does not follow.
+        """Refuses a temperature or a top_p that the method does not apply.
 
         Raises:
             ApiError: 400.
         """
-        sampling = METHODS[plan.method].sampling
+        # A method that draws lists `sampling` among its settings.
+        sampling = json.loads(dict(plan.settings).get("sampling", json.dumps(METHODS[plan.method].sampling)))
         if decoding.temperature and sampling is False:
             reason = f"the method {plan.method} takes the most probable token: leave it out, or name another method"
             raise ApiError(400, f"temperature is {decoding.temperature:g}, but {reason}", param="temperature")
@@ -160,12 +169,12 @@ class Service:
             raise ApiError(400, "top_p needs a temperature above 0: nothing is drawn", param="top_p")
 
     def read(self, messages: Sequence[Message], images: Sequence[Image.Image], field: str) -> Conversation:
-        """Checks a conversation.
+        """Reads and checks a conversation.
 
         Args:
             messages: see `read_conversation`.
-            images: for its image parts, in order.
-            field: the request's field that holds it.
+            images: images of its image parts, in order.
+            field: the field of the request that holds the messages.
 
         Raises:
             ApiError: 400.
@@ -178,42 +187,28 @@ class Service:
         return found
 
     def token_text(self, token: int) -> str:
-        """The text of one token."""
+        """Decodes one token."""
         return self._decoder.token_text(token)
 
-    async def conversation(self, messages: Sequence[ChatMessage], deadline: float) -> Conversation:
-        """Reads the messages of a request and their images.
-
-        Raises:
-            ApiError: 400 if a part is refused; 504 if fetching takes too long.
-        """
-        turns, urls = [], []
-        for number, message in enumerate(messages):
-            parts: list[dict[str, Any]] = []
-            for index, part in enumerate(message.content):
-                if part.type == "image_url":
-                    urls.append((f"messages.{number}.content.{index}.image_url.url", part.image_url.url))
-                    parts.append({"type": "image"})
-                else:
-                    parts.append({"type": "text", "text": part.text})
-            turns.append({"role": "system" if message.role == "developer" else message.role, "content": parts})
-        return self.read(turns, await self.images(urls, deadline), "messages")
-
-    async def images(self, urls: Sequence[tuple[str, str]], deadline: float) -> list[Image.Image]:
+    async def images(
+        self, urls: Sequence[tuple[str, str]], deadline: float, hold: Callable[[int], None]
+    ) -> list[Image.Image]:
         """Reads images in a thread; see `ImageReader.read`."""
         if not urls:
             return []
-        return await self.in_thread(self._images.read, urls, deadline)
+        # A host that answers slowly must not delay images that are here already.
+        pool = self._fetching if any(is_remote(url) for _, url in urls) else self._pool
+        return await asyncio.get_running_loop().run_in_executor(pool, self._images.read, urls, deadline, hold)
 
     async def in_thread(self, work: Any, *arguments: Any) -> Any:
-        """Runs what takes long beside the event loop."""
+        """Runs a function in a thread, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def events(self, rows: Sequence[Row], inbox: "Inbox", deadline: float) -> AsyncIterator[tuple[int, Event]]:
-        """Decodes rows; yields (number of the row, event), until each has its `Done`.
+        """Decodes rows, and yields (number of the row, event) until each row is done.
 
         Raises:
-            ApiError: of a row that failed; 504 when the time is up.
+            ApiError: the error of a row that failed; 504 at the deadline.
         """
         self.worker.submit(rows)
         open_rows = len(rows)
@@ -230,9 +225,15 @@ class Service:
                 self.metrics.answer(rows[number], event)
             yield number, event
 
-    async def page(self, image: Image.Image, answers: Answers, decoding: Decoding) -> str:
-        """Writes and keeps an explorer page; returns its path on this server."""
-        facts = decoding_facts(self._lvlm, max_new_tokens=decoding.max_new_tokens, seed=decoding.seed or 0)
+    async def page(self, image: Image.Image, answers: Answers, row: Row) -> str:
+        """Writes and keeps an explorer page; returns its path on this server.
+
+        Args:
+            image: the image that was asked about.
+            answers: explained answers by question.
+            row: one of the rows that were decoded; all have the same token limit and seed.
+        """
+        facts = decoding_facts(self._lvlm, max_new_tokens=row.longest, seed=row.decoding.seed or 0)
 
         def written() -> str:
             return self.pages.put(explain_page(image, answers, model=self.name, facts=facts))
@@ -241,14 +242,14 @@ class Service:
 
 
 class Inbox:
-    """Where the rows of a request put their events, for the event loop that made it."""
+    """Queue of the events of a request's rows, read by the event loop that made it."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 
     def sender(self, number: int) -> Callable[[Event], None]:
-        """What a row calls, in any thread, to put an event under its number."""
+        """Returns a function that queues an event of a row. Any thread may call it."""
         return lambda event: self._put(number, event)
 
     def _put(self, number: int, event: Event) -> None:

@@ -20,7 +20,7 @@ from iava.lvlm.model import LVLM
 from iava.methods import METHODS
 from iava.metrics.results import rows_of
 from iava.reporting.formatting import display_scale, metric_heading
-from iava.reporting.plots import Limits, panels, plot_estimates, save_figure
+from iava.reporting.plots import Interval, panels, plot_estimates, save_figure
 from iava.reporting.renderers import markdown
 from iava.reporting.tables import Cell, Table, TableRow, difference_cell, main_metric, metric_cell, value_cell
 from iava.studies.compare import SELECTED, selected_share
@@ -57,7 +57,7 @@ _VALUES: dict[str, Sequence[Any]] = {
     "alpha": (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
     "beta": (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
     "general": GENERAL_INSTRUCTIONS,
-    "negative": tuple(NEGATIVES),
+    "negative": NEGATIVES,
 }
 
 
@@ -196,9 +196,9 @@ def _plot_ablation(results: Mapping[str, Any], path: Path) -> None:
     save_figure(figure, path)
 
 
-def _estimates_of(trials: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float | None], list[Limits]]:
+def _estimates_of(trials: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float | None], list[Interval]]:
     return [trial["metrics"][metric] for trial in trials], [trial["intervals"].get(metric) for trial in trials]
 
 
-def _greedy_reference(greedy: Mapping[str, Any], metric: str) -> tuple[str, float | None, Limits]:
+def _greedy_reference(greedy: Mapping[str, Any], metric: str) -> tuple[str, float | None, Interval]:
     return "greedy", greedy["metrics"][metric], greedy["intervals"].get(metric)

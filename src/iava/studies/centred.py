@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from iava.engine.branch import Branch
-from iava.engine.negatives import NEGATIVES
-from iava.engine.prompt import Prompt, pack
+from iava.engine.negatives import negative_image
+from iava.engine.prompt import Prompt
 from iava.evaluation.plan import Plan
 from iava.evaluation.runner import Advance
 from iava.lvlm.model import LVLM
@@ -54,8 +54,11 @@ class CentredOracle(Oracle):
     """IAVA+ with a V* of everything outside the region that answers the question."""
 
     def branches(self, prompt: Prompt) -> list[Branch]:
-        _, valid = pack(prompt.is_image)
-        return [*super().branches(prompt), NEGATIVES[self.negative](prompt, torch.zeros_like(valid))]
+        _, valid = prompt.images
+        return [
+            *super().branches(prompt),
+            negative_image(self.negative, prompt, torch.zeros_like(valid), self.strength),
+        ]
 
     def combine(self, main: torch.Tensor, contrast_logits: list[torch.Tensor], step: int) -> torch.Tensor:
         irrelevant, text = contrast_logits

@@ -8,7 +8,7 @@ from typing import Any
 from iava.errors import IavaError
 from iava.jsonfiles import Unique, entries, id_of, read_json, text_of
 
-Box = tuple[float, float, float, float]
+CocoBox = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Instances:
     path: Path
     files: dict[str, str]
     objects: dict[str, set[str]]
-    boxes: dict[str, dict[str, tuple[Box, ...]]]
+    boxes: dict[str, dict[str, tuple[CocoBox, ...]]]
 
 
 def read_instances(path: Path) -> Instances:
@@ -43,7 +43,7 @@ def read_instances(path: Path) -> Instances:
         raise IavaError(f"{path}: 'images' is empty: there is nothing to ask about")
     categories = dict(_named(path, content, "categories", "name"))
     objects: dict[str, set[str]] = {image: set() for image in files}
-    boxes: dict[str, dict[str, tuple[Box, ...]]] = {image: {} for image in files}
+    boxes: dict[str, dict[str, tuple[CocoBox, ...]]] = {image: {} for image in files}
     for where, row in entries(path, content, "annotations"):
         image, category = id_of(where, row, "image_id"), id_of(where, row, "category_id")
         if image not in objects:
@@ -57,7 +57,7 @@ def read_instances(path: Path) -> Instances:
     return Instances(path, files, objects, boxes)
 
 
-def _box(where: str, box: Any) -> Box:
+def _box(where: str, box: Any) -> CocoBox:
     numbers = isinstance(box, list) and all(isinstance(n, int | float) and not isinstance(n, bool) for n in box)
     if not numbers or len(box) != 4:
         raise IavaError(f"{where}: 'bbox' must be [x, y, width, height]")

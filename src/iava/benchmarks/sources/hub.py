@@ -12,7 +12,7 @@ from iava.benchmarks.task import Located, Question, Task, by_group
 from iava.errors import IavaError
 from iava.lvlm.images import read_image
 
-Row = dict[str, Any]
+HubRow = dict[str, Any]
 
 
 def parquet_files(folder: Path, split: str) -> list[Path]:
@@ -32,7 +32,7 @@ def parquet_task(
     split: str,
     files: Sequence[Path],
     columns: Sequence[str],
-    ask: Callable[[str, Row], Question],
+    ask: Callable[[str, HubRow], Question],
     arrange: Callable[[Located], Located],
     read: Callable[[Question, str], Any] | None = None,
 ) -> Task:
@@ -73,7 +73,7 @@ def parquet_task(
     return Task(benchmark, split, questions, open_image, read)
 
 
-def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, Row]]:
+def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, HubRow]]:
     """The place of each row, its row group, its number in that, and the columns."""
     with _whole(file):
         parquet = _parquet(file)

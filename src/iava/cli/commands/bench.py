@@ -19,7 +19,8 @@ def bench(
     methods: Annotated[
         str,
         typer.Option(
-            help="Methods to time, separated by commas; METHOD:NEGATIVE chooses the negative image, such as iava:hide."
+            help="Methods to time, separated by commas; METHOD:NEGATIVE chooses the negative image, such as iava:hide; "
+            "METHOD:NEGATIVE:lazy leaves the contrast branch out where it cannot change the step."
         ),
     ] = "greedy,apc,iava:zeros,iava:drop,iava:hide",
     baseline: Annotated[
@@ -36,6 +37,16 @@ def bench(
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16. Default: float16 on a GPU, float32 on a CPU.")
     ] = None,
+    count: Annotated[
+        bool,
+        typer.Option(
+            help="Also count kernels, synchronisations, decoder passes and new keys and values, for each token. "
+            "With --repeats 0, only count."
+        ),
+    ] = False,
+    compile: Annotated[
+        bool, typer.Option(help="Run decoding steps compiled, with a static cache: plain generate and the methods.")
+    ] = False,
     table: Annotated[
         Path | None, typer.Option(help="Print an existing cost.json as a Markdown table; measure nothing.")
     ] = None,
@@ -66,6 +77,8 @@ def bench(
         repeats=repeats,
         device=device,
         dtype=dtype,
+        count=count,
+        compile=compile,
     )
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -81,6 +94,8 @@ def bench(
             last = workload
 
         results = measure(plan, out, report)
-    plot_costs(results, out / "cost.png")
     print(cost_markdown(results))
-    print(f"results and plot: {out / RESULTS}, {out / 'cost.png'}")
+    print(f"results: {out / RESULTS}")
+    if results["cells"]:
+        plot_costs(results, out / "cost.png")
+        print(f"plot: {out / 'cost.png'}")

@@ -14,16 +14,18 @@ from iava.cli.options import (
     Limit,
     Model,
     Ocr,
-    Parser,
+    ParserName,
     Pipeline,
+    Preset,
     PromptStyle,
     RunFolder,
-    Sample,
+    SampleSize,
     Seed,
     SpacyModel,
     Split,
     Suffix,
     Synonyms,
+    SystemPrompt,
     Tuned,
     data_folder,
     given_options,
@@ -66,11 +68,13 @@ def evaluate(
             "caption length: always report this value; the papers use 512."
         ),
     ] = None,
-    parser: Parser = None,
+    parser: ParserName = None,
+    preset: Preset = None,
     prompt_style: PromptStyle = None,
     suffix: Suffix = None,
+    system_prompt: SystemPrompt = None,
     category: Category = None,
-    sample: Sample = None,
+    sample: SampleSize = None,
     ids: Ids = None,
     ocr: Ocr = False,
     synonyms: Synonyms = None,
@@ -100,7 +104,7 @@ def evaluate(
     names = method_list("methods", methods if methods is not None else controls + ",iava")
     from iava.cli.console import print_results, progress
     from iava.evaluation.plan import Plan
-    from iava.evaluation.runner import evaluate as run
+    from iava.evaluation.runner import evaluate as run_locally
     from iava.evaluation.runs import read_runs
     from iava.evaluation.tune import read_tuned
     from iava.files import check_folder
@@ -111,25 +115,30 @@ def evaluate(
     if workers is not None and engine != "ray":
         raise IavaError("--workers was given, but only --engine ray has workers")
     data = data_folder(bench, data, model)
+    run: dict[str, Any] = {"prompt_style": prompt_style, "system_prompt": system_prompt}
+    run |= {"max_new_tokens": max_new_tokens, "parser": parser}
+    published: dict[str, Any] = {}
+    if preset is not None:
+        published, run = _preset(preset, names, model, bench, run, loading)
     given = read_tuned(tuned_files(tuned), names, split or "test")
     plan = Plan(
         model,
-        settings_of(names, given, settings),
+        settings_of(names, published, given, settings),
         split,
         limit,
         seed,
-        max_new_tokens,
-        parser,
-        tune_images,
-        bench,
-        data,
-        None if shard is None else _shard(shard),
-        prompt_style,
-        suffix,
-        category,
-        sample,
-        ids,
-        given_options(ocr=ocr, synonyms=synonyms, lemmatizer=lemmatizer, pipeline=pipeline, spacy_model=spacy_model),
+        tune_images=tune_images,
+        benchmark=bench,
+        data=data,
+        shard=None if shard is None else _shard(shard),
+        suffix=suffix,
+        category=category,
+        sample=sample,
+        ids=ids,
+        options=given_options(
+            ocr=ocr, synonyms=synonyms, lemmatizer=lemmatizer, pipeline=pipeline, spacy_model=spacy_model
+        ),
+        **run,
     )
     plan.task  # noqa: B018 - missing or broken data is reported before a model is loaded
     check_folder(out)
@@ -138,12 +147,25 @@ def evaluate(
 
         run_plan = partial(evaluate_with_ray, plan, out, workers=workers, loaded=partial(load_model, **loading))
     else:
-        run_plan = partial(run, load_model(model, **loading), plan, out)
+        run_plan = partial(run_locally, load_model(model, **loading), plan, out)
     with progress() as advance:
         results = run_plan(advance=advance)
     page, _, _ = write_report(out / "report.html", read_runs([out]))
     print_results(results, out)
     print(f"report: {page}")
+
+
+def _preset(
+    name: str, methods: list[str], model: str, bench: str, run: dict[str, Any], loading: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what a preset sets: method.setting -> value, and what holds for the whole run beside what was given."""
+    from iava.evaluation.presets import RUN, preset
+    from iava.lvlm.loading import model_type
+
+    found = preset(name, methods, model_type(model, **loading), bench, run)
+    settings = {f"{method}.{key}": value for method, own in found.settings.items() for key, value in own.items()}
+    chosen = {what: getattr(found, what) if run[what] is None else run[what] for what in RUN}
+    return settings, chosen | {"system_prompt": chosen["system_prompt"] or None}
 
 
 def _shard(text: str) -> tuple[int, int]:

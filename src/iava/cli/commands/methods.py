@@ -39,6 +39,7 @@ def methods(as_json: Json = False) -> None:
         settings = ", ".join(f"{key}={_quoted(value)}" for key, value in one["settings"].items()) or "–"
         table.add_row(one["name"], one["title"], paper, one["cost"], escape(settings))
     terminal().print(table)
+    print("Every method but greedy also takes sampling, temperature, top_p and top_k.")
 
 
 def _quoted(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from iava.benchmarks.registry import BENCHMARKS
-from iava.cli.options import Json, Lemmatizer, Parser, Pipeline, SpacyModel, Synonyms, given_options
+from iava.cli.options import Json, Lemmatizer, ParserName, Pipeline, SpacyModel, Synonyms, given_options
 
 
 def score(
@@ -21,7 +21,7 @@ def score(
             show_default=False,
         ),
     ],
-    parser: Parser = None,
+    parser: ParserName = None,
     instances: Annotated[Path | None, typer.Option(help="COCO instances JSON; required for chair.")] = None,
     captions: Annotated[
         Path | None, typer.Option(help="COCO captions JSON, for chair: objects in them count as present.")

@@ -64,7 +64,7 @@ def serve(
     if replicas != "1" and engine != "ray":
         raise IavaError("--replicas was given, but only --engine ray has replicas")
     _check_installed()
-    from iava.serve.access import read_keys
+    from iava.serve.api.access import read_keys
     from iava.serve.launch import ServerConfig
     from iava.serve.limits import Limits
 
@@ -83,7 +83,7 @@ def serve(
     )
     config = ServerConfig(
         load=partial(load_model, model, **loading),
-        name=Path(model).name if Path(model).is_dir() else model,
+        name=_name(model),
         method=method,
         settings=settings_of([method], settings)[method],
         limits=limits,
@@ -102,7 +102,11 @@ def app(model: Model = "pocket", host: Host = "127.0.0.1", port: Port = 7860) ->
     _check_installed()
     from iava.serve.launch import ServerConfig
 
-    _run(ServerConfig(load=partial(load_model, model), name=model), host, port)
+    _run(ServerConfig(load=partial(load_model, model), name=_name(model)), host, port)
+
+
+def _name(model: str) -> str:
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def _check_installed() -> None:
@@ -118,12 +122,12 @@ def _run(config: Any, host: str, port: int) -> None:
     from iava.serve.launch import application
     from iava.serve.server import listen, server
 
-    # An address that is taken is said before a model is loaded.
+    # An address in use is reported before the model is loaded.
     listening = listen(host, port)
     made = application(config)
     # Standard output holds the access log.
     print(f"iava: {config.name} at {_address(*listening.getsockname()[:2])}", file=sys.stderr, flush=True)
-    server(made).run(sockets=[listening])
+    server(made, config.limits.seconds).run(sockets=[listening])
 
 
 def _run_with_ray(config: Any, host: str, port: int, replicas: tuple[int, int]) -> None:

@@ -21,7 +21,7 @@ from iava.cli.options import (
 from iava.cli.settings import settings_of
 from iava.errors import IavaError
 
-STUDIES = ("auto", "wording", "regions", "negatives", "centred")
+STUDIES = ("auto", "wording", "regions", "negatives", "centred", "evidence")
 
 
 @with_options
@@ -31,7 +31,8 @@ def study(
         typer.Argument(
             help="auto: can i and lambda be set from the data? wording: does the wording of the general instruction "
             "matter? regions: does the selection avoid the region of the answer? negatives: does it matter that the "
-            "negative image holds irrelevant tokens? centred: where does IAVA+'s gain come from?",
+            "negative image holds irrelevant tokens? centred: where does IAVA+'s gain come from? evidence: which "
+            "view of the image is worth contrasting with?",
             show_default=False,
         ),
     ],
@@ -64,6 +65,7 @@ def study(
     from iava.files import check_folder
     from iava.studies.auto import run_auto_study
     from iava.studies.centred import run_centred_study
+    from iava.studies.evidence import run_evidence_study
     from iava.studies.negatives import run_negatives_study
     from iava.studies.regions import coco_task, region_questions, run_regions_study
     from iava.studies.wording import run_wording_study
@@ -93,6 +95,7 @@ def study(
                 "wording": run_wording_study,
                 "negatives": run_negatives_study,
                 "centred": run_centred_study,
+                "evidence": run_evidence_study,
             }
             studies[what](lvlm, plan, out, advance)
     print((out / "table.md").read_text(encoding="utf-8"))

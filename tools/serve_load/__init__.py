@@ -1,0 +1,1 @@
+"""Puts a server under load: wrong answers, leaks and throughput. See `__main__`."""
