@@ -34,8 +34,6 @@ class Steps(StoppingCriteria):
 def generated(family, method, **options):
     """(3, STEPS) tokens, and the number of rows in each run of the decoder for one new token."""
     model, processor = families.build(family)
-    # No answer ends by itself.
-    model.generation_config.eos_token_id = None
     inputs = families.inputs(family, *((question, [PICTURE]) for question in QUESTIONS))
     rows = []
 
@@ -49,9 +47,9 @@ def generated(family, method, **options):
     steps = Steps()
     if "unfinished" in options:
         bound = partial(bound, unfinished=steps.unfinished)
-    tokens = model.generate(
-        **inputs, custom_generate=bound, max_new_tokens=STEPS, do_sample=False, stopping_criteria=[steps]
-    )
+    # No answer ends by itself. The model is shared with other tests, so its own config stays.
+    wanted = {"max_new_tokens": STEPS, "do_sample": False, "eos_token_id": None}
+    tokens = model.generate(**inputs, custom_generate=bound, stopping_criteria=[steps], **wanted)
     handle.remove()
     return tokens[:, inputs["input_ids"].shape[1] :] if "input_ids" in inputs else tokens, rows
 

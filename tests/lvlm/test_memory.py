@@ -3,11 +3,17 @@
 import pytest
 import torch
 
+from iava.engine.hf import takes_image_features
 from iava.lvlm.conversation import prompt_text, read_conversation
 from iava.lvlm.inputs import Inputs
 from iava.lvlm.memory import ImageMemory
 from iava.lvlm.model import LVLM
 from tests import tiny
+
+
+READ_ONCE = pytest.mark.skipif(
+    not takes_image_features(tiny.model()), reason="this release of transformers reads the image in every call"
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +36,20 @@ def test_what_is_kept_is_what_a_batch_without_memory_gets(lvlm):
         assert set(found) == set(expected)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+    assert len(memory) == 2
+
+
+@READ_ONCE
+def test_what_the_vision_tower_made_of_an_image_is_kept(lvlm):
+    images, memory = [tiny.image(1), tiny.image(2, size=(64, 24)), tiny.image(1)], ImageMemory(10**9)
     features = batch(lvlm, images, memory)["mm_encoder_outputs"]["image"]["pooler_output"]
     for number, image in enumerate(images):
         pixels = batch(lvlm, [image], None, pixels=True)["pixel_values"]
         alone = lvlm.model.model.get_image_features(pixel_values=pixels, return_dict=True)["pooler_output"]
         torch.testing.assert_close(features[number], alone[0], rtol=0, atol=0)
-    assert len(memory) == 2
 
 
+@READ_ONCE
 def test_the_vision_tower_sees_an_image_once(lvlm):
     seen, memory = [], ImageMemory(10**9)
     tower = lvlm.model.model.vision_tower
@@ -49,6 +61,7 @@ def test_the_vision_tower_sees_an_image_once(lvlm):
     assert sum(seen) == 2
 
 
+@READ_ONCE
 def test_bytes_are_those_of_pixels_features_and_prefixes(lvlm):
     memory = ImageMemory(10**9)
     image = tiny.image(size=(40, 32))
