@@ -10,7 +10,6 @@ from iava.lvlm.memory import ImageMemory
 from iava.lvlm.model import LVLM
 from tests import tiny
 
-
 READ_ONCE = pytest.mark.skipif(
     not takes_image_features(tiny.model()), reason="this release of transformers reads the image in every call"
 )
