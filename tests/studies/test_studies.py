@@ -75,7 +75,8 @@ def test_outcomes_match_the_records():
     failed["error"] = "no image"
     rows = rows_of(records, benchmark=benchmark("pope"), settings=made.METHODS, seed=1)
     rows = [row for row in rows if row["category"] == "overall"]
-    greedy, _, bias, ours = method_outcomes(rows, records, ["greedy", "apc"], seed=1)
+    outcomes = {one["method"]: one for one in method_outcomes(rows, records, ["greedy", "apc"], seed=1)}
+    greedy, bias, ours = outcomes["greedy"], outcomes["bias"], outcomes["iava"]
     right = {m: {r["id"]: r["parsed"] == r["truth"] for r in records if r["method"] == m} for m in made.METHODS}
     kept = [id for id in right["iava"] if id != failed["id"]]
     assert len(kept) == ours["n"] == greedy["n"] - 1
