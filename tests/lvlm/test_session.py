@@ -105,6 +105,7 @@ def test_a_memory_is_handed_to_generate_as_well():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_every_family_answers_from_a_reading_as_from_the_image(name):
     lvlm = iava.load(*families.build(name))
     inputs = families.inputs(name, *((question, [PICTURE]) for question in QUESTIONS[:2]))

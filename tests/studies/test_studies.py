@@ -110,6 +110,7 @@ class TestCommand:
             ("negatives", ["greedy", "iava", "iava-relevant", "iava-random", "no-image", "noise", "oracle"]),
         ],
     )
+    @pytest.mark.slow
     def test_a_whole_study(self, name, methods, lvlm, tmp_path, monkeypatch):
         monkeypatch.setattr("iava.lvlm.loading.load", lambda name: lvlm)
         options = ("--split", "tune-heldout", "--limit", 1, "--lam", "-1", "--out", tmp_path)
@@ -125,6 +126,7 @@ class TestCommand:
         assert again.exit_code == 0, again.output
         assert json.loads((tmp_path / "results.json").read_text()) == found
 
+    @pytest.mark.slow
     def test_the_wording_study(self, lvlm, tmp_path, monkeypatch):
         """Each row is IAVA under one instruction, with the selections of its explanations."""
         generals = (*GENERALS, "Is there a cat ?")
