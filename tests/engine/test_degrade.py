@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iava.engine.degrade import DEGRADATIONS, blurred, fogged, reduced
+from iava.engine.images.degrade import DEGRADATIONS, blurred, fogged, reduced
 from iava.methods.controls_vstar import NoImage
 from iava.methods.vcd import VCD
 from tests import families, naive, tiny, twobranch

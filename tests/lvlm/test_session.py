@@ -8,7 +8,7 @@ import torch
 import iava
 from iava import Greedy
 from iava.engine import hf
-from iava.engine.prefix_cache import PrefixCache
+from iava.engine.caches.prefix_cache import PrefixCache
 from tests import families, tiny
 from tests.families import FAMILIES
 

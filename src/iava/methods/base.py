@@ -13,12 +13,12 @@ from transformers.generation import LogitsProcessor, TemperatureLogitsWarper, To
 from transformers.generation.utils import GenerateOutput
 
 from iava.engine.branch import Branch
+from iava.engine.caches.prefix_cache import PrefixCache
 from iava.engine.decoding import decode
 from iava.engine.edit import Edits
 from iava.engine.host import to_device, to_host
-from iava.engine.instruction import EditablePrompt
-from iava.engine.prefix_cache import PrefixCache
 from iava.engine.prompt import Prompt
+from iava.engine.text.instruction import EditablePrompt
 from iava.engine.wrappers import unwrapped
 from iava.errors import IavaError
 from iava.methods.checks import check_number, check_whole
