@@ -27,7 +27,7 @@ test: install
 
 # Other processes, Ray, threads and training: minutes.
 test-slow: install
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --numprocesses 2 --dist loadfile
 
 # Engine, families, methods and strategies on the oldest, the pinned and the newest release of transformers.
 RELEASES ?= oldest pinned newest

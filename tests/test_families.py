@@ -18,6 +18,8 @@ from tests import families, naive, tiny
 from tests.degraded import blurred_pixels
 from tests.families import FAMILIES
 
+pytestmark = [pytest.mark.slow, pytest.mark.families]
+
 GENERAL = "Describe this image."
 SETTINGS = {"top_i": 0.4, "lam": -0.5, "alpha": 1.0, "beta": 0.05, "negative": "zeros", "strength": 0.1}
 STRENGTH = SETTINGS["strength"]

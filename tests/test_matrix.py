@@ -84,7 +84,11 @@ def state(model: Any) -> list[Any]:
     ] + [str(model.generation_config)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+QUICK = ("llava", "qwen2_5_vl", "internvl", "instructblip", "blip-2")
+"""Families of the fast tests; the others are slow."""
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=() if f in QUICK else pytest.mark.slow) for f in FAMILIES])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "strategy", ["greedy", *(pytest.param(one, marks=pytest.mark.slow) for one in ("sampling", "beams"))]

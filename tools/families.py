@@ -98,7 +98,7 @@ def _families() -> list[str]:
 def main() -> int:
     """Runs the family tests and writes the page; returns an exit code."""
     outcomes = Outcomes()
-    pytest.main(["--no-page", str(ROOT / TESTS)], [outcomes])
+    pytest.main(["--no-page", "-m", "families", str(ROOT / TESTS)], [outcomes])
     page = outcomes.page()
     if page is None:
         print("the family tests did not run to the end", file=sys.stderr)

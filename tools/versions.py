@@ -24,6 +24,8 @@ TESTS = [
     "integrations/test_custom_generate.py",
 ]
 
+MARKED = "families or not (slow or gpu or hub or browser or docs)"
+
 
 def oldest() -> str:
     """The lower bound that the package asks for."""
@@ -80,7 +82,17 @@ def run(release: str) -> int:
     path = [str(folder)] if folder else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT / "src")])}
     print(f"transformers {release}", flush=True)
-    command = ["pytest", "--no-page", "--numprocesses", "2", "--dist", "worksteal", *(f"tests/{one}" for one in TESTS)]
+    command = [
+        "pytest",
+        "--no-page",
+        "-m",
+        MARKED,
+        "--numprocesses",
+        "2",
+        "--dist",
+        "worksteal",
+        *(f"tests/{one}" for one in TESTS),
+    ]
     return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=environment).returncode
 
 

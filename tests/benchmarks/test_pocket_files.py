@@ -19,6 +19,7 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["pope", "mme"])
+@pytest.mark.slow
 def test_the_same_questions_about_the_same_pixels(written, name):
     back, scenes = benchmark(name).load(written / name), pocket(name, "test", 8)
 

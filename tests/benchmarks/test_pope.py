@@ -91,6 +91,7 @@ def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():
     assert more.open_image("tune-00001").tobytes() == load_scene("tune", 1).render().tobytes()
 
 
+@pytest.mark.slow
 def test_the_region_of_what_is_absent_is_that_of_a_random_present_thing():
     kind_of = {wording(kind): kind for kind in OBJECT_CLASSES}
     shown = set()

@@ -62,7 +62,7 @@ def test_compare_prints_a_table_and_explain_writes_a_page(picture, tmp_path, tin
         (["--seed", "9" * 20], "'--seed'"),
         (["--layers", "x"], "layers is 'x'"),
         (["--general", " "], "general"),
-        (["--negative", "blur"], "negative is 'blur'"),
+        (["--negative", "mist"], "negative is 'mist'"),
         (["--method", "magic"], "unknown method 'magic': use one of greedy"),
         (["--method", "greedy", "--alpha", "1"], "--alpha was given, but greedy has no such setting"),
         (["--compare", "greedy,,iava"], "compare is 'greedy,,iava'"),

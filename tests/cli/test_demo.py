@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
+
 from iava.cli.commands.demo import METHODS, differing_images
 from iava.reporting.verdicts import verdicts
 from tests.commands import refused, run
 
 
+@pytest.mark.slow
 def test_prints_and_writes_the_verdict_and_refuses_another_run(tmp_path):
     folder = tmp_path / "runs" / "demo"
     result = run("demo", "--limit", 2, "--out", folder)

@@ -8,6 +8,7 @@ import pytest
 from tests.commands import refused, run
 
 QUESTION = "Is there a dog in the image ?"
+DRAWN = {"sampling": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
 PLANTED = """
 from iava.methods.controls import APC
 
@@ -63,11 +64,11 @@ def test_a_method_of_ones_own_is_asked_and_measured(planted, picture, tmp_path, 
     mine, apc = json.loads(
         run("ask", picture, QUESTION, "--compare", f"{planted},apc", "--beta", "0.3", *options).stdout
     )
-    assert (mine["method"], mine["settings"]) == (planted, {"beta": 0.3})
+    assert (mine["method"], mine["settings"]) == (planted, {"beta": 0.3} | DRAWN)
     assert mine["text"] == apc["text"]
     results = evaluated(tmp_path / "run", tiny_folder, "--methods", f"greedy,{planted}", "--set", f"{planted}.beta=0.2")
     overall = [row for row in results["rows"] if row["category"] == "overall"]
-    assert [(row["method"], row["settings"]) for row in overall] == [("greedy", {}), (planted, {"beta": 0.2})]
+    assert [(row["method"], row["settings"]) for row in overall] == [("greedy", {}), (planted, {"beta": 0.2} | DRAWN)]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def test_counts_are_written_and_printed(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("contender", ["greedy", "apc", "vcd", "icd", "m3id", "avisc", "no-image", "iava:hide"])
+@pytest.mark.slow
 def test_ceilings_of_a_step(bench, plain, contender):
     step = count_tokens(bench, contender, 1)["step"]
     assert step["kernels"] <= 1.06 * plain["step"]["kernels"]
@@ -92,6 +93,7 @@ def test_ceilings_of_a_step(bench, plain, contender):
 
 
 @pytest.mark.parametrize("contender", ["iava:drop", "iava:zeros", "iava+:hide", "iava+:drop"])
+@pytest.mark.slow
 def test_ceilings_of_a_step_in_a_batch(bench, contender):
     step, plain = (count_tokens(bench, name, 3)["step"] for name in (contender, "generate"))
     assert step["kernels"] <= 1.06 * plain["kernels"]
@@ -99,6 +101,7 @@ def test_ceilings_of_a_step_in_a_batch(bench, contender):
 
 
 @pytest.mark.parametrize("contender", ["pai", "sid", "only"])
+@pytest.mark.slow
 def test_ceilings_of_a_step_with_steering(bench, plain, contender):
     step = count_tokens(bench, contender, 1)["step"]
     assert step["kernels"] <= 1.25 * plain["step"]["kernels"]
@@ -107,6 +110,7 @@ def test_ceilings_of_a_step_with_steering(bench, plain, contender):
 
 @pytest.mark.parametrize("contender", ["iava:hide", "iava:drop", "iava:zeros"])
 @pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.slow
 def test_ceilings_of_the_first_token(bench, contender, batch):
     first, plain = (count_tokens(bench, name, batch)["first"] for name in (contender, "generate"))
     assert first["kernels"] <= 2.2 * plain["kernels"]
@@ -114,6 +118,7 @@ def test_ceilings_of_the_first_token(bench, contender, batch):
     assert first["passes"] == 2
 
 
+@pytest.mark.slow
 def test_ceilings_of_the_first_token_of_others(bench, plain):
     for contender, ceiling, passes in [("iava+:hide", 3, 3), ("vcd", 2.2, 2), ("m3id", 2.2, 2), ("only", 1.25, 1)]:
         first = count_tokens(bench, contender, 1)["first"]

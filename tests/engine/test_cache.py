@@ -4,7 +4,7 @@ from transformers import DynamicCache
 
 import iava
 from iava.engine import hf
-from iava.engine.cache import SegmentedLayer, before, segments_of
+from iava.engine.caches.cache import SegmentedLayer, before, segments_of
 from tests import tiny
 
 QUESTIONS = ["Is there a dog ?", "where is the blue boat on the street ?", "What ?"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iava.engine.degrade import DEGRADATIONS, blurred, fogged, reduced
+from iava.engine.images.degrade import DEGRADATIONS, blurred, fogged, reduced
 from iava.methods.controls_vstar import NoImage
 from iava.methods.vcd import VCD
 from tests import families, naive, tiny, twobranch
@@ -63,6 +63,7 @@ def test_half_precision_stays(kind):
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.slow
 def test_a_blurred_image_equals_the_naive_branches_in_every_family(name):
     model, _ = families.build(name)
     eager = twobranch.eager(name)

@@ -4,9 +4,9 @@ import torch
 from iava.engine import hf
 from iava.engine.boundary import capture
 from iava.engine.edit import attention_under
-from iava.engine.instruction import WrittenPrompt
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt, prompt_of
+from iava.engine.text.instruction import WrittenPrompt
 from tests import naive, tiny, tokenizers
 
 PICTURE = tiny.image(3)

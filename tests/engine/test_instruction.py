@@ -2,7 +2,7 @@
 
 import pytest
 
-from iava.engine.instruction import WrittenPrompt
+from iava.engine.text.instruction import WrittenPrompt
 from iava.errors import IavaError
 from tests import tiny, tokenizers
 from tests.tokenizers import IMAGE_FIRST, PROCESSORS, REAL

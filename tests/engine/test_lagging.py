@@ -25,6 +25,7 @@ def decoded(model, inputs, method, **options):
 @pytest.mark.parametrize("negative", ["zeros", "drop", "hide"])
 @pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3, "temperature": 1.5}])
+@pytest.mark.slow
 def test_the_tokens_are_the_same(negative, beta, options):
     model, proc = tiny.model(4), tiny.processor()
     for questions in (QUESTIONS[:1], QUESTIONS):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from iava.engine.qformer import cross_attention
+from iava.engine.images.qformer import cross_attention
 from iava.lvlm.model import LVLM
 from tests import families, tiny
 

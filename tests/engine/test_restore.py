@@ -7,7 +7,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import iava
-from iava.engine.restore import fineness, restored
+from iava.engine.images.restore import fineness, restored
 from iava.errors import IavaError
 from iava.methods.controls_restore import Restore
 from iava.pocket.scenes import load_scene

@@ -41,7 +41,10 @@ def run(model, inputs, method, **options):
     return found.sequences[:, inputs["input_ids"].shape[1] :].tolist(), torch.stack(found.logits, dim=1)
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "gemma3", "idefics3"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("qwen2_vl", "gemma3", "idefics3")]
+
+
+@pytest.mark.parametrize("name", ["llava", *SLOW])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_row_is_plain_and_the_others_are_as_alone(name, method):
     model, processor, inputs = batch(name, *TALKS)

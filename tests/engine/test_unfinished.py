@@ -59,6 +59,7 @@ CASES = [(one, "iava") for one in FAMILIES] + [(one, method) for one in SOME for
 
 
 @pytest.mark.parametrize(("family", "method"), CASES)
+@pytest.mark.slow
 def test_the_tokens_of_the_other_prompts_stay_the_same(family, method):
     expected, every = generated(family, method)
     found, rows = generated(family, method, unfinished=True)

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import iava
 from iava.engine import hf
-from iava.engine.cache import shared_prefix
+from iava.engine.caches.cache import shared_prefix
 from iava.metrics.memory import peak
 from tests import families, tiny
 from tests.engine.test_edit import read

@@ -142,6 +142,7 @@ def test_the_command_writes_page_tables_and_json(runs, tmp_path):
     assert "names no best settings" in refused("frontier", *runs, "--out", page, "--chosen", wrong)
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_every_strength_once(tmp_path):
     plan = Plan("fake", {"greedy": {}, "vcd": {"beta": 0.2}}, "tune", 2, benchmark="chair")
     lvlm = FakeLVLM()

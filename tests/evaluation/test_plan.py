@@ -131,6 +131,7 @@ def test_coco_names_are_ids(name, expected):
     assert plain_id(name) == expected
 
 
+@pytest.mark.slow
 def test_captions_have_a_general_instruction_of_their_own_unless_one_is_chosen():
     methods = {"greedy": {}, "iava": {"alpha": 0.5}, "iava+": {"general": "What is in this image?"}, "icd": {}}
     captions = Plan("fake", methods, benchmark="chair")

@@ -75,6 +75,7 @@ def test_methods_that_disagree_are_refused_by_name():
         preset("mine", ["vcd"], "llava", "pope", {})
 
 
+@pytest.mark.slow
 def test_a_run_takes_them_over(tiny_folder, tmp_path):
     options = ["--model", tiny_folder, "--data", "pocket", "--limit", "1", "--preset", "published"]
     run("eval", "pope", *options, "--methods", "sample,vcd", "--out", str(tmp_path / "run"))

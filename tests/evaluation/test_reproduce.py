@@ -39,6 +39,7 @@ def fake(monkeypatch):
     return answering
 
 
+@pytest.mark.slow
 def test_all_tables_in_one_command_that_goes_on_where_it_was(data, tmp_path, fake):
     fake()
     whole = run("reproduce", "--model", "fake", "--data", data, "--out", tmp_path / "whole")

@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("parser", ["pope", "opera", "vcd", "exact"])
+@pytest.mark.slow
 def test_rescored_rows_are_those_of_a_run_with_the_parser(folder, tmp_path, parser):
     again = rescore(folder, parser, tmp_path / "again")
     plan = Plan("fake", METHODS, split="tune-heldout", limit=6, parser=parser)

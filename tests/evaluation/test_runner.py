@@ -302,6 +302,7 @@ def test_the_other_pocket_benchmarks_run_and_resume(tmp_path, benchmark, length)
         assert results["manifest"]["settings"]["parser"] == "official"
 
 
+@pytest.mark.slow
 def test_a_real_model_runs_through(tmp_path):
     lvlm = LVLM(tiny.model(), tiny.processor())
     methods = {"greedy": {}, "apc": {}, "bias": {}, "iava": {}, "oracle": {}}

@@ -55,6 +55,7 @@ def test_another_number_may_be_maximised(searched):
     assert again["tried"] == found["tried"]
 
 
+@pytest.mark.slow
 def test_a_stopped_search_goes_on_and_a_larger_grid_adds_to_it(searched, tmp_path):
     _, found = searched
     stops = 0

@@ -69,6 +69,7 @@ def answered(model, inputs, **options):
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS | SEVERAL)
 @pytest.mark.parametrize("name", WITH_TEMPLATE)
+@pytest.mark.slow
 def test_a_conversation_is_answered_as_by_generate(name, conversation):
     messages = (CONVERSATIONS | SEVERAL)[conversation]
     model, processor = families.build(name)

@@ -8,7 +8,7 @@ import torch
 import iava
 from iava import Greedy
 from iava.engine import hf
-from iava.engine.prefix_cache import PrefixCache
+from iava.engine.caches.prefix_cache import PrefixCache
 from tests import families, tiny
 from tests.families import FAMILIES
 
@@ -105,6 +105,7 @@ def test_a_memory_is_handed_to_generate_as_well():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_every_family_answers_from_a_reading_as_from_the_image(name):
     lvlm = iava.load(*families.build(name))
     inputs = families.inputs(name, *((question, [PICTURE]) for question in QUESTIONS[:2]))

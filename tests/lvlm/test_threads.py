@@ -61,6 +61,7 @@ def test_tasks_of_an_event_loop_answer_as_one(lvlm, expected):
     same(asyncio.run(every()), expected)
 
 
+@pytest.mark.slow
 def test_one_session_serves_many_threads(lvlm):
     session = lvlm.read(PICTURES[0])
     alone = [lvlm.ask(PICTURES[0], question, max_new_tokens=5).tokens for question in QUESTIONS]
@@ -69,6 +70,7 @@ def test_one_session_serves_many_threads(lvlm):
     assert found == alone * 8
 
 
+@pytest.mark.slow
 def test_conversations_of_many_threads(lvlm):
     if lvlm.processor.chat_template is None:
         pytest.skip("takes one question")
@@ -81,6 +83,7 @@ def test_conversations_of_many_threads(lvlm):
     assert found == alone * 8
 
 
+@pytest.mark.slow
 def test_mistakes_in_some_threads_disturb_no_other(lvlm, expected):
     def one(number):
         if number % 3 == 0:

@@ -88,6 +88,7 @@ def test_static_cache(method):
 
 @named(METHODS)
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.slow
 def test_every_family_a_batch_and_what_begins_alike(method, name):
     """Three prompts, two about the same image, get together what they get alone."""
     model, _ = families.build(name)

@@ -29,6 +29,7 @@ def answer(model, inputs, method, steps=6, **options) -> list[list[int]]:
     ("top_i", "lam", "alpha", "beta"),
     [(3, 0.0, 1.0, 0.1), (0.4, -0.5, 2.5, 0.0), (1.0, 0.3, 1.0, 0.02), (1, -1, 0.5, 0.3)],
 )
+@pytest.mark.slow
 def test_tokens_equal_the_naive_method(shape, top_i, lam, alpha, beta):
     model, proc = tiny.model(**shape), tiny.processor(shape.get("image_size", 24))
     picture = tiny.image(shape["seed"])

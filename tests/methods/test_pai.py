@@ -35,6 +35,7 @@ def test_logits_equal_altered_eager_attention(name):
 
 @pytest.mark.parametrize("settings", [{"end": 2}, {"prefill": False}, {"start": 0, "end": 2, "prefill": False}])
 @pytest.mark.parametrize("name", ["llava", "instructblip", "gemma3"])
+@pytest.mark.slow
 def test_an_end_and_an_unraised_prompt_equal_altered_eager_attention(name, settings):
     model, _ = families.build(name)
     method = PAI(**{**SETTINGS, **settings}, model=model)

@@ -87,6 +87,7 @@ def expected(name: str, question: str, pictures: list, noise: str = "image", **s
 
 
 @pytest.mark.parametrize("name", ["llava", "instructblip", "qwen2_vl", "llava_next", "idefics3"])
+@pytest.mark.slow
 def test_a_batch_equals_the_naive_branches(name):
     model, _ = families.build(name)
     inputs = families.inputs(name, *ASKED)
@@ -97,6 +98,7 @@ def test_a_batch_equals_the_naive_branches(name):
 
 
 @pytest.mark.parametrize("name", ["llava", "instructblip", "qwen2_vl", "llava_next", "idefics3"])
+@pytest.mark.slow
 def test_each_question_can_have_noise_of_its_own(name):
     model, _ = families.build(name)
     questions = [question for question, _ in ASKED]

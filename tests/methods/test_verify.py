@@ -44,6 +44,7 @@ def test_the_best_draft_has_the_fewest_denied_things_and_of_equal_ones_is_the_fi
     assert BestOf(len(drafts)).choice(drafts, MARGINS) == (best, drafts[best])
 
 
+@pytest.mark.slow
 def test_records_equal_the_calls_one_by_one(tmp_path):
     lvlm = load("pocket")
     plan = Plan("pocket", {"verify": {"threshold": 0.5}, "best-of": {"n": 3}}, "tune-blur", 2, benchmark="chair")

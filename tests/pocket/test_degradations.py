@@ -117,6 +117,7 @@ def test_small_objects_are_small_partly_covered_and_still_visible():
 
 
 @pytest.mark.parametrize("kind", WEAK_EVIDENCE)
+@pytest.mark.slow
 def test_pope_and_captions_ask_about_weak_evidence(kind):
     task = pocket("pope", f"tune-{kind}", 4)
     assert task.images == [f"tune-{kind}-{index:05d}" for index in range(4)]

@@ -70,6 +70,7 @@ def test_counts_and_names_agree_with_the_objects() -> None:
         assert all(len(scene.boxes(name)) == scene.counts[name] for name in scene.names)
 
 
+@pytest.mark.slow
 def test_objects_co_occur_by_context() -> None:
     """An object is much more likely in its own context than in others."""
     for name, context in {"cow": "farm", "bus": "street", "laptop": "office", "couch": "living room"}.items():
@@ -80,6 +81,7 @@ def test_objects_co_occur_by_context() -> None:
         assert outside < 0.05
 
 
+@pytest.mark.slow
 def test_foreign_objects_of_evaluation_never_occur_in_training() -> None:
     def foreign(split: str) -> set[tuple[str, str]]:
         scenes = [load_scene(split, i) for i in range(500)]

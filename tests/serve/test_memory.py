@@ -33,6 +33,7 @@ def value(served, name):
         return float(re.search(rf"^{name} (\S+)$", http.get("/metrics").text, re.MULTILINE)[1])
 
 
+@pytest.mark.slow
 def test_an_image_is_read_once(counted):
     lvlm, images, columns = counted
     with running(lvlm, method="greedy") as served:

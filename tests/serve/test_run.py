@@ -52,8 +52,8 @@ def started(request):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_finishes_requests_that_run_and_refuses_new_ones(started, tiny_folder, number):
-    # A request waits for others for three seconds, so the signal arrives while it waits.
-    server = started("serve", tiny_folder, "--port", 0, "--batch-window", 3000)
+    # A request waits for others for eight seconds, so the signal arrives while it waits.
+    server = started("serve", tiny_folder, "--port", 0, "--batch-window", 8000)
     answers = []
 
     def ask():
@@ -61,7 +61,8 @@ def test_a_signal_finishes_requests_that_run_and_refuses_new_ones(started, tiny_
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(1)
+    while "iava_queue_rows 1.0" not in server.http.get("/metrics").text:
+        time.sleep(0.01)
     os.kill(server.process.pid, number)
     assert any(is_refused(server.url) for _ in range(1000))
     asking.join(60)

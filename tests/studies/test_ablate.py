@@ -33,6 +33,7 @@ def ablated(lvlm, tmp_path_factory):
     return folder, run_ablation(lvlm, "i", PLAN, folder, [1, 0.5])
 
 
+@pytest.mark.slow
 def test_values_match_the_records(ablated, lvlm):
     folder, found = ablated
     greedy = {r["id"]: r for r in lines(next(folder.glob("greedy-*/records.jsonl")))}
@@ -72,6 +73,7 @@ def test_the_table_and_the_plot(ablated):
     assert Image.open(folder / "plot.png").width > 500
 
 
+@pytest.mark.slow
 def test_a_second_call_measures_only_new_values(ablated, lvlm, monkeypatch):
     folder, found = ablated
     asked = []
@@ -112,6 +114,7 @@ def test_default_layers_are_those_of_the_model():
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_a_whole_run(self, tmp_path, monkeypatch):
         monkeypatch.setattr("iava.lvlm.loading.load", lambda name: FakeLVLM())
         options = ("--split", "tune-heldout", "--limit", 2, "--alpha", "0.5")

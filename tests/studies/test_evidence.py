@@ -52,6 +52,7 @@ def margin(lvlm, image, question, method):
     return yes - no
 
 
+@pytest.mark.slow
 def test_margins_are_those_of_the_methods(lvlm, tmp_path):
     plan = Plan("tiny", {"greedy": {}, "iava": SETTINGS}, "tune-blur", 1)
     results = run_evidence_study(lvlm, plan, tmp_path)

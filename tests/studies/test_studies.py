@@ -75,7 +75,8 @@ def test_outcomes_match_the_records():
     failed["error"] = "no image"
     rows = rows_of(records, benchmark=benchmark("pope"), settings=made.METHODS, seed=1)
     rows = [row for row in rows if row["category"] == "overall"]
-    greedy, _, bias, ours = method_outcomes(rows, records, ["greedy", "apc"], seed=1)
+    outcomes = {one["method"]: one for one in method_outcomes(rows, records, ["greedy", "apc"], seed=1)}
+    greedy, bias, ours = outcomes["greedy"], outcomes["bias"], outcomes["iava"]
     right = {m: {r["id"]: r["parsed"] == r["truth"] for r in records if r["method"] == m} for m in made.METHODS}
     kept = [id for id in right["iava"] if id != failed["id"]]
     assert len(kept) == ours["n"] == greedy["n"] - 1
@@ -109,6 +110,7 @@ class TestCommand:
             ("negatives", ["greedy", "iava", "iava-relevant", "iava-random", "no-image", "noise", "oracle"]),
         ],
     )
+    @pytest.mark.slow
     def test_a_whole_study(self, name, methods, lvlm, tmp_path, monkeypatch):
         monkeypatch.setattr("iava.lvlm.loading.load", lambda name: lvlm)
         options = ("--split", "tune-heldout", "--limit", 1, "--lam", "-1", "--out", tmp_path)
@@ -124,6 +126,7 @@ class TestCommand:
         assert again.exit_code == 0, again.output
         assert json.loads((tmp_path / "results.json").read_text()) == found
 
+    @pytest.mark.slow
     def test_the_wording_study(self, lvlm, tmp_path, monkeypatch):
         """Each row is IAVA under one instruction, with the selections of its explanations."""
         generals = (*GENERALS, "Is there a cat ?")

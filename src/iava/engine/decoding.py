@@ -12,9 +12,9 @@ from transformers.generation.utils import GenerateOutput
 
 from iava.engine import hf
 from iava.engine.boundary import check_served
+from iava.engine.caches.prefix_cache import PrefixCache
 from iava.engine.draws import Draw
 from iava.engine.multi_branch import Beside, Branches, Combine, Hook, MultiBranchModel
-from iava.engine.prefix_cache import PrefixCache
 from iava.engine.tap import check_attention, held
 from iava.errors import IavaError
 

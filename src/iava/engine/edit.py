@@ -12,7 +12,7 @@ import torch
 
 from iava.engine.boundary import run
 from iava.engine.branch import Branch
-from iava.engine.cache import shared_prefix
+from iava.engine.caches.cache import shared_prefix
 from iava.engine.host import Array, to_device
 from iava.engine.layout import Row, lay_out
 from iava.engine.probe import last_row, over_images

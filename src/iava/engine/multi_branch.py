@@ -15,15 +15,15 @@ from transformers import PreTrainedModel
 from iava.engine import hf
 from iava.engine.boundary import capture
 from iava.engine.branch import Branch
+from iava.engine.caches.merging import Layout, lay_side_by_side, merge_caches, select_main_branch
+from iava.engine.caches.prefix_cache import PrefixCache, may_share, read_together
 from iava.engine.edit import Edits
-from iava.engine.lagging import LaggingBranches
-from iava.engine.merging import Layout, lay_side_by_side, merge_caches, select_main_branch
-from iava.engine.packed import read_beside
-from iava.engine.pieces import read_branch
-from iava.engine.prefix_cache import PrefixCache, may_share, read_together
+from iava.engine.passes.lagging import LaggingBranches
+from iava.engine.passes.packed import read_beside
+from iava.engine.passes.pieces import read_branch
+from iava.engine.passes.steps import Steps
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt, image_mask, prompt_of
-from iava.engine.steps import Steps
 
 Branches = Callable[[Prompt], Sequence[Branch]]
 Combine = Callable[[torch.Tensor, list[torch.Tensor], int], torch.Tensor]

@@ -7,11 +7,11 @@ import torch
 from transformers import DynamicCache
 
 from iava.engine.branch import Branch
-from iava.engine.cache import shared_prefix
-from iava.engine.degrade import DEGRADATIONS
+from iava.engine.caches.cache import shared_prefix
 from iava.engine.host import to_device, to_host
+from iava.engine.images.degrade import DEGRADATIONS
+from iava.engine.images.pixels import changed, first_of_each, patches_of, pixel_values, with_pixels
 from iava.engine.layout import Row, copied, lay_out
-from iava.engine.pixels import changed, first_of_each, patches_of, pixel_values, with_pixels
 from iava.engine.prompt import Prompt
 from iava.errors import IavaError
 
@@ -93,7 +93,7 @@ def seen_worse(prompt: Prompt, keep: torch.Tensor, kind: str, strength: float) -
     Args:
         prompt: what the decoder read.
         keep: (B, N) bool.
-        kind: a key of `iava.engine.degrade.DEGRADATIONS`.
+        kind: a key of `iava.engine.images.degrade.DEGRADATIONS`.
         strength: of the degradation, in (0, 1].
 
     Raises:

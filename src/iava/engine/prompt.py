@@ -36,7 +36,7 @@ class Prompt:
         beside: edits of each prompt that were read in the same pass, and the last token's attention to the image under
             them, (B, L, heads, N); None if nothing was.
         conversations: for each prompt that was passed to `generate`, where its text comes from, see
-            `engine.instruction.editable`; None where only the tokens are known.
+            `engine.text.instruction.editable`; None where only the tokens are known.
     """
 
     model: PreTrainedModel

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from iava.engine.chat_format import render
+from iava.engine.text.chat_format import render
 from iava.errors import IavaError
 from iava.lvlm.images import ImageSource, read_image
 from iava.methods.checks import check_question

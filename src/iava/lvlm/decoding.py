@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+from iava.engine.caches.prefix_cache import PrefixCache
 from iava.engine.hf import private_view
-from iava.engine.prefix_cache import PrefixCache
-from iava.engine.qformer import cross_attention
+from iava.engine.images.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation, prompt_text

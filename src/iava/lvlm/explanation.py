@@ -28,7 +28,7 @@ def explanation(
     Args:
         picture: the image that was asked about. None where there are several: then no token has a rectangle.
         trace: of the run, with candidate tokens.
-        cross_attention: the Q-Former's in each of its runs, see `engine.qformer.cross_attention`. Empty without one.
+        cross_attention: the Q-Former's in each of its runs, see `engine.images.qformer`. Empty without one.
         row: the answer's index in the batch.
         steps: number of decoding steps that led to the answer.
     """

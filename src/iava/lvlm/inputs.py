@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.chat_format import tokenizer_lock
 from iava.engine.hf import image_features_argument, takes_image_features
+from iava.engine.text.chat_format import tokenizer_lock
 from iava.errors import IavaError, reason_of
 from iava.lvlm.generation import evaluation_mode
 from iava.lvlm.memory import ImageMemory

@@ -5,7 +5,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from iava.engine.chat_format import places_image, render, turn
+from iava.engine.text.chat_format import places_image, render, turn
 from iava.errors import IavaError
 
 

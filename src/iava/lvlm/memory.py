@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from iava.engine.prefix_cache import PrefixCache, SharedPrefix
+from iava.engine.caches.prefix_cache import PrefixCache, SharedPrefix
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin
 
-from iava.engine.prefix_cache import PrefixCache
+from iava.engine.caches.prefix_cache import PrefixCache
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Message, prompt_text, read_conversation
 from iava.lvlm.decoding import BatchDecoder, Request

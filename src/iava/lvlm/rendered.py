@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from iava.engine.edit import Edit
-from iava.engine.instruction import WrittenPrompt, edits_between
+from iava.engine.text.instruction import WrittenPrompt, edits_between
 from iava.errors import IavaError
 from iava.lvlm.conversation import Conversation, prompt_text
 from iava.lvlm.inputs import Inputs
 
 
 class RenderedPrompt:
-    """One prompt with its conversation; edits it as `engine.instruction.WrittenPrompt` does.
+    """One prompt with its conversation; edits it as `engine.text.instruction.WrittenPrompt` does.
 
     Both conversations are rendered and tokenized, so the edits are exact for any chat template: for those, too, that
     write a system prompt into the user's turn.

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from iava.engine.prefix_cache import PrefixCache
+from iava.engine.caches.prefix_cache import PrefixCache
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Message, read_conversation

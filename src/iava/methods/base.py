@@ -13,12 +13,12 @@ from transformers.generation import LogitsProcessor, TemperatureLogitsWarper, To
 from transformers.generation.utils import GenerateOutput
 
 from iava.engine.branch import Branch
+from iava.engine.caches.prefix_cache import PrefixCache
 from iava.engine.decoding import decode
 from iava.engine.edit import Edits
-from iava.engine.host import to_device
-from iava.engine.instruction import EditablePrompt
-from iava.engine.prefix_cache import PrefixCache
+from iava.engine.host import to_device, to_host
 from iava.engine.prompt import Prompt
+from iava.engine.text.instruction import EditablePrompt
 from iava.engine.wrappers import unwrapped
 from iava.errors import IavaError
 from iava.methods.checks import check_number, check_whole
@@ -251,7 +251,8 @@ class Method(_Attributes):
         # (B, 1) bool, prompts without an image beside others with one: they are decoded plainly. None: there are none.
         plain: torch.Tensor | None = None
         if vlm is not None and hooks and not self.has_branches():
-            plain = (input_ids != vlm.config.image_token_id).all(dim=1, keepdim=True)
+            without = to_host((input_ids != vlm.config.image_token_id).all(dim=1, keepdim=True))[0]
+            plain = to_device(without != 0, input_ids.device) if without.any() else None
         method = self.for_model(vlm or model)
         ends = loop["generation_config"].eos_token_id
         method.ends = [] if ends is None else torch.as_tensor(ends).flatten().tolist()

@@ -6,9 +6,9 @@ import torch
 from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
-from iava.engine.pixels import changed, with_pixels
+from iava.engine.images.pixels import changed, with_pixels
+from iava.engine.images.restore import restored
 from iava.engine.prompt import Prompt
-from iava.engine.restore import restored
 from iava.errors import IavaError
 from iava.methods.base import Method
 
@@ -17,9 +17,9 @@ from iava.methods.base import Method
 class Restore(Method):
     """Greedy decoding of the repaired image: sharpened, smoothed or stretched, as its own pixels ask for.
 
-    Nothing is contrasted. `iava.engine.restore.restored` repairs the pixels that the processor made. The answer comes
-    from the branch that reads the repaired image. An image that is repaired before the processor reads it costs one
-    pass.
+    Nothing is contrasted. `iava.engine.images.restore.restored` repairs the pixels that the processor made. The answer
+    comes from the branch that reads the repaired image. An image that is repaired before the processor reads it costs
+    one pass.
 
     Args:
         processor: the model's processor, which knows the range of the pixels.

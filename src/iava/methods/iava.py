@@ -13,11 +13,11 @@ from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
 from iava.engine.edit import Edit, attention_under
-from iava.engine.instruction import editable
+from iava.engine.images.qformer import features_under
 from iava.engine.negatives import NEGATIVES, READ_AGAIN, negative_image
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.prompt import Prompt
-from iava.engine.qformer import features_under
+from iava.engine.text.instruction import editable
 from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import (

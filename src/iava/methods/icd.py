@@ -10,9 +10,9 @@ from transformers import ProcessorMixin
 
 from iava.engine.branch import Branch
 from iava.engine.edit import Edits, rewritten
-from iava.engine.instruction import EditablePrompt, editable
+from iava.engine.images.qformer import features_under
 from iava.engine.prompt import Prompt
-from iava.engine.qformer import features_under
+from iava.engine.text.instruction import EditablePrompt, editable
 from iava.errors import IavaError
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast, check_text

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from iava.engine.branch import Branch
-from iava.engine.degrade import DEGRADATIONS
-from iava.engine.pixels import changed, each_image, first_of_each, pixel_values, rows_of_images, with_pixels
+from iava.engine.images.degrade import DEGRADATIONS
+from iava.engine.images.pixels import changed, each_image, first_of_each, pixel_values, rows_of_images, with_pixels
 from iava.engine.prompt import Prompt
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast, check_number, check_whole
@@ -34,7 +34,7 @@ class VCD(Method):
     Other degradations are not the paper's. They show whether noise is what matters.
 
     Args:
-        kind: "noise", or "blur", "lowres" or "fog" (see `iava.engine.degrade`).
+        kind: "noise", or "blur", "lowres" or "fog" (see `iava.engine.images.degrade`).
         step: how noisy, 0 to 999.
         strength: of the other kinds, above 0 and at most 1. The default is for "blur".
         alpha: strength of the contrast, at least 0.

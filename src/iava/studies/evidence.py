@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from iava.engine.branch import Branch
-from iava.engine.degrade import DEGRADATIONS
+from iava.engine.images.degrade import DEGRADATIONS
+from iava.engine.images.pixels import changed, each_image, pixel_values, with_pixels
+from iava.engine.images.restore import fineness
 from iava.engine.negatives import negative_image, text_only
-from iava.engine.pixels import changed, each_image, pixel_values, with_pixels
 from iava.engine.prompt import Prompt, pack
-from iava.engine.restore import fineness
 from iava.evaluation.environment import environment, fingerprint
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records, open_run
@@ -40,7 +40,7 @@ WORSE = {
     "low resolution 0.04": ("lowres", 0.04),
     "fog 0.3": ("fog", 0.3),
 }
-"""Name of a view -> kind and strength, see `iava.engine.degrade`."""
+"""Name of a view -> kind and strength, see `iava.engine.images.degrade`."""
 NOISY = {f"noise, step {step}": step for step in (300, 500)}
 """Name of a view -> step, see `iava.methods.vcd.VCD`."""
 PARTS = ("attended blurred", "unattended blurred")

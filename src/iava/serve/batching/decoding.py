@@ -13,7 +13,7 @@ from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation import TemperatureLogitsWarper, TopPLogitsWarper
 
 from iava.engine.hf import private_view
-from iava.engine.qformer import cross_attention
+from iava.engine.images.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
 from iava.lvlm.conversation import Conversation, prompt_text

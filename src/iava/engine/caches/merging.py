@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from iava.engine import hf
 from iava.engine.branch import Branch
-from iava.engine.cache import Segment, SegmentedLayer, before, segments_of
+from iava.engine.caches.cache import Segment, SegmentedLayer, before, segments_of
 from iava.engine.host import to_device
 
 

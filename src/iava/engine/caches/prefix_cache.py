@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from iava.engine import hf
 from iava.engine.boundary import run
 from iava.engine.branch import Branch
-from iava.engine.cache import segmented_cache
+from iava.engine.caches.cache import segmented_cache
 from iava.engine.host import Array, to_device, to_host
 from iava.engine.layout import copied, lay_out
 from iava.engine.probe import last_row

@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from transformers import PreTrainedModel
 
-from iava.engine.chat_format import tokenizer_lock
 from iava.engine.edit import Edits, apply
 from iava.engine.prompt import Prompt
 from iava.engine.tap import after_forward, before_forward
+from iava.engine.text.chat_format import tokenizer_lock
 
 
 def features_under(prompt: Prompt, edits: Sequence[Edits], processor: Any) -> torch.Tensor | None:

@@ -11,7 +11,7 @@ import torch
 from iava.engine import hf
 from iava.engine.boundary import capture
 from iava.engine.branch import Branch
-from iava.engine.prefix_cache import behind_one_prefix
+from iava.engine.caches.prefix_cache import behind_one_prefix
 from iava.engine.prompt import Prompt
 from iava.errors import IavaError
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from iava.engine.merging import Layout
+from iava.engine.caches.merging import Layout
 
 ROOM = 256
 """By so many columns the buffers grow. A multiple of 16: kernels read masks with such strides without a copy."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-from iava.engine.chat_format import SystemPrompt, find_all, format_of, furniture_of, pattern_of, tokenizer_lock
 from iava.engine.edit import Edit
+from iava.engine.text.chat_format import SystemPrompt, find_all, format_of, furniture_of, pattern_of, tokenizer_lock
 from iava.errors import IavaError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ What an image needs is estimated from its pixels. The limits were chosen on the 
 
 import torch
 
-from iava.engine.degrade import blurred
+from iava.engine.images.degrade import blurred
 
 BLURRED = 0.43
 """An image is blurred if its fineness is below this."""

@@ -1,0 +1,1 @@
+"""What a contrast branch sees in place of the image."""

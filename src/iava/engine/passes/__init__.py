@@ -1,0 +1,1 @@
+"""How the rows of all branches go through the decoder."""

@@ -1,0 +1,1 @@
+"""Finding and replacing the question in a prompt."""
