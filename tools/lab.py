@@ -28,12 +28,11 @@ from iava.pocket.world import OBJECT_CLASSES
 
 KINDS = ("", *WEAK_EVIDENCE, "heldout")
 """Suffixes of the splits; "" has normal evidence in the training styles."""
-METHODS = ("greedy", "restore", "vcd", "iava+")
-"""Measured on every model. The others follow on the first model only."""
-OTHERS = (
-    *("sample", "apc", "prompt-bias", "no-image", "noise", "iava", "iava-random", "iava-relevant", "oracle"),
-    *("icd", "m3id", "avisc", "pai", "sid", "only"),
+METHODS = (
+    *("greedy", "sample", "apc", "prompt-bias", "no-image", "noise", "iava-random", "iava-relevant", "oracle"),
+    *("restore", "iava", "iava+", "vcd", "icd", "m3id", "avisc", "pai", "sid", "only"),
 )
+"""With their default settings. The fitted bias and the ideal observer follow from greedy decoding."""
 BLUR = {"kind": "blur", "strength": 0.01, "alpha": 3.0, "beta": 0.0}
 """VCD with a blurred image in place of a noisy one; chosen on the tuning splits (`iava study evidence`)."""
 FITTED, IDEAL, BLURRED = "bias, fitted", "ideal observer", "VCD with blur"
@@ -49,12 +48,9 @@ def split(base: str, kind: str) -> str:
     return f"{base}-{kind}" if kind else base
 
 
-def plans(
-    out: Path, models: Sequence[str], kinds: Sequence[str], limit: int, others: int
-) -> Iterator[tuple[Plan, Path]]:
+def plans(out: Path, models: Sequence[str], kinds: Sequence[str], limit: int) -> Iterator[tuple[Plan, Path]]:
     """The measurements, split by split, and their folders."""
     methods: dict[str, dict[str, Any]] = {name: {} for name in METHODS}
-    rest: dict[str, dict[str, Any]] = {name: {} for name in OTHERS}
     for kind in kinds:
         tune, test = split("tune", kind), split("test", kind)
         for number, model in enumerate(models, start=1):
@@ -62,9 +58,6 @@ def plans(
             yield Plan(model, {"greedy": {}}, tune, limit, SEED), folder / tune
             yield Plan(model, methods, test, limit, SEED), folder / test
             yield Plan(model, {"vcd": BLUR}, test, limit, SEED), folder / f"{test}-vcd-blur"
-    for kind in kinds:
-        test = split("test", kind)
-        yield Plan(models[0], rest, test, others, SEED), out / "model1" / f"{test}-others"
 
 
 def command(plan: Plan, folder: Path) -> str:
@@ -137,8 +130,7 @@ def measured(out: Path, kind: str) -> dict[str, Rows]:
         IDEAL: shifted(greedy, -fitted_weight(tune) * priors(greedy), "ideal"),
         BLURRED: rows(out / f"{test}-vcd-blur")["vcd"],
     }
-    others = rows(out / f"{test}-others") if (out / f"{test}-others").exists() else {}
-    return found | extra | others
+    return found | extra
 
 
 def line(ours: Rows, greedy: Rows, control: Rows, ideal: float, clean: float) -> list[str]:
@@ -230,13 +222,12 @@ def main(
     out: Path,
     models: list[str],
     limit: Annotated[int, typer.Option(help="Images of each split.")] = 20,
-    others: Annotated[int, typer.Option(help="Images of each split for the methods of the first model only.")] = 10,
     kinds: Annotated[str, typer.Option(help="Suffixes of the splits, with commas; clean is no suffix.")] = "",
 ) -> None:
     """Measure what is missing, and write OUT/tables.md about all splits that are measured."""
     chosen = [kind.replace("clean", "") for kind in kinds.split(",")] if kinds else KINDS
     loaded: dict[str, LVLM] = {}
-    for plan, folder in plans(out, models, chosen, limit, others):
+    for plan, folder in plans(out, models, chosen, limit):
         print(command(plan, folder), flush=True)
         if plan.model not in loaded:
             loaded[plan.model] = load(plan.model)

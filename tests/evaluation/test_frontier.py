@@ -5,8 +5,10 @@ import json
 import pytest
 
 from iava.errors import IavaError
-from iava.evaluation.frontier import frontier, is_trivial, read_chosen, results
+from iava.evaluation.frontier import frontier as frontier_of
+from iava.evaluation.frontier import is_trivial, read_chosen, results
 from iava.evaluation.plan import Plan
+from iava.evaluation.runs import read_runs, run_folders
 from iava.evaluation.strengths import STRENGTHS, candidates, sweep_strengths
 from iava.methods.registry import names, resolve
 from tests.commands import refused, run
@@ -31,6 +33,10 @@ def write_captions(folder, method, settings, said, images=IMAGES, **changed):
     records = [caption(f"test-{n:05d}", method, said(n)) for n in range(images)]
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
+
+
+def frontier(folders, **settings):
+    return frontier_of(read_runs(run_folders(folders)), **settings)
 
 
 @pytest.fixture

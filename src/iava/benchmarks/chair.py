@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from iava.benchmarks import nltk_words
-from iava.benchmarks.benchmark import Benchmark, Predictions, is_texts, needed, unopened
+from iava.benchmarks.benchmark import GENERAL_OF_CAPTIONS, Benchmark, Predictions, is_texts, needed, unopened
 from iava.benchmarks.chair_words import own_vocabulary, read_synonyms
 from iava.benchmarks.sources.coco import Instances, read_instances
 from iava.benchmarks.sources.files import folder_task, found, image_folder, names_in, search
@@ -33,9 +33,6 @@ from iava.words import singular, tokens
 
 PROMPT = "Please describe this image in detail."
 POCKET_PROMPT = "Describe this image."
-GENERAL = "Is there an object in the image?"
-"""The general instruction for captions. The usual one is the question itself here, so that no token would be
-irrelevant to it. Of eight this one has the lowest CHAIRi on the pocket split `tune` (docs/concepts/frontier.md)."""
 
 
 class CHAIR(Benchmark):
@@ -53,7 +50,6 @@ class CHAIR(Benchmark):
     max_new_tokens = 64
     has_pocket = True
     names_things = True
-    general = GENERAL
     score_files = ("instances", "captions")
 
     def __init__(self, name: str, synonyms: Path | None = None, lemmatizer: str | None = None) -> None:
@@ -70,6 +66,10 @@ class CHAIR(Benchmark):
             digest = hashlib.sha256(self._synonyms.read_bytes()).hexdigest()[:12]
             found["synonyms"] = f"{self._synonyms.name} {digest}"
         return found
+
+    def general(self, category: str | None) -> str:
+        """That of captions."""
+        return GENERAL_OF_CAPTIONS
 
     def mentions(self, caption: str) -> list[str]:
         """The classes that a caption names, in its order, as often as it names them.
