@@ -1,9 +1,10 @@
-"""Measures the methods where evidence is clean and where it is weak, on several pocket models, and writes the tables.
+"""Measures all methods where evidence is clean and where it is weak, on several pocket models, and writes the tables.
 
     python -m tools.lab runs/lab pocket FOLDER FOLDER --limit 20
 
 The folders hold pocket models of other seeds, see docs/results.md. The measurement resumes. Nothing is chosen on a test
-split: the constant bias and the ideal observer's weight come from the tuning split of the same kind.
+split: the constant bias and the ideal observer's weight come from the tuning split of the same kind. `tools.lab_tables`
+makes the tables.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,10 @@ import typer
 from iava.evaluation.plan import Plan
 from iava.evaluation.records import Records
 from iava.evaluation.runner import evaluate
-from iava.files import write_text
 from iava.lvlm.loading import load
 from iava.lvlm.model import LVLM
 from iava.metrics.parts import Record
-from iava.metrics.shift import at_best_threshold, beyond_bias
-from iava.metrics.stats import auc, auc_difference, paired_difference
+from iava.metrics.stats import auc
 from iava.pocket.prior import log_odds
 from iava.pocket.scenes import WEAK_EVIDENCE, load_scene
 from iava.pocket.world import OBJECT_CLASSES
@@ -39,7 +38,6 @@ FITTED, IDEAL, BLURRED = "bias, fitted", "ideal observer", "VCD with blur"
 """Names of what is computed from other methods' records, or measured apart."""
 WEIGHTS = np.arange(-3, 3.01, 0.05)
 SEED = 42
-RESULTS = "results.json"
 
 Rows = dict[str, Record]
 
@@ -133,98 +131,15 @@ def measured(out: Path, kind: str) -> dict[str, Rows]:
     return found | extra
 
 
-def line(ours: Rows, greedy: Rows, control: Rows, ideal: float, clean: float) -> list[str]:
-    """The cells of one method on one split of one model. Methods asked about fewer images are compared on those.
-
-    Args:
-        control: of the best control.
-        ideal: AUC of the ideal observer.
-        clean: AUC of greedy decoding on the same scenes with normal evidence.
-    """
-    greedy, control = ({id: some[id] for id in ours} for some in (greedy, control))
-    truth, images = truths(ours), [record["image"] for record in ours.values()]
-    right, theirs = (_right(some) for some in (ours, control))
-    said = [record["parsed"] == "yes" for record in ours.values()]
-    reference, own = margins(greedy), margins(ours)
-    accuracy, limits = paired_difference(right, theirs, images, lambda s: s[..., 0] / s[..., 1], seed=SEED)
-    gain, gain_limits = auc_difference(own, reference, truth, images, seed=SEED)
-    best, more, more_limits = at_best_threshold(own, reference, truth, images, seed=SEED)
-    correct = right[:, 0].astype(bool).tolist()
-    beyond, beyond_limits = beyond_bias(reference, truth, said, correct, images, seed=SEED)
-    base = _auc(greedy)
-    return [
-        f"{100 * right[:, 0].mean():.1f}",
-        _points(accuracy, limits),
-        f"{100 * _auc(ours):.1f}",
-        _points(gain, gain_limits),
-        f"{100 * best:.1f}",
-        _points(more, more_limits),
-        _points(beyond, beyond_limits),
-        _share(gain, ideal - base),
-        _share(gain, clean - base),
-    ]
-
-
-def _right(records: Rows) -> np.ndarray:
-    return np.array([[record["parsed"] == record["truth"], 1.0] for record in records.values()])
-
-
-def _auc(records: Rows) -> float:
-    return auc(margins(records), truths(records)) or 0.0
-
-
-def _points(value: float, limits: tuple[float, float]) -> str:
-    return f"{100 * value:+.1f} [{100 * limits[0]:+.1f}, {100 * limits[1]:+.1f}]"
-
-
-def _share(gain: float, whole: float) -> str:
-    return f"{100 * gain / whole:.0f}" if whole > 0.005 else "–"
-
-
-HEADINGS = (
-    *("accuracy", "vs best control", "AUC", "vs greedy", "at best threshold", "vs greedy's", "beyond bias"),
-    *("% of ideal gain", "% of lost AUC"),
-)
-CONTROLS = ("greedy", FITTED, "restore")
-
-
-def table(out: Path, models: int, kind: str) -> str:
-    """The Markdown table of one test split. Each cell has a line for each model."""
-    lines = [f"| method | {' | '.join(HEADINGS)} |", "|---" * (len(HEADINGS) + 1) + "|"]
-    every = [measured(out / f"model{number}", kind) for number in range(1, models + 1)]
-    clean = [_auc(rows(out / f"model{number}" / "test")["greedy"]) for number in range(1, models + 1)]
-    for name in every[0]:
-        cells = []
-        for found, whole in zip(every, clean, strict=True):
-            if name in found:
-                control = CONTROLS[int(np.argmax([_right(found[one])[:, 0].mean() for one in CONTROLS]))]
-                ideal = _auc(found[IDEAL])
-                cells.append(line(found[name], found["greedy"], found[control], ideal, whole))
-        joined = ["<br>".join(column) for column in zip(*cells, strict=True)]
-        lines.append(f"| {name} | {' | '.join(joined)} |")
-    return "\n".join(lines)
-
-
-def summary(out: Path, models: int, kinds: Sequence[str]) -> str:
-    """The AUC of the main methods on all splits, with a line for each model."""
-    names = ("greedy", "vcd", BLURRED, "iava+", IDEAL, "restore")
-    lines = [f"| split | {' | '.join(names)} | weight subtracted |", "|---" * (len(names) + 2) + "|"]
-    for kind in kinds:
-        every = [measured(out / f"model{number}", kind) for number in range(1, models + 1)]
-        cells = ["<br>".join(f"{100 * _auc(found[name]):.1f}" for found in every) for name in names]
-        tuned = [rows(out / f"model{number}" / split("tune", kind))["greedy"] for number in range(1, models + 1)]
-        cells.append("<br>".join(f"{fitted_weight(tune):+.2f}" for tune in tuned))
-        lines.append(f"| `{split('test', kind)}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main(
     out: Path,
     models: list[str],
     limit: Annotated[int, typer.Option(help="Images of each split.")] = 20,
     kinds: Annotated[str, typer.Option(help="Suffixes of the splits, with commas; clean is no suffix.")] = "",
 ) -> None:
-    """Measure what is missing, and write OUT/tables.md about all splits that are measured."""
+    """Measure what is missing, and write OUT/summary.md and OUT/splits.md about all splits that are measured."""
+    from tools.lab_tables import write_tables
+
     chosen = [kind.replace("clean", "") for kind in kinds.split(",")] if kinds else KINDS
     loaded: dict[str, LVLM] = {}
     for plan, folder in plans(out, models, chosen, limit):
@@ -233,17 +148,6 @@ def main(
             loaded[plan.model] = load(plan.model)
         evaluate(loaded[plan.model], plan, folder)
     write_tables(out, len(models))
-
-
-def write_tables(out: Path, models: int) -> None:
-    """Writes OUT/tables.md: a summary, and a table for each split that is measured on all models."""
-    last = [[out / f"model{n}" / f"{split('test', kind)}-vcd-blur" for n in range(1, models + 1)] for kind in KINDS]
-    kinds = [kind for kind, runs in zip(KINDS, last, strict=True) if all((run / RESULTS).exists() for run in runs)]
-    parts = [summary(out, models, kinds)]
-    for kind in kinds:
-        images = {record["image"] for record in rows(out / "model1" / split("test", kind))["greedy"].values()}
-        parts.append(f"### `{split('test', kind)}`\n\n{len(images)} images.\n\n{table(out, models, kind)}")
-    write_text(out / "tables.md", "\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
