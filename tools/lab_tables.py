@@ -156,9 +156,11 @@ def at_a_glance(
         difference: what must be clear of zero for a mark.
         costs: method -> the cell of a last column.
     """
-    names = sorted(
-        next(iter(every.values())), key=lambda name: -sum(o.auc for found in every.values() for o in found[name])
-    )
+
+    def mean(name: str) -> float:
+        return float(np.mean([one.auc for found in every.values() for one in found[name]]))
+
+    names = sorted(next(iter(every.values())), key=mean, reverse=True)
     body = []
     for name in names:
         cells = [_joined(map(value, found[name])) + _mark(map(difference, found[name])) for found in every.values()]
