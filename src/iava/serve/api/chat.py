@@ -160,7 +160,7 @@ class Chat:
         for number in range(len(self._rows)):
             yield chunk(choice(number, {"role": "assistant", "content": ""}))
         try:
-            async for number, event in _behind(first, events):
+            async for number, event in _streamed_after(first, events):
                 if isinstance(event, Piece):
                     more: dict[str, Any] = {}
                     if self._body.logprobs:
@@ -213,7 +213,7 @@ class Chat:
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def _behind(first: tuple[int, Event], events: Events) -> Events:
+async def _streamed_after(first: tuple[int, Event], events: Events) -> Events:
     yield first
     async for event in events:
         yield event
