@@ -50,7 +50,7 @@ class Predictions:
     places: list[str]
 
 
-GENERAL_OF_CAPTIONS = "Is there an object in the image?"
+CAPTION_GENERAL = "Is there an object in the image?"
 """The general instruction for captions. The usual one is the question itself here, so that no token would be
 irrelevant to it. Of eight this one has the lowest CHAIRi on the pocket split `tune` (docs/concepts/frontier.md)."""
 
@@ -180,7 +180,7 @@ class Benchmark(ABC):
 
     def is_record(self, row: Any) -> bool:
         """Whether something that was read from a file has the shape of a record of this benchmark."""
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _TEXTS):
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _RECORD_TEXTS):
             return False
         if not self.is_category(row["category"]) or not is_texts(row.get("choices", [])):
             return False
@@ -236,7 +236,7 @@ class Benchmark(ABC):
         return name
 
 
-_TEXTS = ("id", "image", "split", "category", "method", "question", "text")
+_RECORD_TEXTS = ("id", "image", "split", "category", "method", "question", "text")
 
 
 _LARGEST = 1e15

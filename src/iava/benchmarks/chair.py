@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from iava.benchmarks import nltk_words
-from iava.benchmarks.benchmark import GENERAL_OF_CAPTIONS, Benchmark, Predictions, is_texts, needed, unopened
+from iava.benchmarks.benchmark import CAPTION_GENERAL, Benchmark, Predictions, is_texts, needed, unopened
 from iava.benchmarks.chair_words import own_vocabulary, read_synonyms
 from iava.benchmarks.sources.coco import Instances, read_instances
 from iava.benchmarks.sources.files import folder_task, found, image_folder, names_in, search
@@ -31,7 +31,7 @@ from iava.pocket.scenes import Scene
 from iava.pocket.world import OBJECT_CLASSES
 from iava.words import singular, tokens
 
-PROMPT = "Please describe this image in detail."
+CAPTION_PROMPT = "Please describe this image in detail."
 POCKET_PROMPT = "Describe this image."
 
 
@@ -69,7 +69,7 @@ class CHAIR(Benchmark):
 
     def general(self, category: str | None) -> str:
         """That of captions."""
-        return GENERAL_OF_CAPTIONS
+        return CAPTION_GENERAL
 
     def mentions(self, caption: str) -> list[str]:
         """The classes that a caption names, in its order, as often as it names them.
@@ -120,7 +120,7 @@ class CHAIR(Benchmark):
         objects = self.objects(annotated, captions[0] if captions else None)
         there = names_in(images)
         located = [
-            (str(instances), Question(image, (file,), "caption", PROMPT, sorted(objects[image])))
+            (str(instances), Question(image, (file,), "caption", CAPTION_PROMPT, sorted(objects[image])))
             for image, file in annotated.files.items()
             if file in there
         ]
@@ -164,7 +164,7 @@ class CHAIR(Benchmark):
             ids.add(where, image)
             if image not in objects:
                 raise IavaError(f"{where}: {instances} has no image {image}")
-            questions.append(Question(image, (image,), "caption", PROMPT, sorted(objects[image])))
+            questions.append(Question(image, (image,), "caption", CAPTION_PROMPT, sorted(objects[image])))
             texts.append(text_of(where, row, "caption"))
             places.append(where)
         return Predictions(Task(self.name, "val", questions, unopened, self._read), texts, places)

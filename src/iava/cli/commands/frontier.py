@@ -45,7 +45,7 @@ def frontier(
     from iava.evaluation.frontier import read_chosen, results
     from iava.evaluation.records import write_json
     from iava.evaluation.runs import read_runs, run_folders
-    from iava.reporting.frontier import verdicts, write_frontier
+    from iava.reporting.frontier import frontier_verdicts, write_frontier
 
     found = compare(
         read_runs(run_folders(folders)),
@@ -56,7 +56,7 @@ def frontier(
     written = write_frontier(out, found)
     write_json(out.with_suffix(".json"), results(found))
     console = terminal()
-    for sentence in verdicts(found):
+    for sentence in frontier_verdicts(found):
         console.print(sentence, markup=False)
     for file in (*written, out.with_suffix(".json")):
         print(file)
