@@ -36,6 +36,7 @@ def test_a_sweep_of_captions_is_a_frontier(runs, tmp_path):  # noqa: F811
         assert len(ids) == len(set(ids))
         assert "Caption frontier: chair · test" in tables
         assert "50% token limit tokens=5 + 50% token limit tokens=50" in tables
+        assert "<dt>Seed</dt><dd><div>3</div></dd>" in html
         assert re.findall(r"^## (\w+) · ", tables, re.M) == names
         assert page.with_suffix(".tex").read_text().count("Distance to the frontier") == 1
 

@@ -56,8 +56,9 @@ def _tables(found: Frontier) -> list[Table]:
 
 def heading(found: Frontier) -> str:
     """What the frontier is about: benchmark, split, model and number of images."""
-    run = found.runs[0]
-    return f"Caption frontier: {run.name}, {run.settings['model']}, {found.images:,} images"
+    settings = found.runs[0].settings
+    about = f"{settings['benchmark']} · {settings['split']}, {settings['model']}, {found.images:,} images"
+    return f"Caption frontier: {about}"
 
 
 def frontier_verdicts(found: Frontier) -> list[str]:
@@ -170,7 +171,23 @@ def frontier_data(found: Frontier) -> dict[str, Any]:
         "metric": metric_in_sentence(found.metric),
         "command": command(),
         "folders": [str(folder) for run in found.runs for folder in run.folders],
+        "provenance": _provenance(found),
     }
+
+
+def _provenance(found: Frontier) -> list[tuple[str, list[str]]]:
+    """Terms and values that say how the captions were made, those that any of the runs has."""
+    settings, manifests = found.runs[0].settings, [one for run in found.runs for one in run.manifests]
+    machines = [one.get("machine") or {} for one in manifests]
+    terms: list[tuple[str, list[Any]]] = [
+        ("Prompt", [one.get("prompt") for one in manifests]),
+        ("Decoding", [f"at most {settings.get('max_new_tokens', '?')} new tokens"]),
+        ("Seed", [settings["seed"]]),
+        ("Versions", [", ".join(f"{k} {v}" for k, v in one.get("versions", {}).items()) for one in manifests]),
+        ("Hardware", [", ".join(map(str, machine.values())) for machine in machines]),
+    ]
+    texts = [(term, [str(value) for value in dict.fromkeys(values) if value]) for term, values in terms]
+    return [(term, values) for term, values in texts if values]
 
 
 def _charts(found: Frontier, method: str | None) -> list[Chart]:
