@@ -317,6 +317,8 @@ class TestMetrics:
         assert 'iava_token_seconds_count{method="vcd"}' not in text
         assert value("iava_queue_rows") == 0
         assert value("iava_requests_in_flight") == 0
+        # This process holds torch.
+        assert value("process_resident_memory_bytes") > 10**8
 
 
 class TestOrigins:
