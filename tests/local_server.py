@@ -24,7 +24,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()  # type: ignore[attr-defined]
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: Any) -> None:
         pass
