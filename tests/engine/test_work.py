@@ -42,6 +42,16 @@ def test_the_columns_of_one_question(lvlm):
     assert columns == [whole + GENERAL, kept[0] + 7]
 
 
+def test_two_contrast_branches_stand_side_by_side(lvlm):
+    whole, six = BEGINNING + 7, [*QUESTIONS, *QUESTIONS[::-1]]
+    assert decoder_columns(lvlm, QUESTIONS[:1], method="iava+", negative="hide")[0] == [whole + GENERAL, 7 + 7]
+    columns, kept = decoder_columns(lvlm, QUESTIONS[:1], method="iava+", negative="drop", top_i=4, lam=-0.5)
+    assert 0 < kept[0] < 9
+    assert columns == [whole + GENERAL, kept[0] + 7 + 7]
+    columns, _ = decoder_columns(lvlm, six, method="iava+", negative="hide")
+    assert columns == [BEGINNING, 6 * 11, GENERAL, 6 * 22]
+
+
 def test_the_columns_of_six_questions_about_one_image(lvlm):
     six = [*QUESTIONS, *QUESTIONS[::-1]]
     # The shorter ones are padded to the longest: 11.

@@ -81,6 +81,14 @@ class SegmentedLayer(DynamicLayer):
         layer.keys, layer.values = torch.cat([self.keys, new_keys]), torch.cat([self.values, new_values])
         return layer
 
+    def split(self, widths: Sequence[int]) -> list["SegmentedLayer"]:
+        """Layers behind the same segments, each with so many of the new columns, in order."""
+        layers = [SegmentedLayer(self.rows, self.start) for _ in widths]
+        parts = zip(self.keys.split(list(widths), dim=2), self.values.split(list(widths), dim=2), strict=True)
+        for layer, part in zip(layers, parts, strict=True):
+            layer.keys, layer.values = part
+        return layers
+
     def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All keys and values, (R, heads, K, d) both; columns without a segment are zero."""
         keys = [[(end, part) for end, part, _ in segments] for segments in self.rows]
