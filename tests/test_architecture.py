@@ -89,3 +89,26 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
 
 def test_no_command_imports_the_application() -> None:
     assert {module for module, others in IMPORTS.items() if "cli.app" in others} == {"__main__"}
+
+
+def names_of(module: str) -> set[str]:
+    """The classes, functions and constants that a module defines, private ones included."""
+    found: set[str] = set()
+    for node in ast.parse(FILES[module].read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found - {"__all__", "__getattr__"}
+
+
+def test_no_name_has_two_meanings() -> None:
+    of_a_benchmark = {"tally", "rates"}
+    modules: dict[str, list[str]] = {}
+    for module in FILES:
+        # A command has the name of the function that it runs.
+        if not module.startswith("cli.commands"):
+            for name in names_of(module) - of_a_benchmark:
+                modules.setdefault(name, []).append(module)
+    assert {name: places for name, places in modules.items() if len(places) > 1} == {}

@@ -1,13 +1,15 @@
 """Measures the 7B shapes on a GPU, unattended: `python tools/gpu_cost.py OUT [options of iava bench]`.
 
-Writes cost.json, cost.png and table.md into OUT/<shape>. A failure of one shape does not stop the others. VCD of the
-package mitigv is included if it is installed.
+Writes cost.json, cost.png and table.md into OUT/<shape>. A failure of one shape does not stop the others. The methods
+of the package mitigv are included if it is installed.
 """
 
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+from iava.cost.baselines import MITIGV
 
 SHAPES = ("llava-1.5-7b", "instructblip-7b")
 IAVA = [sys.executable, "-m", "iava", "bench"]
@@ -20,9 +22,9 @@ def main(out: Path, options: list[str], shapes: tuple[str, ...] = SHAPES) -> int
         baselines = ["--baseline", "naive"]
         if shape.startswith("llava"):
             if find_spec("mitigv"):
-                baselines += ["--baseline", "mitigv"]
+                baselines += [word for name in MITIGV for word in ("--baseline", f"mitigv:{name}")]
             else:
-                print("mitigv is not installed: measuring without its VCD", file=sys.stderr)
+                print("mitigv is not installed: measuring without its methods", file=sys.stderr)
         folder = out / shape
         failed += subprocess.run([*IAVA, "--shape", shape, "--out", str(folder), *baselines, *options]).returncode != 0
         results = folder / "cost.json"

@@ -1,13 +1,16 @@
 """The cost of a decoding step by the number of rows, for the `small` shape: `python -m tools.rows`.
 
-Times the matrix products alone and the whole decoder. Run it on an idle machine. See docs/cost.md.
+Times the matrix products alone and the whole decoder, and other ways to run the products of a few rows. Run it on an
+idle machine. See docs/cost.md.
 """
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import torch
+from torch.utils import mkldnn
 from transformers import DynamicCache
 
 from iava.cost.shapes import SHAPES
@@ -41,6 +44,40 @@ def main() -> None:
             steps[rows] += _milliseconds(lambda ids=ids, cache=cache: decoder(input_ids=ids, past_key_values=cache))
     for rows in ROWS:
         print(f"| {rows} | {statistics.median(products[rows]):.1f} | {statistics.median(steps[rows]):.1f} |")
+    compare_ways([m for m in decoder.layers.modules() if isinstance(m, torch.nn.Linear)])
+
+
+def ways(layers: Sequence[torch.nn.Linear]) -> dict[str, Callable[[torch.Tensor], object]]:
+    """Ways to run all matrix products of a step, by name. Each takes (rows, 1, widest layer) inputs."""
+    # The layers' outputs are not chained: products alone are timed.
+    stack = torch.nn.ModuleList(layers)
+
+    def plain(rows: torch.Tensor) -> list[torch.Tensor]:
+        return [layer(rows[..., : layer.in_features]) for layer in stack]
+
+    prepacked = [(layer.in_features, mkldnn.to_mkldnn(deepcopy(layer))) for layer in layers]
+    compiled = torch.compile(plain, options={"freezing": True, "max_autotune": True}, dynamic=False)
+    return {
+        "as in the model": plain,
+        "one row at a time": lambda rows: [plain(row) for row in rows.split(1)],
+        "padded to eight rows": lambda rows: plain(torch.nn.functional.pad(rows, (0, 0, 0, 0, 0, 8 - len(rows)))),
+        "prepacked oneDNN": lambda rows: [layer(rows[..., :width].contiguous()) for width, layer in prepacked],
+        "torch.compile, frozen, max-autotune": compiled,
+    }
+
+
+def compare_ways(layers: Sequence[torch.nn.Linear]) -> None:
+    """Prints the median time of each way for one and for two rows."""
+    found = ways(layers)
+    widest = max(layer.in_features for layer in layers)
+    times: dict[tuple[str, int], list[float]] = {(name, rows): [] for name in found for rows in (1, 2)}
+    for _ in range(ROUNDS):
+        for (name, rows), measured in times.items():
+            inputs = torch.randn(rows, 1, widest)
+            measured += _milliseconds(lambda name=name, inputs=inputs: found[name](inputs))
+    print("\n| matrix products | one row | two rows |\n|---|---:|---:|")
+    for name in found:
+        print(f"| {name} | {' | '.join(f'{statistics.median(times[name, rows]):.1f}' for rows in (1, 2))} |")
 
 
 def _milliseconds(work: Callable[[], object]) -> list[float]:

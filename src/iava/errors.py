@@ -10,6 +10,12 @@ class IavaError(ValueError):
     """
 
 
+def quoted(value: object, longest: int = 80) -> str:
+    """A value as it stands in a message, cut to a number of characters."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def reason_of(error: BaseException) -> str:
     """The first line of an exception's message, or its class, short and in characters that any terminal prints.
 

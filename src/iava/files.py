@@ -19,7 +19,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         IavaError: if it cannot be written.
     """
-    draft = _draft(path)
+    draft = _draft_path(path)
     try:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -59,7 +59,7 @@ def check_file(path: Path) -> None:
         if not path.absolute().parent.is_dir():
             raise IavaError(f"cannot write {path} (there is no folder {path.parent}): choose a folder that exists")
         # The draft's name is longer: it may be too long.
-        _draft(path).exists()
+        _draft_path(path).exists()
     except OSError as error:
         raise cannot("write", path, error) from None
     check_folder(path.absolute().parent)
@@ -80,5 +80,5 @@ def cannot(do: str, path: Path, error: OSError) -> IavaError:
     return IavaError(f"cannot {do} {path} ({error.strerror or error}): choose a place where files can be written")
 
 
-def _draft(path: Path) -> Path:
+def _draft_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from iava.errors import IavaError
+from iava.errors import IavaError, quoted
 
 
 def read_json(path: Path) -> Any:
@@ -110,7 +110,7 @@ def text_of(where: str, row: dict[str, Any], key: str) -> str:
     """
     value = _value(where, row, key)
     if not isinstance(value, str):
-        raise IavaError(f"{where}: {key!r} is {_short(value)}: it must be a string")
+        raise IavaError(f"{where}: {key!r} is {quoted(value)}: it must be a string")
     return value
 
 
@@ -122,7 +122,7 @@ def words_of(where: str, row: dict[str, Any], key: str) -> str:
     """
     text = text_of(where, row, key)
     if not text.strip():
-        raise IavaError(f"{where}: {key!r} is {_short(text)}: it must say something")
+        raise IavaError(f"{where}: {key!r} is {quoted(text)}: it must say something")
     return text
 
 
@@ -134,7 +134,7 @@ def id_of(where: str, row: dict[str, Any], key: str) -> str:
     """
     value = _value(where, row, key)
     if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise IavaError(f"{where}: {key!r} is {_short(value)}: it must be a string or an integer")
+        raise IavaError(f"{where}: {key!r} is {quoted(value)}: it must be a string or an integer")
     return str(value)
 
 
@@ -146,7 +146,7 @@ def texts_of(where: str, row: dict[str, Any], key: str) -> list[str]:
     """
     value = _value(where, row, key)
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise IavaError(f"{where}: {key!r} is {_short(value)}: it must be a list of strings")
+        raise IavaError(f"{where}: {key!r} is {quoted(value)}: it must be a list of strings")
     return value
 
 
@@ -158,7 +158,7 @@ def yes_or_no(where: str, row: dict[str, Any], key: str) -> str:
     """
     label = text_of(where, row, key).strip().lower()
     if label not in ("yes", "no"):
-        raise IavaError(f"{where}: {key!r} is {_short(row[key])}: it must be yes or no")
+        raise IavaError(f"{where}: {key!r} is {quoted(row[key])}: it must be yes or no")
     return label
 
 
@@ -166,11 +166,6 @@ def _value(where: str, row: dict[str, Any], key: str) -> Any:
     if key not in row:
         raise IavaError(f"{where}: {key!r} is missing")
     return row[key]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 class Unique:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from iava.benchmarks.mme import SUBTASKS, check_subtask, official, paired
+from iava.benchmarks.mme import SUBTASKS, check_subtask, first_letters, paired
 from iava.benchmarks.registry import benchmark
 from iava.benchmarks.task import Question
 
@@ -42,7 +42,7 @@ def score(questions, parsed):
     ],
 )
 def test_the_official_parser_looks_at_four_letters(text, expected):
-    assert official(text) == expected
+    assert first_letters(text) == expected
 
 
 def test_accuracy_counts_questions_and_accuracy_plus_images():

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from iava.benchmarks.pope import CATEGORIES, build, fair_region, wording
+from iava.benchmarks.pope import CATEGORIES, build_questions, fair_region, wording
 from iava.benchmarks.sources.pocket import pocket
 from iava.benchmarks.yes_no import COUNTS, rates, tally
 from iava.pocket.scenes import load_scene
@@ -30,20 +30,20 @@ def asked(questions, image, category, truth):
 
 def test_popular_negatives_are_the_most_frequent_absent_kinds():
     # Frequencies: cow 3, dog 3, cup 3, tractor 2, pig 2, apple 2, pizza 2, umbrella 1; equal ones by name.
-    questions = build(OBJECTS, seed=0)
+    questions = build_questions(OBJECTS, seed=0)
     expected = [wording(kind) for kind in ("cup", "apple", "pig")]
     assert asked(questions, "a", "popular", "no") == expected
 
 
 def test_adversarial_negatives_are_those_that_keep_company_with_what_is_there():
     # With cow, tractor, dog: pig 3 (cow twice, tractor once), cup and apple 2 (dog; cup is more frequent).
-    questions = build(OBJECTS, seed=0)
+    questions = build_questions(OBJECTS, seed=0)
     expected = [wording(kind) for kind in ("pig", "cup", "apple")]
     assert asked(questions, "a", "adversarial", "no") == expected
 
 
 def test_half_yes_half_no_with_the_same_positives_in_every_category():
-    questions = build(OBJECTS, seed=3)
+    questions = build_questions(OBJECTS, seed=3)
     for image, category in product(OBJECTS, CATEGORIES):
         k = min(3, len(OBJECTS[image]))
         positives, negatives = (asked(questions, image, category, truth) for truth in ("yes", "no"))
@@ -58,7 +58,7 @@ def test_random_negatives_are_uniform_among_the_absent():
     counts = Counter(
         question
         for seed in range(600)
-        for question in asked(build(OBJECTS, per_image=1, seed=seed), "a", "random", "no")
+        for question in asked(build_questions(OBJECTS, per_image=1, seed=seed), "a", "random", "no")
     )
     assert set(counts) == {wording(kind) for kind in ("pig", "cup", "apple", "pizza", "umbrella")}
     assert max(abs(count - 120) for count in counts.values()) < 4 * np.sqrt(600 * 0.2 * 0.8)
@@ -72,9 +72,9 @@ def test_articles():
 
 def test_an_image_that_shows_everything_is_refused():
     with pytest.raises(ValueError, match="image a lacks 0 of 3 kinds"):
-        build({"a": FARM}, seed=0)
+        build_questions({"a": FARM}, seed=0)
     with pytest.raises(ValueError, match="per_image is 0"):
-        build(OBJECTS, per_image=0, seed=0)
+        build_questions(OBJECTS, per_image=0, seed=0)
 
 
 def test_pocket_questions_are_true_unique_and_the_same_under_a_limit():

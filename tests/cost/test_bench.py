@@ -243,7 +243,7 @@ def test_the_gpu_script_measures_each_shape(tiny, tmp_path, monkeypatch):
         ({"--methods": "iava:seek"}, "negative is 'seek': it must be one of zeros, drop, hide, pixels"),
         ({"--methods": "greedy,greedy"}, "methods is 'greedy,greedy'"),
         ({"--methods": ""}, "no method is named"),
-        ({"--baseline": "nobody"}, "unknown baseline 'nobody': use one of naive, mitigv"),
+        ({"--baseline": "nobody"}, "unknown baseline 'nobody': use one of naive, mitigv:vcd, mitigv:icd"),
         ({"--peer": "nobody"}, "unknown baseline 'nobody'"),
         ({"--tokens": "1,x"}, "tokens is '1,x': it must be a list of whole numbers"),
         ({"--tokens": "0"}, "tokens is '0': it must be different numbers of at least 1"),
@@ -269,8 +269,8 @@ def test_files_without_a_measurement_are_refused(tmp_path):
 
 def test_a_baseline_that_is_not_installed_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("iava.cost.baselines.find_spec", lambda _name: None)
-    said = refused("bench", "--shape", "tiny", "--device", "cpu", "--baseline", "mitigv", "--out", tmp_path / "out")
-    assert "mitigv is not installed: install mitigv==0.1.7" in said
+    said = refused("bench", "--shape", "tiny", "--device", "cpu", "--baseline", "mitigv:pai", "--out", tmp_path / "out")
+    assert "the package mitigv is not installed: install mitigv==0.1.7" in said
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 from iava.benchmarks.registry import BENCHMARKS, benchmark
 from iava.errors import IavaError
-from iava.evaluation.presets import LLAVA_SYSTEM, POPE, ROWS, RUN, preset
+from iava.evaluation.presets import LLAVA_SYSTEM, POPE_BENCHMARKS, ROWS, RUN, preset
 from iava.methods import METHODS
 from tests.commands import refused, run
 
@@ -104,4 +104,4 @@ def test_an_unknown_preset_is_one_line(tmp_path):
 
 def test_every_rival_has_rows():
     assert {row.method for row in ROWS} == {*RIVALS, "iava"}
-    assert "pope" in POPE
+    assert "pope" in POPE_BENCHMARKS

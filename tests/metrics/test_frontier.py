@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from iava.metrics.frontier import CHAIR_I, RATIOS, curve, distance, lowest, match, mixture, resampled_totals, tally
+from iava.metrics.frontier import (
+    CHAIR_I,
+    RATIOS,
+    caption_sums,
+    curve,
+    distance,
+    lowest,
+    match,
+    mixture,
+    resampled_totals,
+)
 
 RECALL, F1, THINGS = RATIOS["recall"], RATIOS["object_f1"], RATIOS["things"]
 
@@ -18,13 +28,13 @@ def test_a_caption_counted_by_hand():
         record("A dog, a dog and a cow.", ["dog", "dog", "cow"], ["dog", "tree"]),
         record("Nothing.", [], ["cat"]),
     ]
-    assert tally(records).tolist() == [[1, 3, 1, 2, 1, 2, 7], [1, 0, 0, 1, 0, 0, 1]]
-    total = tally(records).sum(axis=0)
+    assert caption_sums(records).tolist() == [[1, 3, 1, 2, 1, 2, 7], [1, 0, 0, 1, 0, 0, 1]]
+    total = caption_sums(records).sum(axis=0)
     found = {name: float(ratio.of(total)) for name, ratio in RATIOS.items()}
     # F1: precision 1/2, recall 1/3, so 2 * (1/6) / (5/6).
     expected = {"chair_i": 1 / 3, "recall": 1 / 3, "object_f1": 2 / 5, "things": 3 / 2, "words": 4.0}
     assert found == pytest.approx(expected)
-    assert tally([]).shape == (0, 7)
+    assert caption_sums([]).shape == (0, 7)
 
 
 # captions, mentions, wrong, objects, hits, named, words: three controls on ten images with forty things.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import httpx
 from openai import OpenAI
 
-from iava.serve.api.app import build
+from iava.serve.api.app import build_app
 from iava.serve.server import listen, server
 from iava.serve.service import Service
 from tools.serve_load.cases import data_uri
@@ -51,7 +51,7 @@ def running(lvlm, name="tiny", *, keys=None, origins=(), **options) -> Iterator[
     """Serves a model until the end of the `with`; `options` are those of `Service`."""
     service, log = Service(lvlm, name, **options), io.StringIO()
     listening = listen("127.0.0.1", 0)
-    serving = server(build(service, keys=keys, origins=origins, log=log), service.limits.seconds)
+    serving = server(build_app(service, keys=keys, origins=origins, log=log), service.limits.seconds)
     thread = threading.Thread(target=serving.run, kwargs={"sockets": [listening]})
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -8,7 +8,7 @@ import torch
 
 from iava.errors import IavaError
 from iava.serve.batching.metrics import Metrics
-from iava.serve.batching.rows import Done, Failed, Piece, Plan, Row
+from iava.serve.batching.rows import BatchRow, Done, Failed, Piece, RowPlan
 from iava.serve.batching.tokens import Decoding
 from iava.serve.batching.worker import Worker
 
@@ -83,8 +83,8 @@ class Told:
 
 
 def row(word, method="greedy", *, longest=100, settings=(), explain=False, has_images=True):
-    plan = Plan(method, tuple(settings), explain, has_images)
-    return Row(plan, word, Decoding(longest), Told())
+    plan = RowPlan(method, tuple(settings), explain, has_images)
+    return BatchRow(plan, word, Decoding(longest), Told())
 
 
 def held(batches, worker):

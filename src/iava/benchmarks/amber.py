@@ -40,7 +40,7 @@ _MOST = 1_000_000
 """More words than any description names."""
 
 
-def official(text: str, _: Any = None) -> str | None:
+def literal_answer(text: str, _: Any = None) -> str | None:
     """As the benchmark's own script: only the literal texts "Yes" and "No" count."""
     return {"Yes": "yes", "No": "no"}.get(text)
 
@@ -58,7 +58,7 @@ class AMBER(Benchmark):
 
     source = "data/ of github.com/junyangwang0410/AMBER and image/ with its images"
     asks_yes_no = True
-    parsers: ClassVar[Mapping[str, Parser]] = {**YES_NO, "official": official}
+    parsers: ClassVar[Mapping[str, Parser]] = {**YES_NO, "official": literal_answer}
     max_new_tokens = 512
     score_files = ("annotations",)
 
@@ -85,7 +85,7 @@ class AMBER(Benchmark):
             name = id_of(where, row, "id")
             ids.add(where, name)
             image, asked = text_of(where, row, "image"), words_of(where, row, "query")
-            located.append((where, _question(where, name, image, asked, known, annotations)))
+            located.append((where, _amber_question(where, name, image, asked, known, annotations)))
         return folder_task(self.name, "test", located, folder, self._reader(known))
 
     def _reader(self, known: Annotations) -> Callable[[Question, str], Any]:
@@ -98,12 +98,12 @@ class AMBER(Benchmark):
         """Overall, generative, discriminative and its dimensions, as far as they were asked."""
         kinds = [name for name in categories if name != GENERATIVE]
         dimensions = {name: [kind for kind in kinds if name in DIMENSIONS[kind]] for name in DIMENSION_NAMES}
-        parts = [_asked(name, some) for name, some in {"discriminative": kinds, **dimensions}.items() if some]
+        parts = [_questions_part(name, some) for name, some in {"discriminative": kinds, **dimensions}.items() if some]
         if GENERATIVE in categories:
-            parts.insert(0, _described("generative"))
+            parts.insert(0, _descriptions_part("generative"))
         if kinds and GENERATIVE in categories:
             return [Part("overall", lambda _: True, tally, joined, "score"), *parts]
-        return [_asked("overall", kinds) if kinds else _described("overall"), *parts]
+        return [_questions_part("overall", kinds) if kinds else _descriptions_part("overall"), *parts]
 
     def is_category(self, name: str) -> bool:
         """Whether it is a type of AMBER's annotations."""
@@ -119,7 +119,7 @@ class AMBER(Benchmark):
 
     def right(self, records: Sequence[Record]) -> float:
         """The share of right answers. A description is right if it names no wrong object."""
-        return sum(map(_is_right, records)) / len(records)
+        return sum(map(_is_amber_right, records)) / len(records)
 
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
         """Reads JSON lines {id, response}, with the file "annotations"."""
@@ -130,7 +130,7 @@ class AMBER(Benchmark):
         for where, row in read_lines(path):
             name = id_of(where, row, "id")
             ids.add(where, name)
-            questions.append(_question(where, name, name, name, known, annotations))
+            questions.append(_amber_question(where, name, name, name, known, annotations))
             texts.append(text_of(where, row, "response"))
             places.append(where)
         return Predictions(Task(self.name, "test", questions, unopened, self._reader(known)), texts, places)
@@ -155,20 +155,20 @@ class AMBER(Benchmark):
         }
 
 
-def _is_right(record: Record) -> bool:
+def _is_amber_right(record: Record) -> bool:
     parsed = record["parsed"]
     return parsed["wrong"] == 0 if record["category"] == GENERATIVE else parsed == record["truth"]
 
 
-def _asked(name: str, kinds: Sequence[str]) -> Part:
+def _questions_part(name: str, kinds: Sequence[str]) -> Part:
     return Part(name, kinds.__contains__, tally, answered, "accuracy")
 
 
-def _described(name: str) -> Part:
+def _descriptions_part(name: str) -> Part:
     return Part(name, GENERATIVE.__eq__, tally, described, "hal")
 
 
-def _question(where: str, name: str, image: str, asked: str, known: Annotations, annotations: Path) -> Question:
+def _amber_question(where: str, name: str, image: str, asked: str, known: Annotations, annotations: Path) -> Question:
     if name not in known.by_id:
         raise IavaError(f"{where}: {annotations} has no question {name}")
     one = known.by_id[name]

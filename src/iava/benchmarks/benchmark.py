@@ -170,7 +170,7 @@ class Benchmark(ABC):
 
     def is_record(self, row: Any) -> bool:
         """Whether something that was read from a file has the shape of a record of this benchmark."""
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _TEXTS):
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in _RECORD_TEXTS):
             return False
         if not self.is_category(row["category"]) or not is_texts(row.get("choices", [])):
             return False
@@ -226,7 +226,7 @@ class Benchmark(ABC):
         return name
 
 
-_TEXTS = ("id", "image", "split", "category", "method", "question", "text")
+_RECORD_TEXTS = ("id", "image", "split", "category", "method", "question", "text")
 
 
 _LARGEST = 1e15

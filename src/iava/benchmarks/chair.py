@@ -31,9 +31,9 @@ from iava.pocket.scenes import Scene
 from iava.pocket.world import OBJECT_CLASSES
 from iava.words import singular, tokens
 
-PROMPT = "Please describe this image in detail."
+CAPTION_PROMPT = "Please describe this image in detail."
 POCKET_PROMPT = "Describe this image."
-GENERAL = "Is there an object in the image?"
+CAPTION_GENERAL = "Is there an object in the image?"
 """The general instruction for captions. The usual one is the question itself here, so that no token would be
 irrelevant to it. Of eight this one has the lowest CHAIRi on the pocket split `tune` (docs/concepts/frontier.md)."""
 
@@ -53,7 +53,7 @@ class CHAIR(Benchmark):
     max_new_tokens = 64
     has_pocket = True
     names_things = True
-    general = GENERAL
+    general = CAPTION_GENERAL
     score_files = ("instances", "captions")
 
     def __init__(self, name: str, synonyms: Path | None = None, lemmatizer: str | None = None) -> None:
@@ -120,7 +120,7 @@ class CHAIR(Benchmark):
         objects = self.objects(annotated, captions[0] if captions else None)
         there = names_in(images)
         located = [
-            (str(instances), Question(image, (file,), "caption", PROMPT, sorted(objects[image])))
+            (str(instances), Question(image, (file,), "caption", CAPTION_PROMPT, sorted(objects[image])))
             for image, file in annotated.files.items()
             if file in there
         ]
@@ -164,7 +164,7 @@ class CHAIR(Benchmark):
             ids.add(where, image)
             if image not in objects:
                 raise IavaError(f"{where}: {instances} has no image {image}")
-            questions.append(Question(image, (image,), "caption", PROMPT, sorted(objects[image])))
+            questions.append(Question(image, (image,), "caption", CAPTION_PROMPT, sorted(objects[image])))
             texts.append(text_of(where, row, "caption"))
             places.append(where)
         return Predictions(Task(self.name, "val", questions, unopened, self._read), texts, places)

@@ -119,7 +119,7 @@ _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "
 _VEHICLES = ("jet", "train")
 _NOTHING = ("home plate", "train track")
 """Pairs of which neither word may count on its own."""
-_PAIRS = (
+_WORD_PAIRS = (
     {pair: pair for pair in _NOTHING}
     | {f"{before} {animal}": animal for before in _BEFORE_ANIMALS for animal in _ANIMALS}
     | {f"passenger {vehicle}": vehicle for vehicle in _VEHICLES}
@@ -177,7 +177,7 @@ def _words_of(classes: tuple[str, ...], pairs: tuple[str, ...]) -> frozenset[str
 def own_vocabulary() -> Vocabulary:
     """This project's table."""
     classes: dict[str, str] = {}
-    pairs = dict(_PAIRS)
+    pairs = dict(_WORD_PAIRS)
     for entry in re.sub(r"\n\s+", " ", _CLASSES.strip()).split("\n"):
         name, _, others = entry.partition(":")
         words, _, doubles = others.partition("|")
@@ -205,4 +205,4 @@ def read_synonyms(path: Path) -> Vocabulary:
         raise IavaError(f"{path} is no list of synonyms: it must have a class a line, such as: dog, puppy, hound")
     classes = {name: row[0] for row in rows for name in row}
     doubles = {name.strip() for name in classes if len(name.split()) == 2}
-    return Vocabulary(classes, {pair: pair for pair in doubles} | _PAIRS)
+    return Vocabulary(classes, {pair: pair for pair in doubles} | _WORD_PAIRS)

@@ -14,9 +14,9 @@ from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO, Parser, yes_first
 from iava.benchmarks.sources.files import folder_task, found
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
-from iava.benchmarks.task import Located, Question, Task
+from iava.benchmarks.task import Located, Question, Task, with_unique_ids
 from iava.errors import IavaError
-from iava.jsonfiles import Unique, id_of, read_json, read_lines, text_of, texts_of, words_of, yes_or_no
+from iava.jsonfiles import id_of, read_json, read_lines, text_of, texts_of, words_of, yes_or_no
 from iava.metrics.parts import Part, Record
 from iava.metrics.stats import share
 
@@ -41,14 +41,21 @@ class DASHB(Benchmark):
         """
         if parquets := parquet_files(folder, self.hub.split):
             columns = self.hub.columns
-            return parquet_task(self.name, self.hub.split, parquets, columns, _hub_question, _unique)
+            return parquet_task(
+                self.name,
+                self.hub.split,
+                parquets,
+                columns,
+                _dash_question,
+                lambda found: with_unique_ids(found, "image"),
+            )
         located: Located = []
         for part, truth in _FILES.items():
             file = found(folder, f"dash_benchmark_{part}.json")[0]
-            for where, name, image in _listed(file):
+            for where, name, image in _read_objects(file):
                 path = f"{part}/{image}"
                 located.append((where, Question(path, (path,), name, PROMPT.format(name), truth)))
-        return folder_task(self.name, "test", _unique(located), folder)
+        return folder_task(self.name, "test", with_unique_ids(located, "image"), folder)
 
     def parts(self, categories: Sequence[str]) -> list[Part]:
         """Overall."""
@@ -67,11 +74,11 @@ class DASHB(Benchmark):
             image = f"{truth}/{name}/{id_of(where, row, 'img_id')}"
             located.append((where, Question(image, (image,), name, PROMPT.format(name), truth)))
             texts.append(text_of(where, row, "response"))
-        questions = [question for _, question in _unique(located)]
+        questions = [question for _, question in with_unique_ids(located, "image")]
         return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
 
 
-def _listed(file: Path) -> list[tuple[str, str, str]]:
+def _read_objects(file: Path) -> list[tuple[str, str, str]]:
     content = read_json(file)
     if not isinstance(content, dict) or not all(isinstance(objects, dict) for objects in content.values()):
         raise IavaError(f"{file}: this must be an object of data sets, each an object of lists of images")
@@ -83,16 +90,9 @@ def _listed(file: Path) -> list[tuple[str, str, str]]:
     ]
 
 
-def _hub_question(where: str, row: dict[str, Any]) -> Question:
+def _dash_question(where: str, row: dict[str, Any]) -> Question:
     name, kind = id_of(where, row, "question_id"), text_of(where, row, "object")
     return Question(name, (name,), kind, words_of(where, row, "question"), yes_or_no(where, row, "answer"))
-
-
-def _unique(located: Located) -> Located:
-    ids = Unique("image")
-    for where, question in located:
-        ids.add(where, question.id)
-    return located
 
 
 def rates(counts: np.ndarray) -> dict[str, np.ndarray]:

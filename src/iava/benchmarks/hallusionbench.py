@@ -15,13 +15,13 @@ from iava.benchmarks.benchmark import Benchmark, Hub, Predictions, unopened
 from iava.benchmarks.parsers import YES_NO
 from iava.benchmarks.sources.files import folder_task, found
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
-from iava.benchmarks.task import Located, Question, Task
+from iava.benchmarks.task import Question, Task, with_unique_ids
 from iava.errors import IavaError
-from iava.jsonfiles import Unique, id_of, read_lines, text_of, words_of
+from iava.jsonfiles import id_of, read_lines, text_of, words_of
 from iava.metrics.parts import Part, Record
 from iava.metrics.stats import share
 
-KINDS = ("VD", "VS")
+QUESTION_KINDS = ("VD", "VS")
 """Visual dependent questions, and visual supplement ones, which have an answer without an image, too."""
 _INPUTS = {"0": "text", "1": "image", "2": "edited"}
 TEXT_ONLY = "VS text"
@@ -52,10 +52,17 @@ class HallusionBench(Benchmark):
         """Reads parquet files of the questions about images, or HallusionBench.json."""
         if parquets := parquet_files(folder, self.hub.split):
             columns = self.hub.columns
-            return parquet_task(self.name, self.hub.split, parquets, columns, _question, _unique)
+            return parquet_task(
+                self.name,
+                self.hub.split,
+                parquets,
+                columns,
+                _hallusion_question,
+                lambda found: with_unique_ids(found, "question"),
+            )
         file = found(folder, "HallusionBench.json")[0]
-        located = [(where, _question(where, row)) for where, row in read_lines(file)]
-        return folder_task(self.name, "test", _unique(located), folder)
+        located = [(where, _hallusion_question(where, row)) for where, row in read_lines(file)]
+        return folder_task(self.name, "test", with_unique_ids(located, "question"), folder)
 
     def is_category(self, name: str) -> bool:
         """Whether it is a kind of question with an input it has."""
@@ -73,22 +80,22 @@ class HallusionBench(Benchmark):
 
     def right(self, records: Sequence[Record]) -> float:
         """The share of right answers to the questions of one set of images."""
-        return sum(map(_is_right, records)) / len(records)
+        return sum(map(_is_judged_right, records)) / len(records)
 
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
         """Reads HallusionBench_result.json: the rows of HallusionBench.json with "model_prediction"."""
         located, texts = [], []
         for where, row in read_lines(path):
-            located.append((where, _question(where, row)))
+            located.append((where, _hallusion_question(where, row)))
             texts.append(text_of(where, row, "model_prediction"))
-        questions = [question for _, question in _unique(located)]
+        questions = [question for _, question in with_unique_ids(located, "question")]
         return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
 
 
-def _question(where: str, row: dict[str, Any]) -> Question:
+def _hallusion_question(where: str, row: dict[str, Any]) -> Question:
     kind, subcategory = text_of(where, row, "category"), text_of(where, row, "subcategory")
     shown, truth = id_of(where, row, "visual_input"), id_of(where, row, "gt_answer")
-    if kind not in KINDS or shown not in _INPUTS:
+    if kind not in QUESTION_KINDS or shown not in _INPUTS:
         raise IavaError(f"{where}: category {kind!r} with visual_input {shown!r} is unknown")
     if truth not in _TRUTHS:
         raise IavaError(f"{where}: 'gt_answer' is {truth!r}: it must be 0 or 1")
@@ -105,14 +112,7 @@ def _question(where: str, row: dict[str, Any]) -> Question:
     )
 
 
-def _unique(located: Located) -> Located:
-    ids = Unique("question")
-    for where, question in located:
-        ids.add(where, question.id)
-    return located
-
-
-def _is_right(record: Record) -> bool:
+def _is_judged_right(record: Record) -> bool:
     uncertain = record["parsed"] is None and bool(record["text"].strip())
     return record["parsed"] == record["truth"] or (uncertain and record["category"] == TEXT_ONLY)
 
@@ -127,7 +127,7 @@ def tally(records: Sequence[Record]) -> np.ndarray:
     pairs: dict[tuple[str, str], list[int]] = {}
     figures: dict[str, list[int]] = {}
     for number, record in enumerate(records):
-        rows[number, :3] = 1, _is_right(record), record["parsed"] is None
+        rows[number, :3] = 1, _is_judged_right(record), record["parsed"] is None
         figure, _, question = record["id"].rpartition("/")
         pairs.setdefault((figure.rpartition("/")[0], question), []).append(number)
         if record["category"] != TEXT_ONLY:

@@ -42,10 +42,10 @@ TOTALS = {"perception": PERCEPTION, "cognition": COGNITION, "hallucination": HAL
 _IMAGE_ENDINGS = (".jpg", ".png", ".jpeg")
 _PREFIX = 4
 _ENDING = " Please answer yes or no."
-_SEED = 0
+_SCENES_SEED = 0
 
 
-def official(text: str, _: Any = None) -> str | None:
+def first_letters(text: str, _: Any = None) -> str | None:
     """As the benchmark's own script reads answers: "yes", else "no", if its letters are among the first four.
 
     So "Not sure" is a no and "Eyes" a yes. Leading blanks count.
@@ -60,7 +60,7 @@ class MME(Benchmark):
     source = "the subtasks' folders of MME_Benchmark_release_version, which its authors give on request"
     hub = Hub(("lmms-lab/MME", "lmms-lab-encoder/MME"), "test", ("question_id", "question", "answer", "category"))
     asks_yes_no = True
-    parsers: ClassVar[Mapping[str, Parser]] = {"official": official, **YES_NO}
+    parsers: ClassVar[Mapping[str, Parser]] = {"official": first_letters, **YES_NO}
     has_pocket = True
 
     def load(self, folder: Path) -> Task:
@@ -70,7 +70,7 @@ class MME(Benchmark):
         `questions_answers_YN` and `images`.
         """
         if parquets := parquet_files(folder, self.hub.split):
-            return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _hub_question, paired)
+            return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _mme_question, paired)
         for root in folders_below(folder):
             located: Located = []
             for subtask in SUBTASKS:
@@ -93,7 +93,7 @@ class MME(Benchmark):
         return [
             Question(f"{scene.id}-{subtask}-{number}", (scene.id,), subtask, question, truth)
             for scene in scenes
-            for subtask, *pair in _scene_pairs(scene, np.random.default_rng([_SEED, scene.index]))
+            for subtask, *pair in _scene_pairs(scene, np.random.default_rng([_SCENES_SEED, scene.index]))
             for number, (question, truth) in enumerate(zip(pair, ("yes", "no"), strict=True), start=1)
         ]
 
@@ -110,7 +110,7 @@ class MME(Benchmark):
         """
         located, texts = [], []
         for where, row in _result_lines(path) if path.is_dir() else read_lines(path):
-            located.append((where, _hub_question(where, row, text_of)))
+            located.append((where, _mme_question(where, row, text_of)))
             texts.append(text_of(where, row, "prediction"))
         questions = [question for _, question in paired(located)]
         return Predictions(Task(self.name, "test", questions, unopened), texts, [where for where, _ in located])
@@ -147,7 +147,7 @@ def _part(name: str, subtasks: Sequence[str]) -> Part:
     return Part(name, subtasks.__contains__, lambda records: tally(records, subtasks), rates, "score")
 
 
-def _hub_question(where: str, row: dict[str, Any], read: Any = words_of) -> Question:
+def _mme_question(where: str, row: dict[str, Any], read: Any = words_of) -> Question:
     image, subtask = id_of(where, row, "question_id"), check_subtask(where, text_of(where, row, "category"))
     return Question(image, (image,), subtask, read(where, row, "question"), yes_or_no(where, row, "answer"))
 

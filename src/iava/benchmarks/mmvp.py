@@ -43,7 +43,7 @@ class MMVP(Benchmark):
             number = id_of(where, row, "Index")
             ids.add(where, number)
             question = words_of(where, row, "Question"), text_of(where, row, "Options")
-            located.append((where, _question(where, number, *question, text_of(where, row, "Correct Answer"))))
+            located.append((where, _mmvp_question(where, number, *question, text_of(where, row, "Correct Answer"))))
         return folder_task(self.name, "test", located, folder)
 
     def prompt(self, question: Question, style: str) -> str:
@@ -73,13 +73,13 @@ class MMVP(Benchmark):
         for where, row in read_lines(path):
             number, asked = id_of(where, row, "question_id"), text_of(where, row, "prompt")
             ids.add(where, number)
-            questions.append(_question(where, number, asked, asked, text_of(where, row, "answer")))
+            questions.append(_mmvp_question(where, number, asked, asked, text_of(where, row, "answer")))
             texts.append(text_of(where, row, "response"))
             places.append(where)
         return Predictions(Task(self.name, "test", questions, unopened), texts, places)
 
 
-def _question(where: str, number: str, asked: str, options: str, answer: str) -> Question:
+def _mmvp_question(where: str, number: str, asked: str, options: str, answer: str) -> Question:
     choices = [words.strip() for _, words in _OPTION.findall(options)]
     truth = answer.strip().lower().strip("()")
     if len(choices) < 2:

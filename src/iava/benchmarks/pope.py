@@ -22,9 +22,9 @@ from iava.benchmarks.pope_answers import CATEGORIES, read_answers
 from iava.benchmarks.sources.coco import read_instances
 from iava.benchmarks.sources.files import MissingDataError, check_images, folder_task, search
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
-from iava.benchmarks.task import Located, Question, Region, Task
+from iava.benchmarks.task import Located, Question, Region, Task, with_unique_ids
 from iava.errors import IavaError
-from iava.jsonfiles import Unique, id_of, read_lines, text_of, words_of, yes_or_no
+from iava.jsonfiles import id_of, read_lines, text_of, words_of, yes_or_no
 from iava.metrics.parts import Part
 from iava.pocket.scenes import Scene
 from iava.words import with_article
@@ -33,7 +33,7 @@ _IMAGES = {"pope-gqa": "those of GQA that they name"}
 _MARKS = {"pope": "coco_pope", "pope-aokvqa": "aokvqa_pope", "pope-gqa": "gqa_pope", "repope": "repope"}
 """Data set -> part of the names of its files."""
 _NO_QUESTIONS = ("instances_", "captions_", "person_keypoints_")
-_SEED = 0
+_SAMPLING_SEED = 0
 
 
 class POPE(Benchmark):
@@ -63,7 +63,7 @@ class POPE(Benchmark):
         JSON files beside them are left alone.
         """
         if self.hub and (parquets := parquet_files(folder, self.hub.split)):
-            return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _hub_question, _unique)
+            return parquet_task(self.name, self.hub.split, parquets, self.hub.columns, _pope_question, with_unique_ids)
         located: Located = []
         for file in self._files(folder):
             of_file = [name for name in CATEGORIES if name in file.stem.lower()]
@@ -74,7 +74,7 @@ class POPE(Benchmark):
                 image, truth = text_of(where, row, "image"), yes_or_no(where, row, "label")
                 name = f"{category}-{id_of(where, row, 'question_id')}"
                 located.append((where, Question(name, (image,), category, words_of(where, row, "text"), truth)))
-        return folder_task(self.name, "test", _unique(located), folder)
+        return folder_task(self.name, "test", with_unique_ids(located), folder)
 
     def _files(self, folder: Path) -> list[Path]:
         """The files of this data set: named after it and a category, or after a category, or any that is left."""
@@ -94,10 +94,10 @@ class POPE(Benchmark):
         return named or files
 
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:
-        """POPE's three samplings over the scenes' objects; see `build`."""
+        """POPE's three samplings over the scenes' objects; see `build_questions`."""
         by_id = {scene.id: scene for scene in scenes}
         names = {scene.id: scene.names for scene in scenes}
-        return build(names, seed=_SEED, region=lambda image, kind: fair_region(by_id[image], kind))
+        return build_questions(names, seed=_SAMPLING_SEED, region=lambda image, kind: fair_region(by_id[image], kind))
 
     def parts(self, categories: Sequence[str]) -> list[Part]:
         """Overall, and a row for each category."""
@@ -108,25 +108,18 @@ class POPE(Benchmark):
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
         """Reads the answers of several projects; see `iava.benchmarks.pope_answers`."""
         places, questions, texts = zip(*read_answers(path, files.get("questions")), strict=True)
-        _unique(list(zip(places, questions, strict=True)))
+        with_unique_ids(list(zip(places, questions, strict=True)))
         return Predictions(Task(self.name, "test", list(questions), unopened), list(texts), list(places))
 
 
-def _hub_question(where: str, row: dict[str, Any]) -> Question:
+def _pope_question(where: str, row: dict[str, Any]) -> Question:
     image, category = text_of(where, row, "image_source"), text_of(where, row, "category")
     # The questions of each category are numbered from one.
     name = f"{category}-{id_of(where, row, 'question_id')}"
     return Question(name, (image,), category, words_of(where, row, "question"), yes_or_no(where, row, "answer"))
 
 
-def _unique(located: Located) -> Located:
-    ids = Unique("question_id")
-    for where, question in located:
-        ids.add(where, question.id)
-    return located
-
-
-def build(
+def build_questions(
     objects: Mapping[str, set[str]],
     *,
     per_image: int = 3,
@@ -200,7 +193,7 @@ def fair_region(scene: Scene, kind: str) -> Region:
 
 
 def pope_lines(instances: Path, images: Path, *, per_image: int, limit: int | None, seed: int) -> str:
-    """Builds POPE's questions for a data set with annotated objects; see `build`.
+    """Builds POPE's questions for a data set with annotated objects; see `build_questions`.
 
     Args:
         instances: JSON in the format of COCO. Frequencies are taken over all of its images.
@@ -227,7 +220,7 @@ def pope_lines(instances: Path, images: Path, *, per_image: int, limit: int | No
     check_images(((str(instances), annotated.files[image]) for image in objects if image in chosen), images)
     rows = [
         {"image": annotated.files[q.image], "text": q.question, "label": q.truth, "category": q.category}
-        for q in build(objects, per_image=per_image, seed=seed)
+        for q in build_questions(objects, per_image=per_image, seed=seed)
         if q.image in chosen
     ]
     lines = [json.dumps({"question_id": number} | row, ensure_ascii=False) for number, row in enumerate(rows, start=1)]

@@ -39,8 +39,8 @@ def benchmark(name: str, **options: Any) -> Benchmark:
     if name not in BENCHMARKS:
         raise IavaError(f"unknown benchmark {name!r}: use one of {', '.join(BENCHMARKS)}")
     for option in options:
-        if option not in _options(name):
-            owners = [other for other in BENCHMARKS if option in _options(other)]
+        if option not in _option_names(name):
+            owners = [other for other in BENCHMARKS if option in _option_names(other)]
             raise IavaError(
                 f"--{option.replace('_', '-')} was given, but {name} has no use for it: it belongs to "
                 f"{', '.join(owners) or 'no benchmark'}"
@@ -53,5 +53,5 @@ def _class(name: str) -> type[Benchmark]:
     return getattr(import_module(module), kind)
 
 
-def _options(name: str) -> set[str]:
+def _option_names(name: str) -> set[str]:
     return set(signature(_class(name)).parameters) - {"name"}

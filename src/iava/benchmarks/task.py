@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from iava.errors import IavaError
+from iava.jsonfiles import Unique
 
 Region = tuple[tuple[float, float, float, float], ...]
 """Boxes (x0, y0, x1, y1) in pixels."""
@@ -72,6 +73,21 @@ Unit = tuple[str, str]
 
 Located = list[tuple[str, Question]]
 """Questions, and the place where each was read, such as "answers.jsonl, line 7", for messages about it."""
+
+
+def with_unique_ids(located: Located, name: str = "question_id") -> Located:
+    """The same questions, if no id stands twice among them.
+
+    Args:
+        name: of the field that gives the id, for the message.
+
+    Raises:
+        IavaError: if an id stands twice; says where.
+    """
+    ids = Unique(name)
+    for where, question in located:
+        ids.add(where, question.id)
+    return located
 
 
 @dataclass(frozen=True)

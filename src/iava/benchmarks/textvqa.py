@@ -15,9 +15,9 @@ import numpy as np
 from iava.benchmarks.benchmark import PROMPT_STYLES, Benchmark, Hub, Predictions, is_texts, unopened
 from iava.benchmarks.sources.files import folder_task, found
 from iava.benchmarks.sources.hub import parquet_files, parquet_task
-from iava.benchmarks.task import Located, Question, Task
+from iava.benchmarks.task import Question, Task, with_unique_ids
 from iava.errors import IavaError
-from iava.jsonfiles import Unique, entries, id_of, read_json, read_lines, text_of, texts_of, words_of
+from iava.jsonfiles import entries, id_of, read_json, read_lines, text_of, texts_of, words_of
 from iava.metrics.parts import Part, Record
 
 ANSWERS = 10
@@ -73,14 +73,14 @@ class TextVQA(Benchmark):
         """
         if parquets := parquet_files(folder, self.hub.split):
             columns = (*self.hub.columns, "ocr_tokens") if self._ocr else self.hub.columns
-            ask = _with_own_tokens if self._ocr else _question
-            return parquet_task(self.name, self.hub.split, parquets, columns, ask, _unique, _read)
+            ask = _with_own_tokens if self._ocr else _vqa_question
+            return parquet_task(self.name, self.hub.split, parquets, columns, ask, with_unique_ids, _normal)
         file = found(folder, "TextVQA_0.5.1_val.json", "TextVQA_0*val*.json", "*val*.json")[0]
-        located = [(where, _question(where, row, ".jpg")) for where, row in entries(file, read_json(file), "data")]
+        located = [(where, _vqa_question(where, row, ".jpg")) for where, row in entries(file, read_json(file), "data")]
         if self._ocr:
             tokens = _tokens(found(folder, "TextVQA_Rosetta_OCR*val*.json")[0])
             located = [(where, _with_tokens(one, tokens.get(one.image, []))) for where, one in located]
-        return folder_task(self.name, "validation", _unique(located), folder, _read)
+        return folder_task(self.name, "validation", with_unique_ids(located), folder, _normal)
 
     def prompt(self, question: Question, style: str) -> str:
         """As LLaVA-1.5 asks by default, because whole sentences are never among the answers."""
@@ -106,8 +106,8 @@ class TextVQA(Benchmark):
         return sum(map(_accuracy, records)) / len(records)
 
     def _joined(self, path: Path, file: Path) -> Predictions:
-        known = [(where, _question(where, row)) for where, row in entries(file, read_json(file), "data")]
-        by_id = {question.id: question for _, question in _unique(known)}
+        known = [(where, _vqa_question(where, row)) for where, row in entries(file, read_json(file), "data")]
+        by_id = {question.id: question for _, question in with_unique_ids(known)}
         by_text = {(question.image, question.question.lower()): question for question in by_id.values()}
         located, texts = [], []
         for where, row in read_lines(path):
@@ -118,8 +118,8 @@ class TextVQA(Benchmark):
                 raise IavaError(f"{where}: {file} has no question {name}{'' if asked is None else f' {asked!r}'}")
             located.append((where, question))
             texts.append(text_of(where, row, "answer" if asked is None else "text"))
-        questions = [question for _, question in _unique(located)]
-        return Predictions(Task(self.name, "validation", questions, unopened, _read), texts, [w for w, _ in located])
+        questions = [question for _, question in with_unique_ids(located)]
+        return Predictions(Task(self.name, "validation", questions, unopened, _normal), texts, [w for w, _ in located])
 
     def predictions(self, path: Path, files: Mapping[str, Path]) -> Predictions:
         """Reads {question_id, answers, prediction}.
@@ -134,8 +134,8 @@ class TextVQA(Benchmark):
             name, answers = id_of(where, row, "question_id"), ten_answers(where, texts_of(where, row, "answers"))
             located.append((where, Question(name, (), "textvqa", name, answers)))
             texts.append(text_of(where, row, "prediction"))
-        questions = [question for _, question in _unique(located)]
-        return Predictions(Task(self.name, "validation", questions, unopened, _read), texts, [w for w, _ in located])
+        questions = [question for _, question in with_unique_ids(located)]
+        return Predictions(Task(self.name, "validation", questions, unopened, _normal), texts, [w for w, _ in located])
 
 
 def _asked_by(prompt: str) -> str:
@@ -144,7 +144,7 @@ def _asked_by(prompt: str) -> str:
     return lines[0].strip().lower()
 
 
-def _question(where: str, row: dict[str, Any], ending: str = "") -> Question:
+def _vqa_question(where: str, row: dict[str, Any], ending: str = "") -> Question:
     image, asked = id_of(where, row, "image_id") + ending, words_of(where, row, "question")
     answers = ten_answers(where, texts_of(where, row, "answers"))
     return Question(id_of(where, row, "question_id"), (image,), "textvqa", asked, answers)
@@ -157,21 +157,14 @@ def _tokens(file: Path) -> dict[str, list[str]]:
 
 
 def _with_own_tokens(where: str, row: dict[str, Any]) -> Question:
-    return _with_tokens(_question(where, row), texts_of(where, row, "ocr_tokens"))
+    return _with_tokens(_vqa_question(where, row), texts_of(where, row, "ocr_tokens"))
 
 
 def _with_tokens(question: Question, tokens: Sequence[str]) -> Question:
     return replace(question, question=f"{question.question}\nReference OCR token: {', '.join(tokens)}")
 
 
-def _unique(located: Located) -> Located:
-    ids = Unique("question_id")
-    for where, question in located:
-        ids.add(where, question.id)
-    return located
-
-
-def _read(_: Question, text: str) -> str:
+def _normal(_: Question, text: str) -> str:
     return normalize(text)
 
 

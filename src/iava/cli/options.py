@@ -94,11 +94,11 @@ PromptStyle = Annotated[
     ),
 ]
 Suffix = Annotated[str | None, typer.Option(help="Text to put behind every question.")]
-SystemPrompt = Annotated[
+SystemPromptOption = Annotated[
     str | None,
     typer.Option(help="System prompt before every question, such as LLaVA-1.5's own. Default: none."),
 ]
-Preset = Annotated[
+PresetOption = Annotated[
     str | None,
     typer.Option(
         help="published: what the authors' commands set for each method, model family and benchmark, with their prompt "

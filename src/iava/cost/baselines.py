@@ -1,4 +1,4 @@
-"""Other implementations to compare costs with: a naive IAVA, and VCD of the package mitigv."""
+"""Other implementations to compare costs with: a naive IAVA, and methods of the package mitigv."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -13,7 +13,9 @@ from iava.methods.iava import IAVA
 from iava.methods.mixing import contrast
 from iava.methods.select import select_irrelevant
 
-BASELINES = ("naive", "mitigv")
+MITIGV = ("vcd", "icd", "pai", "m3id", "only")
+"""Methods of the package mitigv that this library has, too."""
+BASELINES = ("naive", *(f"mitigv:{name}" for name in MITIGV))
 """Command-line names."""
 
 ModelInputs = dict[str, Any]
@@ -82,34 +84,47 @@ def _embeddings(model: Any, inputs: ModelInputs) -> torch.Tensor:
 
 
 class MitigV:
-    """VCD of the package mitigv (0.1.7), with its own decoding loop.
+    """A method of the package mitigv (0.1.7), with its own decoding loop and its own default settings.
 
     mitigv calls the processor itself. The call is answered with prepared inputs, so that preprocessing is not timed.
+
+    Args:
+        lvlm: a LLaVA and its processor.
+        method: one of `MITIGV`.
 
     Raises:
         IavaError: if the package is not installed, or the model is not a LLaVA.
     """
 
-    def __init__(self, lvlm: LVLM) -> None:
+    def __init__(self, lvlm: LVLM, method: str) -> None:
         if not find_spec("mitigv"):
-            raise IavaError("baseline mitigv is not installed: install mitigv==0.1.7, or leave it out")
+            raise IavaError("the package mitigv is not installed: install mitigv==0.1.7, or leave its methods out")
         import mitigv
 
         family = lvlm.model.config.model_type
         if family != "llava":
-            raise IavaError(f"baseline mitigv does not support {family}: leave it out for this shape")
-        self._processor = _PreparedProcessor(lvlm.processor)
-        self._vcd = mitigv.load_mitigator("vcd", model=lvlm.model, processor=self._processor, model_type="llava")
+            raise IavaError(f"the package mitigv does not support {family}: leave its methods out for this shape")
+        self._processor = _PreparedProcessor(lvlm.processor, lvlm.model.config.image_token_id)
+        self._method = mitigv.load_mitigator(method, model=lvlm.model, processor=self._processor, model_type="llava")
+        # Its adapter does not find the decoder layers where current releases of transformers have them.
+        self._method.model.language_model = lvlm.model.get_decoder()
 
     def __call__(self, inputs: ModelInputs, max_new_tokens: int) -> None:
         self._processor.inputs = inputs
-        self._vcd(None, "", max_new_tokens=max_new_tokens, do_sample=False)
+        self._method(None, "<image>", max_new_tokens=max_new_tokens, do_sample=False)
 
 
 class _PreparedProcessor:
-    def __init__(self, processor: Any) -> None:
+    """Answers a prompt with an image by the prepared inputs, and one without by their text."""
+
+    def __init__(self, processor: Any, image_token: int) -> None:
         self.tokenizer = processor.tokenizer
         self.inputs: ModelInputs = {}
+        self._image_token = image_token
 
-    def __call__(self, **_: Any) -> ModelInputs:
-        return self.inputs
+    def __call__(self, text: Any, **_: Any) -> ModelInputs:
+        if "<image>" in str(text):
+            return self.inputs
+        ids = self.inputs["input_ids"]
+        is_text = ids != self._image_token
+        return {name: self.inputs[name][is_text].view(len(ids), -1) for name in ("input_ids", "attention_mask")}

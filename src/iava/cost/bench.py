@@ -45,7 +45,7 @@ def measure(plan: CostPlan, out: Path, advance: Advance = lambda *_: None) -> di
     Raises:
         IavaError: if the device is missing, the folder cannot be used, or part of the plan does not fit the shape.
     """
-    device = _device(plan.device)
+    device = _bench_device(plan.device)
     dtype = getattr(torch, plan.dtype or ("float16" if device.type == "cuda" else "float32"))
     check_folder(out)
     if (out / RESULTS).exists():
@@ -194,7 +194,7 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _device(name: str | None) -> torch.device:
+def _bench_device(name: str | None) -> torch.device:
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

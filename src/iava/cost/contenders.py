@@ -43,7 +43,9 @@ class Bench:
         self.methods = {name: named_method(lvlm, name) for name in plan.methods}
         self.options = hf.compiled_options(self.model.device) if plan.compile else {}
         """Options of `generate` for all contenders but the baselines."""
-        self.baselines: dict[str, Any] = {name: MitigV(lvlm) if name == "mitigv" else naive for name in plan.baselines}
+        self.baselines: dict[str, Any] = {
+            name: naive if name == "naive" else MitigV(lvlm, name.removeprefix("mitigv:")) for name in plan.baselines
+        }
 
     @property
     def contenders(self) -> list[str]:
@@ -84,8 +86,8 @@ class Bench:
     ) -> torch.Tensor | None:
         if contender == "naive":
             return naive(self.model, inputs, general, tokens)
-        if contender == "mitigv":
-            return self.baselines["mitigv"](inputs, tokens)
+        if contender in self.baselines:
+            return self.baselines[contender](inputs, tokens)
         options: dict[str, Any] = {"max_new_tokens": tokens, "do_sample": False, **self.options}
         if contender in self.methods:
             options["custom_generate"] = partial(self.methods[contender], trace=trace)

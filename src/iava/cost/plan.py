@@ -55,9 +55,9 @@ class CostPlan:
         for name in ("tokens", "questions", "batch"):
             values = getattr(self, name)
             if not values or min(values) < 1 or len(set(values)) < len(values):
-                raise IavaError(f"{name} is {_listed(values)!r}: it must be different numbers of at least 1")
+                raise IavaError(f"{name} is {_commas(values)!r}: it must be different numbers of at least 1")
         if max(self.questions) > len(QUESTIONS):
-            raise IavaError(f"questions is {_listed(self.questions)!r}: each number must be at most {len(QUESTIONS)}")
+            raise IavaError(f"questions is {_commas(self.questions)!r}: each number must be at most {len(QUESTIONS)}")
         if self.repeats < (0 if self.count else 1):
             raise IavaError(f"repeats is {self.repeats}: it must be at least 1, or 0 with --count")
         if self.compile and max(self.questions) > 1:
@@ -68,8 +68,8 @@ class CostPlan:
     @property
     def command(self) -> str:
         """The command line of this plan."""
-        options: dict[str, Any] = {"methods": _listed(self.methods)} if self.methods else {}
-        options |= {name: _listed(getattr(self, name)) for name in ("tokens", "questions", "batch")}
+        options: dict[str, Any] = {"methods": _commas(self.methods)} if self.methods else {}
+        options |= {name: _commas(getattr(self, name)) for name in ("tokens", "questions", "batch")}
         options |= {"repeats": self.repeats}
         options |= {name: getattr(self, name) for name in ("device", "dtype") if getattr(self, name)}
         words = [f"--{name} {value}" for name, value in options.items()]
@@ -78,7 +78,7 @@ class CostPlan:
         return f"iava bench --shape {self.shape} {' '.join(words)}"
 
 
-def _listed(values: Sequence[Any]) -> str:
+def _commas(values: Sequence[Any]) -> str:
     return ",".join(str(value) for value in values)
 
 

@@ -16,17 +16,17 @@ from iava.lvlm.model import LVLM
 Sizes = dict[str, Any]
 """Keyword arguments of a configuration, such as hidden_size and num_hidden_layers."""
 
-_OBJECTS = ("dog", "fork", "boat", "traffic light", "chair", "person")
-QUESTIONS = [f"Is there a {name} in the image? Answer the question with yes or no." for name in _OBJECTS]
+_ASKED_OBJECTS = ("dog", "fork", "boat", "traffic light", "chair", "person")
+QUESTIONS = [f"Is there a {name} in the image? Answer the question with yes or no." for name in _ASKED_OBJECTS]
 """Questions of the length that benchmarks ask."""
 
 # The usual length of a system prompt: 35 tokens before the image.
-_SYSTEM = (
+_SYSTEM_TEXT = (
     "This is a talk between a person who asks about a picture and an assistant who looks at it, names only what is "
     "there, and gives short true answers."
 )
 _TEMPLATE = (
-    "<s>{{ '" + _SYSTEM + "' }} {% for message in messages %}{{ message['role'] | upper }}: "
+    "<s>{{ '" + _SYSTEM_TEXT + "' }} {% for message in messages %}{{ message['role'] | upper }}: "
     "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }} {% endif %}"
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
@@ -43,7 +43,7 @@ def noise_image(seed: int) -> Image.Image:
 def _word_tokenizer() -> Any:
     """A tokenizer with one token for each word and punctuation mark, which includes the space after it."""
     splitter = pre_tokenizers.Split(Regex(r"\w+ ?|[^\w\s] ?"), behavior="isolated")
-    texts = [*QUESTIONS, _SYSTEM, "Describe this image.", "USER: ASSISTANT:", "Yes yes No no"]
+    texts = [*QUESTIONS, _SYSTEM_TEXT, "Describe this image.", "USER: ASSISTANT:", "Yes yes No no"]
     words = [word for text in texts for end in ("", " ") for word, _ in splitter.pre_tokenize_str(text + end)]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys([*_SPECIAL, *words]))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

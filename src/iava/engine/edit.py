@@ -14,7 +14,7 @@ from iava.engine.boundary import run
 from iava.engine.branch import Branch
 from iava.engine.caches.cache import shared_prefix
 from iava.engine.host import Array, to_device
-from iava.engine.layout import Row, lay_out
+from iava.engine.layout import BranchRow, lay_out
 from iava.engine.probe import last_row, over_images
 from iava.engine.prompt import Prompt, pack
 
@@ -127,7 +127,7 @@ def _edited(prompt: Prompt, rows: Sequence[int], edits: Sequence[Edits], feature
     return lay_out(prompt, every)
 
 
-def edited_row(prompt: Prompt, row: int, edits: Edits) -> tuple[Row, int]:
+def edited_row(prompt: Prompt, row: int, edits: Edits) -> tuple[BranchRow, int]:
     """A prompt after its edits, and the number of tokens that it shares with the prompt as it was.
 
     The last token is never shared, because it runs again in any case.
@@ -139,18 +139,18 @@ def edited_row(prompt: Prompt, row: int, edits: Edits) -> tuple[Row, int]:
     for edit in edits:
         new = np.array(edit.tokens, dtype=np.int64)
         kept = columns[done : edit.start]
-        first = _position(prompt, row, edit.start) + shift
+        first = _position_of(prompt, row, edit.start) + shift
         parts.append((kept, np.zeros_like(kept), positions[..., kept] + shift))
         parts.append((np.full_like(new, -1), new, first + np.arange(len(new))))
-        shift = first + len(new) - _position(prompt, row, edit.stop)
+        shift = first + len(new) - _position_of(prompt, row, edit.stop)
         done = edit.stop
     kept = columns[done:]
     parts.append((kept, np.zeros_like(kept), positions[..., kept] + shift))
     sources, tokens, places = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-    return Row(row, sources, places, tokens), min([edit.start for edit in edits] + [len(sources) - 1])
+    return BranchRow(row, sources, places, tokens), min([edit.start for edit in edits] + [len(sources) - 1])
 
 
-def _position(prompt: Prompt, row: int, index: int) -> Array:
+def _position_of(prompt: Prompt, row: int, index: int) -> Array:
     """(..., 1) the position of a prompt's token; behind the last one, the position that follows."""
     columns = prompt.tokens[row]
     inside = min(index, len(columns) - 1)

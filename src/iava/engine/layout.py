@@ -13,7 +13,7 @@ from iava.engine.prompt import Prompt
 
 
 @dataclass(frozen=True)
-class Row:
+class BranchRow:
     """One row of a branch, on the host: where each of its W tokens comes from.
 
     Args:
@@ -28,21 +28,21 @@ class Row:
     positions: Array | None = None
     tokens: Array | None = None
 
-    def from_token(self, start: int) -> "Row":
+    def from_token(self, start: int) -> "BranchRow":
         """The row without its first tokens."""
         tokens = None if self.tokens is None else self.tokens[start:]
         positions = None if self.positions is None else self.positions[..., start:]
         return replace(self, columns=self.columns[start:], positions=positions, tokens=tokens)
 
 
-def copied(chosen: Array) -> list[Row]:
+def copied(chosen: Array) -> list[BranchRow]:
     """Rows that keep some columns of each prompt, (B, S) bool, with their positions."""
-    return [Row(number, row.nonzero()[0]) for number, row in enumerate(chosen)]
+    return [BranchRow(number, row.nonzero()[0]) for number, row in enumerate(chosen)]
 
 
 def lay_out(
     prompt: Prompt,
-    rows: Sequence[Row],
+    rows: Sequence[BranchRow],
     prefix: DynamicCache | None = None,
     seen: torch.Tensor | None = None,
     ends: Sequence[int] = (),
@@ -92,7 +92,7 @@ def lay_out(
     return branch if prefix is None or seen is None else _behind(branch, prompt, of[:, 0], prefix, seen, ends)
 
 
-def _positions(prompt: Prompt, rows: Sequence[Row], flat: torch.Tensor, valid: Array) -> torch.Tensor:
+def _positions(prompt: Prompt, rows: Sequence[BranchRow], flat: torch.Tensor, valid: Array) -> torch.Tensor:
     """(..., R, W); 0 at padding."""
     positions = prompt.main.positions
     if all(row.positions is None for row in rows):

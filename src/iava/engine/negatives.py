@@ -11,7 +11,7 @@ from iava.engine.caches.cache import shared_prefix
 from iava.engine.host import to_device, to_host
 from iava.engine.images.degrade import DEGRADATIONS
 from iava.engine.images.pixels import changed, first_of_each, patches_of, pixel_values, with_pixels
-from iava.engine.layout import Row, copied, lay_out
+from iava.engine.layout import BranchRow, copied, lay_out
 from iava.engine.prompt import Prompt
 from iava.errors import IavaError
 
@@ -50,7 +50,7 @@ def drop(prompt: Prompt, keep: torch.Tensor) -> Branch:
 def text_only(prompt: Prompt) -> Branch:
     """The prompts without any image token, numbered as text alone is. What a template writes around an image stays."""
     rows = copied(prompt.host[1] & ~prompt.host[2])
-    return lay_out(prompt, [_renumbered(prompt, row) for row in rows])
+    return lay_out(prompt, [_in_sequence(prompt, row) for row in rows])
 
 
 def hide(prompt: Prompt, keep: torch.Tensor) -> Branch:
@@ -122,7 +122,7 @@ def _before_images(prompt: Prompt) -> DynamicCache | None:
     return shared_prefix(prompt, np.full_like(first, first.min()), prompt.input_ids.shape[1])
 
 
-def _renumbered(prompt: Prompt, row: Row) -> Row:
+def _in_sequence(prompt: Prompt, row: BranchRow) -> BranchRow:
     first = prompt.host_positions[..., row.prompt, prompt.tokens[row.prompt][:1]]
     return replace(row, positions=first + np.arange(len(row.columns)))
 

@@ -45,7 +45,7 @@ class _Attached:
 
 _hooks: ContextVar[tuple[_Hook, ...]] = ContextVar("hooks", default=())
 _attached: dict[tuple[str, int], _Attached] = {}
-_lock = threading.Lock()
+_tap_lock = threading.Lock()
 
 
 @contextmanager
@@ -118,14 +118,14 @@ def _hooked(kind: str, target: object, function: Any) -> Iterator[None]:
 @contextmanager
 def _attachment(kind: str, target: Any) -> Iterator[None]:
     key = kind, id(target)
-    with _lock:
+    with _tap_lock:
         if key not in _attached:
             _attached[key] = _Attached(target, _ATTACH[kind](target))
         _attached[key].users += 1
     try:
         yield
     finally:
-        with _lock:
+        with _tap_lock:
             found = _attached[key]
             found.users -= 1
             if found.users == 0:
@@ -153,7 +153,7 @@ def _attach_attention(config: Any) -> Callable[[], None]:
 _ATTACH = {"before": _attach_before, "after": _attach_after, "attention": _attach_attention}
 
 
-def _asked(kind: str, target: object) -> list[Any]:
+def _functions_for(kind: str, target: object) -> list[Any]:
     return [hook.function for hook in _hooks.get() if hook.kind == kind and hook.target is target]
 
 
@@ -161,7 +161,7 @@ def _asked(kind: str, target: object) -> list[Any]:
 
 
 def _before(module: torch.nn.Module, args: tuple, *rest: Any) -> tuple[tuple, dict[str, Any]] | None:
-    functions = _asked("before", module)
+    functions = _functions_for("before", module)
     if not functions:
         return None
     kwargs = rest[0]
@@ -171,7 +171,7 @@ def _before(module: torch.nn.Module, args: tuple, *rest: Any) -> tuple[tuple, di
 
 
 def _after(module: torch.nn.Module, args: tuple, *rest: Any) -> Any:
-    functions = _asked("after", module)
+    functions = _functions_for("after", module)
     if not functions:
         return None
     kwargs, output = rest
@@ -194,7 +194,7 @@ def _dispatching(name: str) -> Callable[..., tuple[torch.Tensor, torch.Tensor | 
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         kernel = hf.attention_kernel(name, module)
-        functions = _asked("attention", getattr(module, "config", None))
+        functions = _functions_for("attention", getattr(module, "config", None))
         if not functions:
             return kernel(module, query, key, value, attention_mask, *args, **kwargs)
         weights: torch.Tensor | None = None

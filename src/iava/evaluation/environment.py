@@ -26,7 +26,7 @@ def environment(model: torch.nn.Module) -> dict[str, Any]:
         | {"python": platform.python_version()},
         "git": git_revision(),
         "machine": {
-            "processor": _processor(),
+            "processor": _cpu_name(),
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(weight.device) if weight.is_cuda else str(weight.device),
             "dtype": str(weight.dtype).removeprefix("torch."),
@@ -78,7 +78,7 @@ def _loaded(model: torch.nn.Module, name: str) -> Iterator[torch.Tensor]:
         yield module.get_parameter(leaf)
 
 
-def _processor() -> str:
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -12,7 +12,7 @@ from iava.errors import IavaError
 from iava.evaluation.runs import Run, read_runs
 from iava.jsonfiles import read_json
 from iava.methods import METHODS
-from iava.metrics.frontier import RATIOS, Distance, curve, distance, resampled_totals, tally
+from iava.metrics.frontier import RATIOS, Distance, caption_sums, curve, distance, resampled_totals
 from iava.metrics.parts import Record, group_of
 from iava.metrics.results import is_control
 from iava.metrics.stats import Interval, by_cluster, holm, interval
@@ -22,7 +22,7 @@ METRICS = ("recall", "object_f1")
 LENGTH = "things"
 """The length that is matched: things named per caption. Unlike words it is known where things are dropped."""
 
-Curve = list[tuple[float, float, Interval]]
+FrontierCurve = list[tuple[float, float, Interval]]
 """See `iava.metrics.frontier.curve`."""
 
 
@@ -84,7 +84,7 @@ class Frontier:
     controls: Sequence[str]
     images: int
     outcomes: Sequence[Outcome]
-    curves: Mapping[tuple[str, str], Curve] = field(repr=False)
+    curves: Mapping[tuple[str, str], FrontierCurve] = field(repr=False)
 
     @property
     def best(self) -> dict[str, Mapping[str, Any]]:
@@ -172,7 +172,7 @@ def frontier(
     if not ids:
         raise IavaError("no image has a caption by every method: let the runs go on")
     groups = [group_of(settings[0].records[id]) for id in ids]
-    sums = np.stack([by_cluster(tally([one.records[id] for id in ids]), groups) for one in settings])
+    sums = np.stack([by_cluster(caption_sums([one.records[id] for id in ids]), groups) for one in settings])
     seed = runs[0].settings["seed"]
     draws = resampled_totals(sums, seed=seed)
     of_controls = [number for number, one in enumerate(settings) if one.method in ours]
@@ -184,7 +184,7 @@ def frontier(
             for name in (metric, LENGTH):
                 pair = draws[number], draws[of_controls]
                 found = distance(sums[number], sums[of_controls], pair, RATIOS[name], seed=seed)
-                away[name] = found and _renumbered(found, of_controls)
+                away[name] = found and _with_numbers(found, of_controls)
         return Outcome(
             one,
             _strength(one, settings),
@@ -208,7 +208,7 @@ def frontier(
     return Frontier(runs, metric, ours, len(set(groups)), outcomes, curves)
 
 
-def _renumbered(found: Distance, numbers: Sequence[int]) -> Distance:
+def _with_numbers(found: Distance, numbers: Sequence[int]) -> Distance:
     return Distance(found.difference, found.interval, [(numbers[n], part) for n, part in found.controls], found.p)
 
 

@@ -203,9 +203,9 @@ def _of_category(asked: Benchmark, task: Task, name: str) -> Task:
     parts = asked.parts(list(dict.fromkeys(question.category for question in task.questions)))
     part = next((part for part in parts if part.name == name), None)
     if part is None:
-        raise IavaError(f"unknown category {name!r} of {asked.name}: use one of {', '.join(_names(parts))}")
+        raise IavaError(f"unknown category {name!r} of {asked.name}: use one of {', '.join(_part_names(parts))}")
     return replace(task, questions=[question for question in task.questions if part.holds(question.category)])
 
 
-def _names(parts: Sequence[Any]) -> list[str]:
+def _part_names(parts: Sequence[Any]) -> list[str]:
     return [part.name for part in parts]

@@ -53,10 +53,10 @@ def score_file(
     remark = None
     if blank:
         remark = f"{len(blank)} empty prediction{'s' if len(blank) > 1 else ''}, the first at {blank[0]}"
-    return head | asked.score(_records(asked, found, chosen)), remark
+    return head | asked.score(_predicted_records(asked, found, chosen)), remark
 
 
-def _records(asked: Benchmark, found: Predictions, parser: str | None) -> list[Record]:
+def _predicted_records(asked: Benchmark, found: Predictions, parser: str | None) -> list[Record]:
     return [
         {"id": question.id, "image": question.image, "category": question.category, "question": question.question}
         | {"truth": question.truth, **question.extras, "text": text}

@@ -18,7 +18,7 @@ LLAVA_SYSTEM = (
 """The system prompt of LLaVA-1.5's `llava_v1` template."""
 PAI_SYSTEM = LLAVA_SYSTEM.replace("human", "user")
 """The system prompt of PAI's scripts."""
-POPE = ("pope", "pope-aokvqa", "pope-gqa", "repope")
+POPE_BENCHMARKS = ("pope", "pope-aokvqa", "pope-gqa", "repope")
 
 
 @dataclass(frozen=True)
@@ -71,42 +71,42 @@ LLAVA = ("llava",)
 LIKE_LLAVA = ("llava", "pocket")
 """Families with a system prompt, and the same with the pocket model, which has none."""
 INSTRUCTBLIP = ("instructblip",)
-_SYSTEM = {"system_prompt": LLAVA_SYSTEM}
+_LLAVA_STYLE = {"system_prompt": LLAVA_SYSTEM}
 _VCD = {"prompt_style": "vcd", "parser": "vcd"}
 _OPERA = {"prompt_style": "plain", "parser": "opera"}
 _POPE = {"prompt_style": "plain", "parser": "pope"}
 
 ROWS = (
     _Row("vcd", {"alpha": 1.0, "beta": 0.1, "step": 500, "noise_per": "question", "sampling": True}),
-    _Row("vcd", {"beta": 0.2}, LIKE_LLAVA, POPE, _VCD | {"max_new_tokens": 1024}),
-    _Row("vcd", {}, LLAVA, POPE, _SYSTEM),
-    _Row("vcd", {"alpha": 0.5}, INSTRUCTBLIP, POPE, _VCD | {"max_new_tokens": 256}),
+    _Row("vcd", {"beta": 0.2}, LIKE_LLAVA, POPE_BENCHMARKS, _VCD | {"max_new_tokens": 1024}),
+    _Row("vcd", {}, LLAVA, POPE_BENCHMARKS, _LLAVA_STYLE),
+    _Row("vcd", {"alpha": 0.5}, INSTRUCTBLIP, POPE_BENCHMARKS, _VCD | {"max_new_tokens": 256}),
     _Row("icd", {"alpha": 1.0, "beta": 0.1, "sampling": True}),
     _Row("icd", {"place": "system"}, LLAVA),
     _Row("icd", {"place": "qformer-alone"}, INSTRUCTBLIP),
-    _Row("icd", {}, LIKE_LLAVA, POPE, _POPE | {"max_new_tokens": 1024}),
-    _Row("icd", {}, LLAVA, POPE, _SYSTEM),
-    _Row("icd", {}, INSTRUCTBLIP, POPE, _POPE | {"max_new_tokens": 256}),
+    _Row("icd", {}, LIKE_LLAVA, POPE_BENCHMARKS, _POPE | {"max_new_tokens": 1024}),
+    _Row("icd", {}, LLAVA, POPE_BENCHMARKS, _LLAVA_STYLE),
+    _Row("icd", {}, INSTRUCTBLIP, POPE_BENCHMARKS, _POPE | {"max_new_tokens": 256}),
     _Row("m3id", {"decay": 0.02, "threshold": 0.3, "offset": 0, "beta": 0.0, "sampling": True}),
-    _Row("m3id", {"offset": 10}, (), POPE),
+    _Row("m3id", {"offset": 10}, (), POPE_BENCHMARKS),
     _Row("avisc", {"gamma": 0.5, "lam": 1.0, "beta": 0.1, "sampling": True}),
-    _Row("avisc", {}, (), POPE, _OPERA | {"max_new_tokens": 64}),
+    _Row("avisc", {}, (), POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 64}),
     _Row("avisc", {}, (), ("mme", "amber"), {"prompt_style": "plain", "max_new_tokens": 64}),
-    _Row("avisc", {}, LLAVA, (*POPE, "mme", "amber"), _SYSTEM),
+    _Row("avisc", {}, LLAVA, (*POPE_BENCHMARKS, "mme", "amber"), _LLAVA_STYLE),
     _Row("pai", {"alpha": 0.2, "gamma": 1.1, "start": 2, "beta": 0.1, "prefill": False}),
-    _Row("pai", {}, LIKE_LLAVA, POPE, _OPERA | {"max_new_tokens": 512}),
+    _Row("pai", {}, LIKE_LLAVA, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 512}),
     _Row("pai", {}, LIKE_LLAVA, ("chair",), {"max_new_tokens": 512}),
-    _Row("pai", {}, LLAVA, (*POPE, "chair"), {"system_prompt": PAI_SYSTEM}),
+    _Row("pai", {}, LLAVA, (*POPE_BENCHMARKS, "chair"), {"system_prompt": PAI_SYSTEM}),
     _Row("sid", {"early": 2, "keep": 100, "alpha": 0.5, "beta": 0.0}, LIKE_LLAVA),
-    _Row("sid", {}, LIKE_LLAVA, POPE, _OPERA | {"max_new_tokens": 10}),
+    _Row("sid", {}, LIKE_LLAVA, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 10}),
     _Row("sid", {"keep": 50}, LIKE_LLAVA, ("chair",), {"max_new_tokens": 512}),
-    _Row("sid", {}, LLAVA, (*POPE, "chair"), {"system_prompt": ""}),
+    _Row("sid", {}, LLAVA, (*POPE_BENCHMARKS, "chair"), {"system_prompt": ""}),
     _Row("only", {"layer": 0, "gamma": 0.2, "alpha1": 3.0, "alpha2": 1.0, "beta": 0.1, "sampling": True}),
-    _Row("only", {}, LIKE_LLAVA, POPE, _OPERA | {"max_new_tokens": 8}),
-    _Row("only", {}, INSTRUCTBLIP, POPE, _OPERA | {"max_new_tokens": 4}),
+    _Row("only", {}, LIKE_LLAVA, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 8}),
+    _Row("only", {}, INSTRUCTBLIP, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 4}),
     _Row("only", {"gamma": 0.25}, (), ("chair",), {"max_new_tokens": 128}),
     _Row("only", {"beta": 0.4, "gamma": 0.25}, (), ("mme",)),
-    _Row("only", {}, LLAVA, (*POPE, "chair", "mme"), _SYSTEM),
+    _Row("only", {}, LLAVA, (*POPE_BENCHMARKS, "chair", "mme"), _LLAVA_STYLE),
     _Row("iava", {"alpha": 1.0, "beta": 0.1, "negative": "zeros"}),
 )
 """The rows of a method in order: a later one adds to an earlier one."""

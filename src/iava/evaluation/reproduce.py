@@ -151,17 +151,17 @@ def estimate(lvlm: LVLM, plan: Plan, advance: Advance = lambda *_: None) -> Esti
             held, _ = peak(partial(ask_all, lvlm, first_groups(sample, 1), method, once, plan), device)
             start = time.perf_counter()
             ask_all(lvlm, sample, method, all_of_them, plan)
-            seconds[name] = (time.perf_counter() - start) / _asked(sample)
+            seconds[name] = (time.perf_counter() - start) / _count_questions(sample)
         memory = max(memory, held)
         advance(f"measuring {plan.benchmark}, {mode_of(plan)}", number, len(plan.methods))
-    whole = _asked(plan.task) * sum(seconds.values())
+    whole = _count_questions(plan.task) * sum(seconds.values())
     if plan.fitted:
-        whole += _asked(plan.tune) * (seconds["greedy"] + seconds[plan.bias_target])
+        whole += _count_questions(plan.tune) * (seconds["greedy"] + seconds[plan.bias_target])
     questions, images = len(plan.task.questions), len(plan.task.images)
     answers = questions * len(plan.methods)
     return Estimate(plan.benchmark, mode_of(plan), questions, images, answers, whole, weights(lvlm.model) + memory)
 
 
-def _asked(task: Task) -> int:
+def _count_questions(task: Task) -> int:
     """The number of different questions: equal questions about an image are asked once."""
     return len({(question.image, question.question) for question in task.questions})

@@ -109,7 +109,7 @@ def evaluate_by(
             bias = _bias_on_tune(ask, plan, folder, advance)
             methods["bias"] = {**methods["bias"], "bias": bias}
             shown = {**shown, "bias": {"bias": bias, **shown["bias"]}}
-        records = _records(folder / "records.jsonl", plan)
+        records = _open_records(folder / "records.jsonl", plan)
         ask("task", methods, records, partial(advance, f"{plan.benchmark} {plan.task.split}"))
         rows = rows_of(records.rows, benchmark=plan.asked, settings=shown, seed=plan.seed)
         results = {"rows": rows, "methods": shown, "manifest": manifest}
@@ -117,7 +117,7 @@ def evaluate_by(
     return results
 
 
-def _records(path: Path, plan: Plan) -> Records:
+def _open_records(path: Path, plan: Plan) -> Records:
     records = Records(path, plan.asked.is_record)
     check_unique(path, records.rows)
     return records
@@ -278,7 +278,7 @@ def _failed(question: Question, error: str) -> Record:
 
 def _bias_on_tune(ask: Ask, plan: Plan, folder: Path, advance: Advance) -> float:
     """The bias with which greedy decoding says yes on `Plan.tune` as often as its target does."""
-    records = _records(folder / "tune-records.jsonl", plan)
+    records = _open_records(folder / "tune-records.jsonl", plan)
     pair = {"greedy": {}, plan.bias_target: plan.methods[plan.bias_target]}
     ask("tune", pair, records, partial(advance, "fitting the bias"))
     bias = bias_of(records.rows, plan.bias_target)

@@ -25,7 +25,7 @@ from iava.metrics.results import Row, rows_of
 
 _OF_A_SHARD = ("shard",)
 """Settings in which the parts of one run differ."""
-_TEXTS = ("benchmark", "split", "model")
+_TEXT_FIELDS = ("benchmark", "split", "model")
 _SPOKEN = ("command", "prompt", "git", "started", "data")
 _MACHINE = ("processor", "threads", "device", "dtype")
 
@@ -82,7 +82,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         divided.setdefault(json.dumps(whole, sort_keys=True), []).append((folder, manifest))
     if len(places) < len(folders):
         raise IavaError("a folder is named twice: name each once")
-    return [_joined(parts) for parts in divided.values()]
+    return [_join_folders(parts) for parts in divided.values()]
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _is_manifest(manifest: Any) -> bool:
     methods, machine = settings.get("methods"), manifest.get("machine", {})
     return (
         all(isinstance(manifest.get(key), str | None) for key in _SPOKEN)
-        and all(isinstance(settings.get(key), str) for key in _TEXTS)
+        and all(isinstance(settings.get(key), str) for key in _TEXT_FIELDS)
         and isinstance(settings.get("seed"), int)
         and settings["seed"] >= 0
         and isinstance(methods, dict)
@@ -121,13 +121,13 @@ def _is_manifest(manifest: Any) -> bool:
     )
 
 
-def _joined(parts: Sequence[tuple[Path, dict[str, Any]]]) -> Run:
+def _join_folders(parts: Sequence[tuple[Path, dict[str, Any]]]) -> Run:
     settings = parts[0][1]["settings"]
     asked = benchmark(settings["benchmark"])
     records: list[Record] = []
     whose: dict[tuple[str, str], Path] = {}
     for folder, _ in parts:
-        for record in _records(folder, asked):
+        for record in _folder_records(folder, asked):
             key = (record["id"], record["method"])
             if key in whose:
                 raise IavaError(f"{whose[key]} and {folder} both hold {key[1]}'s answer to {key[0]}: name one of them")
@@ -138,7 +138,7 @@ def _joined(parts: Sequence[tuple[Path, dict[str, Any]]]) -> Run:
     return Run(folders, manifests, records, rows_of(records, benchmark=asked, settings=methods, seed=settings["seed"]))
 
 
-def _records(folder: Path, asked: Benchmark) -> list[Record]:
+def _folder_records(folder: Path, asked: Benchmark) -> list[Record]:
     path = folder / "records.jsonl"
     records, _ = read_records(path, asked.is_record) if path.is_file() else ([], 0)
     if not records:

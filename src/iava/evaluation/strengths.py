@@ -11,11 +11,11 @@ from iava.evaluation.sweep import Trial, sweep
 from iava.lvlm.model import LVLM
 from iava.methods.registry import check_settings, resolve
 
-Grid = Mapping[str, Sequence[Any]]
+StrengthGrid = Mapping[str, Sequence[Any]]
 """A setting's name -> its values."""
 
-_ALPHA: Grid = {"alpha": [0.25, 0.5, 1.0, 2.0, 4.0]}
-STRENGTHS: dict[str, Grid] = {
+_ALPHA: StrengthGrid = {"alpha": [0.25, 0.5, 1.0, 2.0, 4.0]}
+STRENGTHS: dict[str, StrengthGrid] = {
     "greedy": {},
     "sample": {"temperature": [0.25, 0.5, 0.75, 1.0, 1.25]},
     "apc": {"beta": [0.01, 0.05, 0.1, 0.3, 0.6]},
@@ -41,7 +41,7 @@ STRENGTHS: dict[str, Grid] = {
 """Method -> the setting that is its strength on captions, with its values. Without a setting it is measured once."""
 
 
-def candidates(method: str, fixed: Mapping[str, Any], grid: Grid | None = None) -> list[dict[str, Any]]:
+def candidates(method: str, fixed: Mapping[str, Any], grid: StrengthGrid | None = None) -> list[dict[str, Any]]:
     """The settings under which a method is measured, each complete.
 
     Args:
@@ -66,7 +66,7 @@ def candidates(method: str, fixed: Mapping[str, Any], grid: Grid | None = None) 
 def sweep_strengths(
     lvlm: LVLM,
     plan: Plan,
-    grids: Mapping[str, Grid],
+    grids: Mapping[str, StrengthGrid],
     folder: Path,
     advance: Advance = lambda *_: None,
 ) -> list[Trial]:

@@ -44,7 +44,7 @@ def generate(
     if custom_generate is None:
         kind = resolve(method)
         if processor is None and "processor" in (field.name for field in dataclasses.fields(kind)):
-            processor = _processor(model.config.name_or_path)
+            processor = _load_processor(model.config.name_or_path)
         settings = {name: arguments.pop(name) for name in kind().settings() if name in arguments}
         # A method without text needs none.
         custom_generate = kind(**settings).bind(model, processor)  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def generate(
 
 
 @cache
-def _processor(source: str) -> Any:
+def _load_processor(source: str) -> Any:
     try:
         return AutoProcessor.from_pretrained(source)
     except (OSError, ValueError):

@@ -61,7 +61,7 @@ class IAVAModel(lmms):
         self.device = device or self.accelerator.device
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._lvlm = load(pretrained, device=self.device, dtype=dtype)
-        self._method = self._lvlm.method(method, **{name: _whole(value) for name, value in settings.items()})
+        self._method = self._lvlm.method(method, **{name: _as_integer(value) for name, value in settings.items()})
         self._seed = seed
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
@@ -116,7 +116,7 @@ class IAVAModel(lmms):
         raise NotImplementedError("iava answers single questions: choose a task of one round")
 
 
-def _whole(value: Any) -> Any:
+def _as_integer(value: Any) -> Any:
     """lmms-eval reads the text -1 as -1.0, which a setting that counts would refuse."""
     return int(value) if isinstance(value, float) and value < 0 and value.is_integer() else value
 

@@ -97,7 +97,7 @@ class Answer:
     method: str
     settings: dict[str, Any]
     seconds: float
-    logits: torch.Tensor
+    logits: torch.Tensor = field(repr=False)
     explanation: Explanation | None = None
     selected: float | None = None
     generation: dict[str, Any] = field(default_factory=dict)

@@ -45,7 +45,7 @@ def qformer_boxes(model: PreTrainedModel, processor: ProcessorMixin, picture: Im
     """
     size = processor.image_processor.size
     patch = model.config.vision_config.patch_size
-    return _grid(picture.size, size["height"] // patch, size["width"] // patch)
+    return _equal_boxes(picture.size, size["height"] // patch, size["width"] // patch)
 
 
 def patch_boxes(size: tuple[int, int], *, resized: tuple[int, int], crop: tuple[int, int], patch: int) -> np.ndarray:
@@ -71,7 +71,7 @@ def patch_boxes(size: tuple[int, int], *, resized: tuple[int, int], crop: tuple[
     return np.stack([x0, y0, x1, y1], axis=1)
 
 
-def _grid(size: Size, rows: int, columns: int) -> np.ndarray:
+def _equal_boxes(size: Size, rows: int, columns: int) -> np.ndarray:
     """The image divided into equal rectangles, row by row."""
     return patch_boxes((columns, rows), resized=(columns, rows), crop=(columns, rows), patch=1) * np.array(
         [size[0] / columns, size[1] / rows] * 2
@@ -109,7 +109,7 @@ def _merged(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
     """Qwen-VL, GLM-V: the image in its own aspect ratio, several patches for each token."""
     _, rows, columns = processor.image_processor(picture)["image_grid_thw"][0]
     merge = config.vision_config.spatial_merge_size
-    return _grid(picture.size, int(rows) // merge, int(columns) // merge)
+    return _equal_boxes(picture.size, int(rows) // merge, int(columns) // merge)
 
 
 def _squeezed(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
@@ -118,15 +118,15 @@ def _squeezed(config: Any, processor: Any, picture: Image.Image) -> np.ndarray:
     if tokens is None:
         tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
     side = round(tokens**0.5)
-    return _grid(picture.size, side, side)
+    return _equal_boxes(picture.size, side, side)
 
 
 def _tiled(rows: int, columns: int, side: int, size: Size) -> np.ndarray:
     """Tiles of the image, row by row, with side x side tokens each, then a thumbnail."""
-    thumbnail = _grid(size, side, side)
+    thumbnail = _equal_boxes(size, side, side)
     if rows * columns <= 1:
         return thumbnail
-    tiles = _grid(size, rows, columns)
+    tiles = _equal_boxes(size, rows, columns)
     return np.concatenate([*(_within(thumbnail, tile, size) for tile in tiles), thumbnail])
 
 
@@ -176,7 +176,7 @@ def _padded(config: Any, processor: Any, picture: Image.Image) -> np.ndarray | N
         cut_x, cut_y = (columns - int(round(width * rows / height, 7))) // 2, 0
     resized = np.array([min(-(-width * scale // 1), wide), min(-(-height * scale // 1), high)])
     margin = (np.array([wide, high]) - resized) // 2
-    canvas = _grid((wide, high), rows, columns).reshape(rows, columns, 4)
+    canvas = _equal_boxes((wide, high), rows, columns).reshape(rows, columns, 4)
     canvas = canvas[cut_y : rows - cut_y, cut_x : columns - cut_x]
     limit = int(config.vision_aspect_ratio.removeprefix("anyres_max_")) if _onevision(config) else None
     if limit is not None:
@@ -185,14 +185,14 @@ def _padded(config: Any, processor: Any, picture: Image.Image) -> np.ndarray | N
             x0, y0 = canvas[0, 0, :2]
             x1, y1 = canvas[-1, -1, 2:]
             fewer = int(canvas.shape[0] // ratio), int(canvas.shape[1] // ratio)
-            whole = _grid((1, 1), *fewer)
+            whole = _equal_boxes((1, 1), *fewer)
             canvas = _within(whole, np.array([x0, y0, x1, y1]), (1, 1)).reshape(*fewer, 4)
     boxes = (canvas - np.tile(margin, 2)) * np.tile(np.array([width, height]) / resized, 2)
     boxes = boxes.clip(0, np.tile([width, height], 2))
     end = boxes[:, -1:].copy()
     end[..., 0] = end[..., 2]
     boxes = np.concatenate([boxes, end], axis=1).reshape(-1, 4)
-    return np.concatenate([_grid(picture.size, tile // patch, tile // patch), boxes])
+    return np.concatenate([_equal_boxes(picture.size, tile // patch, tile // patch), boxes])
 
 
 def _onevision(config: Any) -> bool:

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from iava.errors import IavaError, reason_of
+from iava.errors import IavaError, quoted, reason_of
 
 CONVERTED = {
     "llava_llama": "llava-hf/llava-1.5-7b-hf",
@@ -72,9 +72,9 @@ def _check_generation_config(name: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except (OSError, ValueError, RecursionError) as error:
-        raise IavaError(f"generation_config.json of {_short(name)} cannot be read ({reason_of(error)})") from None
+        raise IavaError(f"generation_config.json of {quoted(name, 200)} cannot be read ({reason_of(error)})") from None
     if not isinstance(content, dict):
-        raise IavaError(f"generation_config.json of {_short(name)} holds no settings")
+        raise IavaError(f"generation_config.json of {quoted(name, 200)} holds no settings")
 
 
 def check_weights(name: str, info: dict[str, Iterable[Any]]) -> None:
@@ -94,7 +94,7 @@ def check_weights(name: str, info: dict[str, Iterable[Any]]) -> None:
         "unexpected weights": [key for key in info.get("unexpected_keys") or () if not key.endswith(_COMPUTED)],
         "errors": list(info.get("error_msgs") or ()),
     }
-    found = [f"{len(names)} {fault} ({_listed(names)})" for fault, names in faults.items() if names]
+    found = [f"{len(names)} {fault} ({_first_names(names)})" for fault, names in faults.items() if names]
     if found:
         raise IavaError(f"the checkpoint {name!r} does not fit its model: {', '.join(found)}")
 
@@ -115,33 +115,29 @@ def guarded(name: str, load: Callable[[], Any], *, known: bool = True) -> Any:
     except IavaError:
         raise
     except (MemoryError, torch.OutOfMemoryError):
-        raise _too_large(name) from None
+        raise _no_memory(name) from None
     except UnpicklingError:
         reason = "its weights are pickled with other things than tensors, which could run code: use safetensors"
-        raise IavaError(f"the model {_short(name)} cannot be loaded ({reason})") from None
+        raise IavaError(f"the model {quoted(name, 200)} cannot be loaded ({reason})") from None
     except Exception as error:
         if "can't allocate memory" in str(error):
-            raise _too_large(name) from None
+            raise _no_memory(name) from None
         # What to install stands in a later line.
         reason = reason_of(ValueError(" ".join(str(error).split())) if isinstance(error, ImportError) else error)
         if not known:
             raise _unknown(name, reason) from None
-        raise IavaError(f"the model {_short(name)} cannot be loaded ({reason})") from None
+        raise IavaError(f"the model {quoted(name, 200)} cannot be loaded ({reason})") from None
 
 
-def _too_large(name: str) -> IavaError:
-    return IavaError(f"the model {_short(name)} does not fit into memory: load it quantized, or with a device_map")
+def _no_memory(name: str) -> IavaError:
+    return IavaError(f"the model {quoted(name, 200)} does not fit into memory: load it quantized, or with a device_map")
 
 
 def _unknown(name: str, reason: str) -> IavaError:
     return IavaError(
-        f"unknown model {_short(name)}: use 'pocket', a folder with a model, or the id of an image-text-to-text model "
-        f"on the Hugging Face Hub ({reason})"
+        f"unknown model {quoted(name, 200)}: use 'pocket', a folder with a model, or the id of an "
+        f"image-text-to-text model on the Hugging Face Hub ({reason})"
     )
-
-
-def _short(name: str) -> str:
-    return repr(name if len(name) <= 200 else f"{name[:197]}...")
 
 
 def _mismatched(info: dict[str, Iterable[Any]]) -> list[tuple[str, Any, Any]]:
@@ -152,7 +148,7 @@ def _shape(shape: Any) -> str:
     return "x".join(str(size) for size in shape)
 
 
-def _listed(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     ordered = sorted(names)
     more = len(ordered) - _SHOWN
     return ", ".join(ordered[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image
 
 from iava.engine.text.chat_format import render
-from iava.errors import IavaError
+from iava.errors import IavaError, quoted
 from iava.lvlm.images import ImageSource, read_image
 from iava.methods.checks import check_question
 
@@ -157,7 +157,7 @@ class _Reader:
             # White space around a question is not a part of it.
             return {"type": "text", "text": text.strip() if role == "user" else text}
         if kind not in ("image", "image_url"):
-            raise IavaError(f"{where} has the part {_short(part)}: a part is a text, an image or an image_url")
+            raise IavaError(f"{where} has the part {quoted(part)}: a part is a text, an image or an image_url")
         if role != "user":
             raise IavaError(f"{where} shows an image in the role {role!r}: images belong to user turns")
         url = part.get("image_url", part.get("url"))
@@ -170,7 +170,7 @@ class _Reader:
             source = self._given[self.placed]
             self.placed += 1
         elif kind == "image_url" and not str(source).startswith(("data:", "http://", "https://")):
-            raise IavaError(f"{where} has the image_url {_short(source)}: it must be a data URI or an http(s) address")
+            raise IavaError(f"{where} has the image_url {quoted(source)}: it must be a data URI or an http(s) address")
         self.images.append(self._read(source))
         return {"type": "image"}
 
@@ -187,11 +187,6 @@ def _check_order(conversation: Conversation) -> None:
         texts = [part["text"] for part in message["content"] if part["type"] == "text"]
         if not "".join(texts).strip() and (message["role"] != "user" or number == conversation._last):
             raise IavaError(f"message {number + 1} ({message['role']}) has no text")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def prompt_text(processor: Any, conversation: Conversation) -> str:

@@ -44,7 +44,7 @@ def explanation(
         selected=kept.get("selected"),
         boxes=None if valid is None or picture is None else token_boxes(model, processor, picture, int(valid.sum())),
         steps=[
-            {kind: _candidates(processor, ids[row], p[row]) for kind, (ids, p) in step.items()}
+            {kind: _candidate_texts(processor, ids[row], p[row]) for kind, (ids, p) in step.items()}
             for step in trace.steps[:steps]
         ],
         # The Q-Former runs on the question first, then on the general instruction if that has a run of its own.
@@ -69,7 +69,7 @@ def selected_shares(trace: Trace, rows: int) -> list[float] | list[None]:
     return ((trace.reading["selected"] & valid).sum(dim=1) / valid.sum(dim=1)).tolist()
 
 
-def _candidates(processor: Any, ids: torch.Tensor, probabilities: torch.Tensor) -> list[dict[str, Any]]:
+def _candidate_texts(processor: Any, ids: torch.Tensor, probabilities: torch.Tensor) -> list[dict[str, Any]]:
     return [
         {"id": token, "text": processor.decode([token]), "probability": probability}
         for token, probability in zip(ids.tolist(), probabilities.tolist(), strict=True)

@@ -134,7 +134,7 @@ def generation_config(model: Any, tokenizer: Any, max_new_tokens: int, generatio
     """
     asked = asked_settings(model, generation)
     for name, value in asked.items():
-        _check(name, value)
+        _check_value(name, value)
     ends = end_tokens(model, tokenizer)
     pads = [config.pad_token_id for config in _configs(model)] + [tokenizer.pad_token_id, *ends[:1]]
     try:
@@ -166,7 +166,7 @@ def asked_settings(model: Any, generation: Generation) -> dict[str, Any]:
     return dict(generation)
 
 
-def _check(name: str, value: Any) -> None:
+def _check_value(name: str, value: Any) -> None:
     if name not in _CHECKS or not value:
         return
     try:
@@ -198,14 +198,14 @@ def _configs(model: Any) -> list[Any]:
     return [config for config in configs if config is not None]
 
 
-_lock = Lock()
+_mode_lock = Lock()
 _running: WeakKeyDictionary[torch.nn.Module, tuple[int, list[torch.nn.Module]]] = WeakKeyDictionary()
 
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Turns dropout off while at least one call runs, and puts every module's mode back after the last."""
-    with _lock:
+    with _mode_lock:
         count, training = _running.get(model, (0, []))
         if count == 0:
             training = [module for module in model.modules() if module.training]
@@ -215,7 +215,7 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        with _lock:
+        with _mode_lock:
             count, training = _running.pop(model)
             if count > 1:
                 _running[model] = (count - 1, training)

@@ -30,7 +30,7 @@ MAX_ASPECT = 100
 """Largest ratio of the sides. Processors enlarge the shorter side to hundreds of pixels, and the longer with it."""
 
 _SILENCE = Lock()
-_DATA_URI = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
+_IMAGE_DATA_URI = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w.+-]+=[\w.+-]+)*;base64,", re.IGNORECASE)
 
 
 def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, remote: Remote = False) -> Image.Image:
@@ -103,7 +103,7 @@ def _seekable(source: BinaryIO) -> io.BytesIO:
 
 
 def _data_uri(text: str) -> bytes:
-    head = _DATA_URI.match(text)
+    head = _IMAGE_DATA_URI.match(text)
     if head is None:
         raise IavaError(f"the data URI {text[:40]!r} holds no image: it must begin like data:image/png;base64,")
     try:

@@ -169,7 +169,7 @@ class _Remembered:
     def __call__(self, images: list, **settings: Any) -> Any:
         if self._processed is None:
             self._processed = self._image_processor(images[:1], **settings)
-        joined = {name: _joined([value] * len(images)) for name, value in self._processed.items()}
+        joined = {name: _concatenated([value] * len(images)) for name, value in self._processed.items()}
         return type(self._processed)(joined)
 
 
@@ -195,26 +195,26 @@ class _Kept:
         if not all(_fit([one[name] for one in made]) for name in names):
             # Images of different shapes are padded to one, which only the processor can.
             return self._image_processor(images, **settings)
-        return type(made[0])({name: _joined([one[name] for one in made]) for name in names})
+        return type(made[0])({name: _concatenated([one[name] for one in made]) for name in names})
 
 
 def _joined_features(features: Sequence[Any]) -> Any:
     """The features of several images, from those of each; None where they have different shapes."""
     if not _fit([one.pooler_output for one in features]):
         return None
-    joined = {"pooler_output": _joined([one.pooler_output for one in features])}
+    joined = {"pooler_output": _concatenated([one.pooler_output for one in features])}
     if "deepstack_features" in features[0]:
         layers = zip(*(one.deepstack_features for one in features), strict=True)
-        joined["deepstack_features"] = [_joined(layer) for layer in layers]
+        joined["deepstack_features"] = [_concatenated(layer) for layer in layers]
     return type(features[0])(**joined)
 
 
 def _fit(values: Sequence[Any]) -> bool:
-    """Whether `_joined` can join values."""
+    """Whether `_concatenated` can join values."""
     return not isinstance(values[0], torch.Tensor) or len({value.shape[1:] for value in values}) == 1
 
 
-def _joined(values: Sequence[Any]) -> Any:
+def _concatenated(values: Sequence[Any]) -> Any:
     """What was made of each image, one behind the other."""
     if isinstance(values[0], torch.Tensor):
         return torch.cat(list(values))

@@ -91,7 +91,7 @@ def load(
     commit = None if os.path.exists(name) else guarded(name, lambda: _commit(name, revision, **hub))
     hub |= {"revision": commit or revision, "trust_remote_code": trust_remote_code}
     quantized = quantization is not None or config.get("quantization_config") is not None
-    options, folder = _options(device, dtype, device_map, quantization, quantized)
+    options, folder = _loading_options(device, dtype, device_map, quantization, quantized)
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     found, info = guarded(
@@ -108,7 +108,7 @@ def load(
     saved, _ = guarded(name, lambda: type(found_processor).get_processor_dict(name, **hub))
     fill_in(name, found, found_processor, saved)
     if "device_map" not in options:
-        found = guarded(name, lambda: found.to(_device(device)))
+        found = guarded(name, lambda: found.to(_model_device(device)))
     return LVLM(found, found_processor, commit, **limits)
 
 
@@ -140,7 +140,7 @@ def _commit(name: str, revision: str | None, **hub: Any) -> str:
     return Path(hf_hub_download(name, "config.json", revision=revision, **hub)).parent.name
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def _model_device(device: str | torch.device | None) -> torch.device:
     try:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
@@ -157,7 +157,7 @@ def _dtype(dtype: str | torch.dtype) -> Any:
     return found
 
 
-def _options(
+def _loading_options(
     device: str | torch.device | None,
     dtype: str | torch.dtype | None,
     device_map: str | Mapping[str, Any] | None,
@@ -165,7 +165,7 @@ def _options(
     quantized: bool,
 ) -> tuple[dict[str, Any], str | None]:
     """What `from_pretrained` is told of numbers and places, and the folder for parts on disk, if any."""
-    place = _device(device)
+    place = _model_device(device)
     options: dict[str, Any] = {"dtype": _dtype(dtype or ("auto" if place.type != "cpu" else "float32"))}
     if quantization is not None:
         options["quantization_config"] = _quantization(quantization, options["dtype"])
@@ -195,6 +195,6 @@ def _quantization(quantization: Any, dtype: Any) -> Any:
 def _moved(model: Any, device: str | torch.device | None, dtype: str | torch.dtype | None) -> Any:
     if device is None and dtype is None:
         return model
-    place = None if device is None else _device(device)
+    place = None if device is None else _model_device(device)
     kind = None if dtype is None else _dtype(dtype)
     return guarded(type(model).__name__, lambda: model.to(device=place, dtype=None if kind == "auto" else kind))

@@ -10,7 +10,7 @@ from http.client import HTTPException
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from iava.errors import IavaError
+from iava.errors import IavaError, quoted
 
 Remote = bool | Callable[[str], bool]
 """Whether addresses may be fetched: none, all, or those for which a function says so."""
@@ -39,14 +39,14 @@ def fetch(address: str, remote: Remote, *, timeout: float = TIMEOUT, max_bytes: 
     deadline = time.monotonic() + timeout
     public = None
     for _ in range(MAX_REDIRECTS + 1):
-        _check(address, remote)
+        _check_address(address, remote)
         was_public, public = public, _is_public(address)
         if was_public and not public:
             raise IavaError(f"the image at {short(address)} is at a private address, and a public one led there")
         try:
             left = max(deadline - time.monotonic(), 0.1)
             with _OPENER.open(urllib.request.Request(address, headers={"User-Agent": "iava"}), timeout=left) as reply:
-                return _read(reply, address, deadline, max_bytes)
+                return _read_reply(reply, address, deadline, max_bytes)
         except urllib.error.HTTPError as error:
             target = error.headers.get("Location")
             if error.code not in (301, 302, 303, 307, 308) or not target:
@@ -75,7 +75,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
-def _check(address: str, remote: Remote) -> None:
+def _check_address(address: str, remote: Remote) -> None:
     try:
         parts = urlsplit(address)
         usual = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -94,10 +94,21 @@ def _is_public(address: str) -> bool:
     except (OSError, UnicodeError):
         # The fetch says so.
         return False
-    return all(ipaddress.ip_address(str(one[4][0]).split("%")[0]).is_global for one in found)
+    return all(is_public_ip(str(one[4][0])) for one in found)
 
 
-def _read(reply: Any, address: str, deadline: float, max_bytes: int) -> bytes:
+_TRANSLATED = [ipaddress.ip_network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")]
+"""Networks of IPv6 addresses that are translated into IPv4 addresses."""
+
+
+def is_public_ip(address: str) -> bool:
+    """Whether an IP address, such as "127.0.0.1" or "fe80::1%eth0", is one of the public Internet."""
+    found: Any = ipaddress.ip_address(address.partition("%")[0])
+    found = getattr(found, "ipv4_mapped", None) or found
+    return found.is_global and not found.is_multicast and not any(found in network for network in _TRANSLATED)
+
+
+def _read_reply(reply: Any, address: str, deadline: float, max_bytes: int) -> bytes:
     data = bytearray()
     while chunk := reply.read1(65536):
         data += chunk
@@ -114,5 +125,4 @@ def _late(address: str) -> IavaError:
 
 def short(address: str) -> str:
     """An address as it stands in a message: without the query, which may hold a key."""
-    text = address.partition("?")[0]
-    return repr(text if len(text) <= 100 else f"{text[:97]}...")
+    return quoted(address.partition("?")[0], 100)

@@ -24,9 +24,9 @@ class Trace:
 
     def add_step(self, **logits: torch.Tensor | None) -> None:
         if self.top:
-            self.steps.append({k: _candidates(v, self.top) for k, v in logits.items() if v is not None})
+            self.steps.append({k: _most_probable(v, self.top) for k, v in logits.items() if v is not None})
 
 
-def _candidates(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _most_probable(logits: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
     probabilities, ids = logits.softmax(dim=-1).topk(min(top, logits.shape[-1]))
     return ids, probabilities

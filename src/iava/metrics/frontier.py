@@ -14,7 +14,7 @@ import numpy as np
 from iava.metrics.parts import Record
 from iava.metrics.stats import Interval, draws_in_chunks, interval, share, swap_test
 
-RESAMPLES = 1000
+FRONTIER_RESAMPLES = 1000
 _ROUNDING = 1e-9
 """By which a setting may miss its own value of a metric."""
 COLUMNS = ("captions", "mentions", "wrong", "objects", "hits", "named", "words")
@@ -35,14 +35,14 @@ class Ratio:
 
     def of(self, totals: np.ndarray) -> np.ndarray:
         """(..., K) totals -> (...) values; 0 where there is nothing to divide by."""
-        return share(totals @ _weights(self.part), totals @ _weights(self.whole))
+        return share(totals @ _column_weights(self.part), totals @ _column_weights(self.whole))
 
     def excess(self, totals: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Linear in the totals, 0 where the metric is `value`, above 0 where it is larger."""
-        return totals @ _weights(self.part) - value * (totals @ _weights(self.whole))
+        return totals @ _column_weights(self.part) - value * (totals @ _column_weights(self.whole))
 
 
-def _weights(of_columns: dict[str, float]) -> np.ndarray:
+def _column_weights(of_columns: dict[str, float]) -> np.ndarray:
     return np.array([of_columns.get(name, 0.0) for name in COLUMNS])
 
 
@@ -57,7 +57,7 @@ RATIOS = {
 """By name: CHAIRi, recall, F1 of the different things named, things named per caption, and words per caption."""
 
 
-def tally(records: Sequence[Record]) -> np.ndarray:
+def caption_sums(records: Sequence[Record]) -> np.ndarray:
     """What each caption adds to `COLUMNS`: (N, K).
 
     Args:
@@ -90,7 +90,7 @@ def lowest(totals: np.ndarray, ratio: Ratio, value: np.ndarray) -> np.ndarray:
         straddle = excess[first] * excess[second] < 0
         gap = np.where(straddle, excess[second] - excess[first], 1.0)
         weight = np.where(straddle, excess[second] / gap, 0.0)
-        wrong, mentions = totals @ _weights(CHAIR_I.part), totals @ _weights(CHAIR_I.whole)
+        wrong, mentions = totals @ _column_weights(CHAIR_I.part), totals @ _column_weights(CHAIR_I.whole)
         mixed = share(
             weight * wrong[first] + (1 - weight) * wrong[second],
             weight * mentions[first] + (1 - weight) * mentions[second],
@@ -123,7 +123,7 @@ def mixture(totals: np.ndarray, parts: Sequence[tuple[int, float]]) -> np.ndarra
     return np.sum([weight * totals[setting] for setting, weight in parts], axis=0)
 
 
-def resampled_totals(sums: np.ndarray, *, seed: int, resamples: int = RESAMPLES) -> np.ndarray:
+def resampled_totals(sums: np.ndarray, *, seed: int, resamples: int = FRONTIER_RESAMPLES) -> np.ndarray:
     """Totals of P settings over images drawn with replacement, the same for all: (P, C, K) -> (P, R, K)."""
     draws = np.concatenate(draws_in_chunks(sums.shape[1], seed, resamples))
     return draws @ sums

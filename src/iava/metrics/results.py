@@ -48,7 +48,7 @@ def rows_of(
             chosen = {method: [r for r in some if "error" not in r] for method, some in every.items()}
             table = [
                 {"benchmark": benchmark.name, "split": split, "category": part.name, "method": method}
-                | _row(part, chosen[method], seed)
+                | _metrics_row(part, chosen[method], seed)
                 | {"settings": dict(settings[method]), "errors": len(every[method]) - len(chosen[method])}
                 | {"draws": drawing[method]}
                 for method in sorted(settings, key=lambda name: drawing[name])
@@ -61,11 +61,11 @@ def rows_of(
     return rows
 
 
-def _row(part: Part, records: Sequence[Record], seed: int) -> Row:
+def _metrics_row(part: Part, records: Sequence[Record], seed: int) -> Row:
     clusters = [group_of(record) for record in records]
     sums = part.tally(records)
     draws = part.rates(resampled(by_cluster(sums, clusters), seed=seed))
-    metrics = {name: _number(value) for name, value in part.rates(sums.sum(axis=0)).items()}
+    metrics = {name: _finite(value) for name, value in part.rates(sums.sum(axis=0)).items()}
     intervals = {name: interval(values) for name, values in draws.items() if np.isfinite(values).any()}
     if all("yes" in record for record in records):
         margins, truths = [r["yes"] - r["no"] for r in records], [r["truth"] for r in records]
@@ -83,7 +83,7 @@ def _row(part: Part, records: Sequence[Record], seed: int) -> Row:
     }
 
 
-def _number(value: np.ndarray) -> float | None:
+def _finite(value: np.ndarray) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 

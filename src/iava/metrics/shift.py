@@ -10,10 +10,10 @@ import numpy as np
 
 from iava.metrics.stats import Interval, draws_in_chunks, interval, numbered
 
-Curve = tuple[np.ndarray, np.ndarray]
+BiasCurve = tuple[np.ndarray, np.ndarray]
 
 
-def bias_curve(margins: Sequence[float], truths: Sequence[str]) -> Curve:
+def bias_curve(margins: Sequence[float], truths: Sequence[str]) -> BiasCurve:
     """Every yes-ratio that a constant bias can reach, and the accuracy there.
 
     Args:

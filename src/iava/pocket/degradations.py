@@ -58,7 +58,7 @@ def _image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
 
 
-DEGRADATIONS: dict[str, Degradation] = {
+SCENE_DEGRADATIONS: dict[str, Degradation] = {
     "blur": blur,
     "lowres": low_resolution,
     "noise": noise,

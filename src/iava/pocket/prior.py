@@ -4,7 +4,7 @@ import math
 from functools import cache
 from itertools import combinations
 
-from iava.pocket.world import CONTEXTS, FOREIGN_RATE, KINDS, OBJECT_CLASSES, PREVALENCE
+from iava.pocket.world import CONTEXTS, FOREIGN_RATE, KINDS_PER_SCENE, OBJECT_CLASSES, PREVALENCE
 
 
 def log_odds(context: str, name: str) -> float:
@@ -27,7 +27,7 @@ def _probabilities(context: str) -> dict[str, float]:
     outside = len(OBJECT_CLASSES) - len(members)
     probabilities = dict.fromkeys(OBJECT_CLASSES, FOREIGN_RATE / outside) | dict.fromkeys(members, 0.0)
     total = 0.0
-    for count in KINDS:
+    for count in KINDS_PER_SCENE:
         for shown in combinations(members, count):
             chances = (PREVALENCE[level] if name in shown else 1 - PREVALENCE[level] for name, level in members.items())
             weight = math.prod(chances)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from iava.errors import IavaError
-from iava.pocket.degradations import DEGRADATIONS
+from iava.pocket.degradations import SCENE_DEGRADATIONS
 from iava.pocket.sprites import SceneObject, coarse_mask, natural_colour, opaque_mask, transformed_sprite
 from iava.pocket.world import (
     ART_STYLES,
@@ -27,7 +27,7 @@ from iava.pocket.world import (
     FOREIGN_RATE,
     GROUNDS,
     HELDOUT_STYLE,
-    KINDS,
+    KINDS_PER_SCENE,
     OBJECT_CLASSES,
     PREVALENCE,
     SIZE,
@@ -36,7 +36,7 @@ from iava.pocket.world import (
 
 SPLIT_SEEDS = {"train": 0, "tune": 1, "tune-heldout": 2, "test": 3, "test-heldout": 4}
 _PRACTICE_SEED = 5
-WEAK_EVIDENCE = (*DEGRADATIONS, "small")
+WEAK_EVIDENCE = (*SCENE_DEGRADATIONS, "small")
 """Kinds of weak evidence. "tune-blur" and its like show the scenes of "tune" with weaker evidence."""
 IMAGES = {"tune": 400, "tune-heldout": 400, "test": 1000, "test-heldout": 1000}
 IMAGES |= {f"{base}-{kind}": IMAGES[base] for base in ("tune", "test") for kind in WEAK_EVIDENCE}
@@ -101,9 +101,9 @@ class Scene:
             sprite = transformed_sprite(one, self.style)
             canvas.paste(sprite, one.frame[:2], sprite)
         base, kind = base_split(self.split)
-        if kind not in DEGRADATIONS:
+        if kind not in SCENE_DEGRADATIONS:
             return canvas
-        return DEGRADATIONS[kind](canvas, np.random.default_rng([WORLD_SEED, SPLIT_SEEDS[base], self.index, 2]))
+        return SCENE_DEGRADATIONS[kind](canvas, np.random.default_rng([WORLD_SEED, SPLIT_SEEDS[base], self.index, 2]))
 
 
 def base_split(split: str) -> tuple[str, str]:
@@ -153,7 +153,7 @@ def _object_names(rng: np.random.Generator, context: str, training: bool) -> lis
     members = CONTEXTS[context]
     while True:
         names = [name for name, level in members.items() if rng.random() < PREVALENCE[level]]
-        if len(names) in KINDS:
+        if len(names) in KINDS_PER_SCENE:
             break
     if rng.random() < FOREIGN_RATE:
         foreign = [
@@ -176,7 +176,7 @@ def _place(rng: np.random.Generator, names: list[str], style: str, layout: Place
             side = int(rng.integers(*layout.sides))
             stretch = float(rng.uniform(0.75, 1.3)) if layout.vary else 1.0
             width, height = min(SIZE, round(side * stretch**0.5)), min(SIZE, round(side / stretch**0.5))
-            x, y = _position(rng, width, height, drafts[-1].frame if layout.crowded and drafts else None)
+            x, y = _place_frame(rng, width, height, drafts[-1].frame if layout.crowded and drafts else None)
             mask = coarse_mask(name, style, width // cell, height // cell)
             trial = owner.copy()
             top, left = y // cell, x // cell
@@ -184,13 +184,13 @@ def _place(rng: np.random.Generator, names: list[str], style: str, layout: Place
             total = [*areas, int(mask.sum())]
             if all(np.count_nonzero(trial == i) >= layout.visible * area for i, area in enumerate(total)):
                 owner, areas = trial, total
-                draft = _draft(rng, name, style, (x, y, x + width, y + height))
+                draft = _draw_object(rng, name, style, (x, y, x + width, y + height))
                 drafts.append(replace(draft, hue_steps=int(rng.integers(-2, 3))) if layout.vary else draft)
                 break
     return _with_visibility(drafts, style)
 
 
-def _position(
+def _place_frame(
     rng: np.random.Generator, width: int, height: int, neighbour: tuple[int, int, int, int] | None
 ) -> tuple[int, int]:
     """The upper left corner of a frame: anywhere, or at most 0.7 sides from the centre of the neighbour's frame."""
@@ -202,7 +202,7 @@ def _position(
     return min(max(x, 0), SIZE - width), min(max(y, 0), SIZE - height)
 
 
-def _draft(rng: np.random.Generator, name: str, style: str, frame: tuple[int, int, int, int]) -> SceneObject:
+def _draw_object(rng: np.random.Generator, name: str, style: str, frame: tuple[int, int, int, int]) -> SceneObject:
     colour = str(rng.choice(list(COLOURS))) if OBJECT_CLASSES[name].recolourable else natural_colour(name, style)
     rotation, mirrored, brightness = rng.uniform(-14, 14), rng.random() < 0.5, rng.uniform(0.85, 1.1)
     return SceneObject(name, frame, frame, colour, 1.0, float(rotation), bool(mirrored), float(brightness))

@@ -65,7 +65,7 @@ CONTEXTS: dict[str, dict[str, int]] = {
 }
 PREVALENCE = {3: 0.62, 2: 0.36, 1: 0.2}
 """Level of `CONTEXTS` -> probability of appearing in a scene of that context."""
-KINDS = (3, 4)
+KINDS_PER_SCENE = (3, 4)
 """How many classes of its context a scene shows. Other draws are repeated."""
 FOREIGN_RATE = 0.25
 """The share of scenes with an object that does not belong to the context."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from iava.metrics.results import Row, is_control
-from iava.metrics.shift import Curve
+from iava.metrics.shift import BiasCurve
 from iava.reporting.formatting import display_scale, metric_heading, metric_in_sentence
 from iava.reporting.tables import axis_limits, main_metric, metric_cell
 from iava.reporting.verdicts import title
@@ -75,7 +75,7 @@ class Chart:
     reference_x: float | None = None
 
 
-def yes_ratio_chart(rows: Sequence[Row], curve: Curve | None, true_yes_ratio: float | None) -> Chart:
+def yes_ratio_chart(rows: Sequence[Row], curve: BiasCurve | None, true_yes_ratio: float | None) -> Chart:
     """Accuracy against yes-ratio.
 
     Args:
@@ -170,7 +170,7 @@ def separated(points: Sequence[Point]) -> list[Point]:
     return [replace(point, label_y=round(label_y[id(point)], 1)) for point in points]
 
 
-def _path(curve: Curve, x_ends: Ends, y_ends: Ends) -> str:
+def _path(curve: BiasCurve, x_ends: Ends, y_ends: Ends) -> str:
     """An SVG path through evenly spaced points of the visible curve and through its maximum."""
     ratios, accuracies = curve
     visible = [i for i, ratio in enumerate(ratios) if x_ends[0] <= ratio <= x_ends[1]]

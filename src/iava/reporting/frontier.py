@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from iava.evaluation.environment import command, package_version
-from iava.evaluation.frontier import LENGTH, Curve, Frontier, Outcome
+from iava.evaluation.frontier import LENGTH, Frontier, FrontierCurve, Outcome
 from iava.files import write_text
 from iava.methods import METHODS
 from iava.metrics.frontier import Distance
@@ -32,7 +32,10 @@ def write_frontier(page: Path, found: Frontier) -> tuple[Path, Path, Path]:
     """
     files = page, page.with_suffix(".md"), page.with_suffix(".tex")
     tables = [settings_table(found), distances_table(found)]
-    lines = [f"# {escape_markdown(heading(found))}\n", *(f"{escape_markdown(one)}\n" for one in verdicts(found))]
+    lines = [
+        f"# {escape_markdown(heading(found))}\n",
+        *(f"{escape_markdown(one)}\n" for one in frontier_verdicts(found)),
+    ]
     texts = (
         frontier_html(found),
         "\n".join([*lines, *(markdown(table, 2) for table in tables), f"`{command()}`\n"]),
@@ -49,16 +52,16 @@ def heading(found: Frontier) -> str:
     return f"Caption frontier: {run.name}, {run.settings['model']}, {found.images:,} images"
 
 
-def verdicts(found: Frontier) -> list[str]:
+def frontier_verdicts(found: Frontier) -> list[str]:
     """A sentence for each method that does not make the frontier."""
     tested: dict[str, list[Outcome]] = {}
     for one in found.outcomes:
         if one.tested:
             tested.setdefault(one.setting.method, []).append(one)
-    return [_verdict(found, method, some) for method, some in tested.items()]
+    return [_frontier_verdict(found, method, some) for method, some in tested.items()]
 
 
-def _verdict(found: Frontier, method: str, tested: Sequence[Outcome]) -> str:
+def _frontier_verdict(found: Frontier, method: str, tested: Sequence[Outcome]) -> str:
     metric = metric_in_sentence(found.metric)
     frontier = f"the frontier of the controls at the same {metric}"
     reached = [(one, away) for one in tested if (away := one.distances[found.metric]) is not None]
@@ -86,7 +89,7 @@ def settings_table(found: Frontier) -> Table:
         cells = [
             value_cell(name, one.metrics[name], one.intervals[name] if name != "words" else None) for name in names
         ]
-        rows.append(_row(found, one, [*cells, Cell(_cost(one.setting.method))]))
+        rows.append(_setting_row(found, one, [*cells, Cell(_cost(one.setting.method))]))
     note = (
         "CHAIRi (lower is better), recall and F1 of the different things named, in percent. Things named and words per "
         "caption; verify drops things and leaves the text as it is. 95 % intervals over images. Cost: forward passes a "
@@ -110,7 +113,7 @@ def distances_table(found: Frontier) -> Table:
             p = one.p_holm.get(name)
             shown = Cell() if p is None else Cell("< 0.001" if p < 0.001 else f"{p:.3f}", "", p)
             cells += [difference_cell("chair_i", away.difference, away.interval), shown, Cell(_mixture(found, away))]
-        rows.append(_row(found, one, cells))
+        rows.append(_setting_row(found, one, cells))
     metric = metric_in_sentence(found.metric)
     note = (
         f"CHAIRi minus the lowest CHAIRi of the controls ({', '.join(map(title, found.controls))}), in percentage "
@@ -123,7 +126,7 @@ def distances_table(found: Frontier) -> Table:
     return Table("Distance to the frontier of the controls", headings, rows, note)
 
 
-def _row(found: Frontier, one: Outcome, cells: Sequence[Cell]) -> TableRow:
+def _setting_row(found: Frontier, one: Outcome, cells: Sequence[Cell]) -> TableRow:
     control = one.setting.method in found.controls
     return TableRow(_label(one), cells, "control" if control else "", not control)
 
@@ -151,7 +154,7 @@ def frontier_html(found: Frontier) -> str:
         .get_template("frontier.html.j2")
         .render(
             heading=heading(found),
-            verdicts=verdicts(found),
+            verdicts=frontier_verdicts(found),
             pairs=pairs,
             tables=[settings_table(found), distances_table(found)],
             metric=metric_in_sentence(found.metric),
@@ -218,12 +221,12 @@ def _point(found: Frontier, one: Outcome, name: str, x_ends: Ends, y_ends: Ends,
     )
 
 
-def _line(curve: Curve, x_ends: Ends, y_ends: Ends) -> str:
+def _line(curve: FrontierCurve, x_ends: Ends, y_ends: Ends) -> str:
     pixels = [(pixel(x, x_ends, LEFT, RIGHT), pixel(y, y_ends, BOTTOM, TOP)) for y, x, _ in curve]
     return "M" + "L".join(f"{x} {y}" for x, y in pixels) if len(pixels) > 1 else ""
 
 
-def _area(curve: Curve, x_ends: Ends, y_ends: Ends) -> str:
+def _area(curve: FrontierCurve, x_ends: Ends, y_ends: Ends) -> str:
     left = [(y, limits[0], limits) for y, _, limits in curve]
     right = [(y, limits[1], limits) for y, _, limits in reversed(curve)]
     outline = _line([*left, *right], x_ends, y_ends)

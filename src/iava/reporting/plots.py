@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 SERIES_COLOUR, REFERENCE_COLOUR = "#2f5d8a", "#b3541e"
 _STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "iava"}
-Interval = Sequence[float] | None
+Whisker = Sequence[float] | None
 """Lower and upper end of an interval, or None where there is no interval."""
 
 
@@ -25,11 +25,11 @@ def panels(rows: int, columns: int, *, width: float = 4.2, height: float = 3.2) 
 def plot_estimates(
     axes: Axes,
     values: Sequence[float | None],
-    limits: Sequence[Interval],
+    limits: Sequence[Whisker],
     *,
     labels: Sequence[str] | None = None,
     positions: Sequence[float] | None = None,
-    reference: tuple[str, float | None, Interval] | None = None,
+    reference: tuple[str, float | None, Whisker] | None = None,
     joined: bool = True,
 ) -> None:
     """Draws points with error bars, and a horizontal line for their reference, in percent.

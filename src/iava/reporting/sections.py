@@ -9,7 +9,7 @@ from iava.evaluation.runs import Run
 from iava.metrics.flips import REFERENCES
 from iava.metrics.parts import Record, group_of
 from iava.metrics.results import Row
-from iava.metrics.shift import Curve, at_best_threshold, beyond_bias, bias_curve
+from iava.metrics.shift import BiasCurve, at_best_threshold, beyond_bias, bias_curve
 from iava.reporting.changed_answers import ThumbnailStrip, changed_answers, changes_table, thumbnail_strips
 from iava.reporting.charts import Chart, cost_chart, yes_ratio_chart
 from iava.reporting.formatting import format_value
@@ -121,7 +121,7 @@ def _with_margins(records: Iterable[Record]) -> list[Record]:
     return [r for r in records if r["truth"] in ("yes", "no") and r.get("yes") is not None and r.get("no") is not None]
 
 
-def _plain(run: Run, category: str = "overall") -> list[Record]:
+def _plain_records(run: Run, category: str = "overall") -> list[Record]:
     """Plain decoding's answers with margins: of greedy decoding or, where that was not run, of sampling.
 
     A margin is that of the first token's logits, before any token is drawn, so it is the same in both.
@@ -130,7 +130,7 @@ def _plain(run: Run, category: str = "overall") -> list[Record]:
     return next((records for records in found if records), [])
 
 
-def _margins(records: Sequence[Record]) -> list[float]:
+def _record_margins(records: Sequence[Record]) -> list[float]:
     return [record["yes"] - record["no"] for record in records]
 
 
@@ -138,15 +138,15 @@ def _yes_ratio_chart(run: Run, category: str) -> Chart | None:
     rows = [row for row in run.rows if row["category"] == category and {"yes_ratio", "accuracy"} <= set(row["metrics"])]
     if not rows:
         return None
-    plain = _plain(run, category)
+    plain = _plain_records(run, category)
     truths = [record["truth"] for record in plain]
-    curve: Curve | None = bias_curve(_margins(plain), truths) if plain else None
+    curve: BiasCurve | None = bias_curve(_record_margins(plain), truths) if plain else None
     return yes_ratio_chart(rows, curve, truths.count("yes") / len(truths) if truths else None)
 
 
 def _beyond_bias_table(run: Run, overall: Sequence[Row]) -> Table | None:
     """Each method's accuracy beyond what a constant bias reaches at the same yes-ratio."""
-    plain = {record["id"]: record for record in _plain(run)}
+    plain = {record["id"]: record for record in _plain_records(run)}
     rows = []
     for row in overall:
         method = row["method"]
@@ -176,7 +176,7 @@ def _beyond_bias_cells(records: Sequence[Record], reference: Sequence[Record], s
     said_yes = [record["parsed"] == "yes" for record in records]
     correct = [record["parsed"] == record["truth"] for record in records]
     groups = [group_of(record) for record in records]
-    margins, reference_margins = _margins(records), _margins(reference)
+    margins, reference_margins = _record_margins(records), _record_margins(reference)
     beyond, limits = beyond_bias(reference_margins, truths, said_yes, correct, groups, seed=seed)
     best, gain, gain_limits = at_best_threshold(margins, reference_margins, truths, groups, seed=seed)
     accuracy, yes_ratio = sum(correct) / len(correct), sum(said_yes) / len(said_yes)

@@ -35,10 +35,10 @@ def remarks(records: Sequence[Record]) -> list[str]:
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """A sentence for each method that is not a control, from its row of the category "overall"."""
-    return [_verdict(row) for row in rows if row["category"] == "overall" and not is_control(row["method"])]
+    return [_method_verdict(row) for row in rows if row["category"] == "overall" and not is_control(row["method"])]
 
 
-def _verdict(row: Row) -> str:
+def _method_verdict(row: Row) -> str:
     name, comparison = title(row["method"]), row["comparison"]
     if comparison is None:
         missing = "a control that draws its tokens, too," if row["draws"] else "a control,"

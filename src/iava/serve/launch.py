@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from iava.lvlm.model import LVLM
-from iava.serve.api.app import build
+from iava.serve.api.app import build_app
 from iava.serve.images.fetch import Fetcher
 from iava.serve.limits import Limits
 from iava.serve.page.store import Pages
@@ -59,4 +59,4 @@ def application(config: ServerConfig, pages: Pages | None = None) -> FastAPI:
         pages=pages,
     )
     service.warm_up()
-    return build(service, keys=config.keys, origins=config.origins)
+    return build_app(service, keys=config.keys, origins=config.origins)

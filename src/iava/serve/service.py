@@ -16,7 +16,7 @@ from iava.lvlm.model import LVLM
 from iava.methods import METHODS
 from iava.serve.batching.decoding import RowDecoder
 from iava.serve.batching.metrics import Metrics
-from iava.serve.batching.rows import Done, Event, Failed, Plan, Row
+from iava.serve.batching.rows import BatchRow, Done, Event, Failed, RowPlan
 from iava.serve.batching.tokens import Decoding
 from iava.serve.batching.worker import Worker
 from iava.serve.budget import Budget
@@ -99,7 +99,7 @@ class Service:
         failed: list[Failed] = []
         self._decoder.decode(
             [
-                Row(
+                BatchRow(
                     plan,
                     read_conversation("Is there a dog in the image?", [image]),
                     Decoding(max_new_tokens=2),
@@ -121,7 +121,7 @@ class Service:
         given = self._settings if name == self.default_method else {}
         return self._decoder.method(name, given).settings()
 
-    def plan(self, options: Mapping[str, Any], *, has_images: bool, param: str = "iava") -> Plan:
+    def plan(self, options: Mapping[str, Any], *, has_images: bool, param: str = "iava") -> RowPlan:
         """Reads the method and the settings of a request.
 
         Args:
@@ -149,9 +149,9 @@ class Service:
         if explain and not has_images:
             raise ApiError(400, "a conversation without an image has nothing to explain", param=f"{param}.explain")
         values = tuple((key, json.dumps(value)) for key, value in sorted(method.settings().items()))
-        return Plan(name, values, explain, has_images)
+        return RowPlan(name, values, explain, has_images)
 
-    def check_draws(self, plan: Plan, decoding: Decoding) -> None:
+    def check_draws(self, plan: RowPlan, decoding: Decoding) -> None:
         """Refuses a temperature or a top_p that the method does not apply.
 
         Raises:
@@ -204,7 +204,9 @@ class Service:
         """Runs a function in a thread, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    async def events(self, rows: Sequence[Row], inbox: "Inbox", deadline: float) -> AsyncIterator[tuple[int, Event]]:
+    async def events(
+        self, rows: Sequence[BatchRow], inbox: "Inbox", deadline: float
+    ) -> AsyncIterator[tuple[int, Event]]:
         """Decodes rows, and yields (number of the row, event) until each row is done.
 
         Raises:
@@ -225,7 +227,7 @@ class Service:
                 self.metrics.answer(rows[number], event)
             yield number, event
 
-    async def page(self, image: Image.Image, answers: Answers, row: Row) -> str:
+    async def page(self, image: Image.Image, answers: Answers, row: BatchRow) -> str:
         """Writes and keeps an explorer page; returns its path on this server.
 
         Args:

@@ -20,7 +20,7 @@ from iava.lvlm.model import LVLM
 from iava.methods import METHODS
 from iava.metrics.results import rows_of
 from iava.reporting.formatting import display_scale, metric_heading
-from iava.reporting.plots import Interval, panels, plot_estimates, save_figure
+from iava.reporting.plots import Whisker, panels, plot_estimates, save_figure
 from iava.reporting.renderers import markdown
 from iava.reporting.tables import Cell, Table, TableRow, difference_cell, main_metric, metric_cell, value_cell
 from iava.studies.compare import SELECTED, selected_share
@@ -196,9 +196,9 @@ def _plot_ablation(results: Mapping[str, Any], path: Path) -> None:
     save_figure(figure, path)
 
 
-def _estimates_of(trials: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float | None], list[Interval]]:
+def _estimates_of(trials: Sequence[Mapping[str, Any]], metric: str) -> tuple[list[float | None], list[Whisker]]:
     return [trial["metrics"][metric] for trial in trials], [trial["intervals"].get(metric) for trial in trials]
 
 
-def _greedy_reference(greedy: Mapping[str, Any], metric: str) -> tuple[str, float | None, Interval]:
+def _greedy_reference(greedy: Mapping[str, Any], metric: str) -> tuple[str, float | None, Whisker]:
     return "greedy", greedy["metrics"][metric], greedy["intervals"].get(metric)

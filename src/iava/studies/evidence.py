@@ -41,11 +41,11 @@ WORSE = {
     "fog 0.3": ("fog", 0.3),
 }
 """Name of a view -> kind and strength, see `iava.engine.images.degrade`."""
-NOISY = {f"noise, step {step}": step for step in (300, 500)}
+NOISE_VIEWS = {f"noise, step {step}": step for step in (300, 500)}
 """Name of a view -> step, see `iava.methods.vcd.VCD`."""
 PARTS = ("attended blurred", "unattended blurred")
 """Views in which only the patches outside IAVA's selection, or only those inside it, are blurred."""
-VIEWS = ("image", *WORSE, *NOISY, *PARTS, "restored", "text")
+VIEWS = ("image", *WORSE, *NOISE_VIEWS, *PARTS, "restored", "text")
 SHARES = (0.1, 0.25, 0.5, 0.75)
 """Values of a that are tried."""
 _PART_BLUR = 0.01
@@ -83,7 +83,7 @@ class Views(IAVA):
         kept = (selected, valid & ~selected)
         return [
             *(worse(*how) for how in WORSE.values()),
-            *(noisy(step) for step in NOISY.values()),
+            *(noisy(step) for step in NOISE_VIEWS.values()),
             *(negative_image("blur", prompt, keep, _PART_BLUR) for keep in kept),
             *restore.branches(prompt),
             text_only(prompt),
@@ -116,10 +116,10 @@ def run_evidence_study(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = 
     done = {record["image"] for record in records.rows}
     for number, image in enumerate(task.images, start=1):
         if image not in done:
-            records.append(_read(lvlm, plan, image))
+            records.append(_measure_image(lvlm, plan, image))
         advance("views", number, len(task.images))
     rows = records.rows
-    greedy = _margins(rows, "image")
+    greedy = _view_margins(rows, "image")
     right = np.array([row["truth"] == "yes" for row in rows])
     limits = [float(value) for value in np.quantile([row["fineness"] for row in rows], [0, 0.5, 1])]
     results: dict[str, Any] = {
@@ -135,11 +135,11 @@ def run_evidence_study(lvlm: LVLM, plan: Plan, folder: Path, advance: Advance = 
         f"view the share a with the best AUC. Fineness of the images: {limits[0]:.2f} to {limits[2]:.2f}, median "
         f"{limits[1]:.2f}."
     )
-    table = markdown(Table("Views of the image", HEADINGS, [_row(one) for one in results["outcomes"]], note))
+    table = markdown(Table("Views of the image", HEADINGS, [_view_row(one) for one in results["outcomes"]], note))
     return write_study(folder, results, table, _figure(results))
 
 
-def _read(lvlm: LVLM, plan: Plan, image: str) -> list[Record]:
+def _measure_image(lvlm: LVLM, plan: Plan, image: str) -> list[Record]:
     questions = [question for question in plan.task.questions if question.image == image]
     wordings = list(dict.fromkeys(question.question for question in questions))
     views = Views(**plan.methods["iava"])
@@ -170,7 +170,7 @@ def view_outcomes(rows: Sequence[Record], *, seed: int) -> list[dict[str, Any]]:
     """
     truths, images = _truths(rows), [row["image"] for row in rows]
     is_yes = np.array(truths) == "yes"
-    greedy, text = _margins(rows, "image"), _margins(rows, "text")
+    greedy, text = _view_margins(rows, "image"), _view_margins(rows, "text")
     is_unsure = np.abs(greedy) < np.median(np.abs(greedy))
 
     def accuracy(margins: np.ndarray) -> float:
@@ -181,7 +181,7 @@ def view_outcomes(rows: Sequence[Record], *, seed: int) -> list[dict[str, Any]]:
 
     outcomes = []
     for view in VIEWS[1:]:
-        own = _margins(rows, view)
+        own = _view_margins(rows, view)
         share = SHARES[int(np.argmax([ranks(greedy - a * own) for a in SHARES]))]
         contrast = greedy - share * own
         _, more, limits = at_best_threshold(contrast.tolist(), greedy.tolist(), truths, images, seed=seed)
@@ -205,7 +205,7 @@ def _truths(rows: Sequence[Record]) -> list[str]:
     return [row["truth"] for row in rows]
 
 
-def _margins(rows: Sequence[Record], view: str) -> np.ndarray:
+def _view_margins(rows: Sequence[Record], view: str) -> np.ndarray:
     return np.array([row["margins"][view] for row in rows])
 
 
@@ -215,7 +215,7 @@ HEADINGS = (
 )
 
 
-def _row(outcome: Mapping[str, Any]) -> TableRow:
+def _view_row(outcome: Mapping[str, Any]) -> TableRow:
     alone, right = outcome["alone"]
     cells = [
         value_cell("auc", alone, None),

@@ -30,7 +30,7 @@ from iava.studies.variants import MeanGeneral
 
 OVERLAP_IMAGES = 20
 """Selections are compared on the questions about this many images."""
-_PAIRS = {
+_COMPARED = {
     "paraphrases": "Two paraphrases",
     "across": "A paraphrase and an unrelated one",
     "unrelated": "Two unrelated ones",
@@ -161,7 +161,7 @@ def _overlap_table(results: Mapping[str, Any]) -> str:
         f"{len(results['generals'])} instructions: {format_value('accuracy', spread['lowest'])} to "
         f"{format_value('accuracy', spread['highest'])}, standard deviation {100 * spread['std']:.2f} points."
     )
-    rows = [TableRow(text, [value_cell("jaccard", *results["overlap"][kind])]) for kind, text in _PAIRS.items()]
+    rows = [TableRow(text, [value_cell("jaccard", *results["overlap"][kind])]) for kind, text in _COMPARED.items()]
     texts = "".join(f"- {name}: “{text}”\n" for name, text in results["generals"].items())
     return markdown(Table("Overlap of selections", ["Jaccard"], rows, note, name_heading="Between")) + "\n" + texts
 

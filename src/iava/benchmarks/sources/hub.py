@@ -55,7 +55,7 @@ def parquet_task(
     places: dict[str, tuple[Path, int, int]] = {}
     located: Located = []
     for file in files:
-        for where, group, index, row in _rows(file, columns):
+        for where, group, index, row in _parquet_rows(file, columns):
             question = ask(where, row)
             places.setdefault(question.image, (file, group, index))
             located.append((where, question))
@@ -73,9 +73,9 @@ def parquet_task(
     return Task(benchmark, split, questions, open_image, read)
 
 
-def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, HubRow]]:
+def _parquet_rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, HubRow]]:
     """The place of each row, its row group, its number in that, and the columns."""
-    with _whole(file):
+    with _one_line_errors(file):
         parquet = _parquet(file)
         lacking = [name for name in (*columns, "image") if name not in parquet.schema_arrow.names]
         groups = parquet.metadata.num_row_groups
@@ -83,7 +83,7 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, H
         raise IavaError(f"{file} has no column {lacking[0]!r}: it needs {', '.join((*columns, 'image'))}")
     number = 0
     for group in range(groups):
-        with _whole(file):
+        with _one_line_errors(file):
             rows = parquet.read_row_group(group, columns=list(columns)).to_pylist()
         for index, row in enumerate(rows):
             number += 1
@@ -91,7 +91,7 @@ def _rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, int, int, H
 
 
 def _open(column: Callable[[Path, int], Any], file: Path, group: int, index: int) -> Image.Image:
-    with _whole(file):
+    with _one_line_errors(file):
         cell = column(file, group)[index].as_py()
     data = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(data, bytes):
@@ -110,7 +110,7 @@ def _parquet(file: Path) -> Any:
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[None]:
+def _one_line_errors(file: Path) -> Iterator[None]:
     """Turns what pyarrow says about a broken file into one line."""
     from pyarrow import ArrowException
 

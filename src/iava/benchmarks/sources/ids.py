@@ -44,7 +44,7 @@ def with_ids(task: Task, ids: Sequence[str], path: Path) -> Task:
         IavaError: if a listed id is none of the task's.
     """
     wanted = {plain_id(one) for one in ids}
-    names = {question.id: _names(question) for question in task.questions}
+    names = {question.id: _plain_ids(question) for question in task.questions}
     known = set().union(*names.values())
     unknown = [one for one in ids if plain_id(one) not in known]
     if unknown:
@@ -53,5 +53,5 @@ def with_ids(task: Task, ids: Sequence[str], path: Path) -> Task:
     return replace(task, questions=[question for question in task.questions if names[question.id] & wanted])
 
 
-def _names(question: Question) -> set[str]:
+def _plain_ids(question: Question) -> set[str]:
     return {plain_id(name) for name in (question.id, question.group, *question.images)}

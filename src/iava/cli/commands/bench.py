@@ -24,7 +24,7 @@ def bench(
         ),
     ] = "greedy,apc,iava:zeros,iava:drop,iava:hide",
     baseline: Annotated[
-        list[str] | None, typer.Option(help="Another implementation to time: naive or mitigv. Repeatable.")
+        list[str] | None, typer.Option(help="Another implementation to time: naive, or mitigv:METHOD. Repeatable.")
     ] = None,
     peer: Annotated[list[str] | None, typer.Option(hidden=True, help="Deprecated name of --baseline.")] = None,
     tokens: Annotated[str, typer.Option(help="Numbers of new tokens, separated by commas.")] = "1,32,128",

@@ -44,7 +44,7 @@ def frontier(
     from iava.evaluation.frontier import frontier as compare
     from iava.evaluation.frontier import read_chosen, results
     from iava.evaluation.records import write_json
-    from iava.reporting.frontier import verdicts, write_frontier
+    from iava.reporting.frontier import frontier_verdicts, write_frontier
 
     found = compare(
         folders,
@@ -55,7 +55,7 @@ def frontier(
     written = write_frontier(out, found)
     write_json(out.with_suffix(".json"), results(found))
     console = terminal()
-    for sentence in verdicts(found):
+    for sentence in frontier_verdicts(found):
         console.print(sentence, markup=False)
     for file in (*written, out.with_suffix(".json")):
         print(file)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from iava.cli.options import Limit, Preset, Seed, load_model, with_options
+from iava.cli.options import Limit, PresetOption, Seed, load_model, with_options
 from iava.errors import IavaError
 
 
@@ -30,7 +30,7 @@ def reproduce(
             "probably drew its tokens."
         ),
     ] = "both",
-    preset: Preset = None,
+    preset: PresetOption = None,
     limit: Limit = None,
     seed: Seed = 42,
     dry_run: Annotated[
@@ -66,7 +66,7 @@ def reproduce(
     if dry_run:
         with progress() as advance:
             found = [estimate(lvlm, plan, advance) for plan in wanted]
-        console.print(_table(found))
+        console.print(_comparison_table(found))
         for mode in dict.fromkeys(one.mode for one in found):
             methods = next(plan.methods for plan, one in zip(wanted, found, strict=True) if one.mode == mode)
             console.print(f"{mode}: {', '.join(methods)}", markup=False)
@@ -90,7 +90,7 @@ def reproduce(
     print(f"report: {page}")
 
 
-def _table(found: Any) -> Any:
+def _comparison_table(found: Any) -> Any:
     from rich import box
     from rich.table import Table
 

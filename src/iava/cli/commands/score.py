@@ -76,7 +76,7 @@ def _print_table(result: dict[str, Any]) -> None:
     metrics = list(
         dict.fromkeys(name for group in groups.values() for name, value in group.items() if not isinstance(value, str))
     )
-    rows = [[escape(name), *(_number(group.get(metric)) for metric in metrics)] for name, group in groups.items()]
+    rows = [[escape(name), *(_cell_text(group.get(metric)) for metric in metrics)] for name, group in groups.items()]
     console = terminal()
     heading = " ".join(str(result[name]) for name in ("benchmark", "parser") if name in result)
     console.print(heading, style="italic", markup=False)
@@ -85,7 +85,7 @@ def _print_table(result: dict[str, Any]) -> None:
         console.print(f"not asked: {', '.join(result['missing'])}", markup=False)
 
 
-def _number(value: float | None) -> str:
+def _cell_text(value: float | None) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.2f}" if value > 2 else f"{value:.4f}"

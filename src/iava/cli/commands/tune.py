@@ -44,14 +44,14 @@ def tune(
     from iava.evaluation.tune import tune as run
     from iava.files import check_folder
 
-    space = SearchSpace(model, method, _grid(method, grid or []), split, limit, maximise, budget, seed)
+    space = SearchSpace(model, method, _read_grid(method, grid or []), split, limit, maximise, budget, seed)
     space.settings()
     check_folder(out)
     lvlm = load_model(model, **loading)
     with progress() as advance:
         found = run(lvlm, space, out, advance)
     console = terminal()
-    console.print(_table(found))
+    console.print(_trial_table(found))
     console.print(f"records and settings: {out}", markup=False)
     console.print(
         f"next: iava eval pope --model {model} --methods greedy,{method} --split {split.replace('tune', 'test')} "
@@ -61,14 +61,14 @@ def tune(
     )
 
 
-def _grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
+def _read_grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
     hints = hints_of(find_method(method))
     given = read_pairs("--grid", texts)
     check_settings(method, given)
     return {name: [read_value(value, hints[name]) for value in values.split(",")] for name, values in given.items()}
 
 
-def _table(found: dict[str, Any]) -> Any:
+def _trial_table(found: dict[str, Any]) -> Any:
     """Returns one row per combination, named by the settings that vary."""
     from rich.markup import escape
 

@@ -93,7 +93,7 @@ class SegmentedLayer(DynamicLayer):
         """All keys and values, (R, heads, K, d) both; columns without a segment are zero."""
         keys = [[(end, part) for end, part, _ in segments] for segments in self.rows]
         values = [[(end, part) for end, _, part in segments] for segments in self.rows]
-        return _whole(keys, self.keys, self.start), _whole(values, self.values, self.start)
+        return _assembled(keys, self.keys, self.start), _assembled(values, self.values, self.start)
 
 
 def segmented_cache(layers: Iterable[Sequence[Sequence[Segment]]], start: int) -> DynamicCache:
@@ -153,7 +153,7 @@ def shared_prefix(prompt: Prompt, ends: Array, more: int, rows: Sequence[int] | 
     return segmented_cache(([before(one[row], width) for row in chosen] for one in segments), width)
 
 
-def _whole(rows: list[list[tuple[int, torch.Tensor]]], new: torch.Tensor, start: int) -> torch.Tensor:
+def _assembled(rows: list[list[tuple[int, torch.Tensor]]], new: torch.Tensor, start: int) -> torch.Tensor:
     if rows and all(len(row) == 1 and row[0][0] == row[0][1].shape[1] == start for row in rows):
         firsts = [row[0][1] for row in rows]
         same = all(segment is firsts[0] for segment in firsts)

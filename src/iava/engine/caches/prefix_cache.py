@@ -104,7 +104,7 @@ def read_together(
     if prefix_cache is None and len(new) == len(found):
         return None
     if new:
-        known += _read(prompt, begins, new)
+        known += _run_prefixes(prompt, begins, new)
         if prefix_cache is not None:
             prefix_cache.prefixes = known
     prompt.shared = [known[number] for number in found]
@@ -156,7 +156,7 @@ def _span(begin: Array) -> slice:
     return slice(first, first + int(begin.sum()))
 
 
-def _read(prompt: Prompt, begins: Array, rows: list[int]) -> list[SharedPrefix]:
+def _run_prefixes(prompt: Prompt, begins: Array, rows: list[int]) -> list[SharedPrefix]:
     """Runs what some prompts begin with."""
     every = copied(begins)
     chosen = [every[row] for row in rows]
@@ -212,7 +212,7 @@ def behind_one_prefix(prompt: Prompt) -> Branch:
     """
     mask, ends = prompt.host[1], prompt.image_end
     follows = mask & (np.arange(mask.shape[1]) >= ends[:, None])
-    (begin,) = _read(prompt, mask & ~follows, [0])
+    (begin,) = _run_prefixes(prompt, mask & ~follows, [0])
     width, last = int(ends.max()), [int(end) for end in ends]
     layers = ([[(end, *pair)] for end in last] for pair in begin.layers)
     seen = to_device((mask & ~follows)[:, :width], prompt.input_ids.device)

@@ -90,7 +90,7 @@ def cross_attention(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
     layers: list[torch.Tensor] = []
 
     def layer(module: Any, _args: tuple, kwargs: dict[str, Any]) -> None:
-        layers.append(_weights(module, kwargs["hidden_states"], kwargs["encoder_hidden_states"]))
+        layers.append(_cross_attention(module, kwargs["hidden_states"], kwargs["encoder_hidden_states"]))
 
     def run(_module: torch.nn.Module, _args: tuple, _kwargs: dict[str, Any], _output: Any) -> None:
         runs.append(torch.stack(layers).mean(dim=0))
@@ -105,7 +105,7 @@ def cross_attention(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
         yield runs
 
 
-def _weights(module: Any, queries: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def _cross_attention(module: Any, queries: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """(B, queries, D), (B, 1 + P, D') -> (B, queries, P), mean over heads; the class token is first."""
     split = (*queries.shape[:2], module.num_attention_heads, -1)
     q = module.query(queries).view(split).transpose(1, 2)

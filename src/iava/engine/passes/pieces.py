@@ -92,14 +92,14 @@ def _read(model: PreTrainedModel, branch: Branch, hooks: Hooks, limit: int | Non
             return run(model, branch, cache).logits[:, -1], cache
     logits, caches = [], []
     for start in range(0, rows, max(count, 1)):
-        piece, cache = _rows(branch, slice(start, start + max(count, 1))), DynamicCache()
+        piece, cache = _piece_of(branch, slice(start, start + max(count, 1))), DynamicCache()
         with hooks(piece):
             logits.append(run(model, piece, cache).logits[:, -1])
         caches.append(cache)
-    return torch.cat(logits), _joined(caches)
+    return torch.cat(logits), _join_caches(caches)
 
 
-def _rows(branch: Branch, rows: slice) -> Branch:
+def _piece_of(branch: Branch, rows: slice) -> Branch:
     return replace(
         branch,
         embeddings=branch.embeddings[rows],
@@ -112,7 +112,7 @@ def _rows(branch: Branch, rows: slice) -> Branch:
     )
 
 
-def _joined(caches: list[DynamicCache]) -> DynamicCache:
+def _join_caches(caches: list[DynamicCache]) -> DynamicCache:
     whole = DynamicCache()
     for number in range(len(caches[0].layers)):
         layers: list[Any] = [cache.layers[number] for cache in caches]

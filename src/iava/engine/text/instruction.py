@@ -19,7 +19,7 @@ from iava.errors import IavaError
 if TYPE_CHECKING:
     from iava.engine.prompt import Prompt
 
-PLACES = ("question", "image", "system")
+TEXT_PLACES = ("question", "image", "system")
 """Where `WrittenPrompt.prefixed` puts a text."""
 
 Span = tuple[int, int]
@@ -163,7 +163,7 @@ class WrittenPrompt:
             return self._edits([(gap.end, gap.end, f"{space}{text}\n")])
         if place == "system":
             return self._edits([self._system_change(text)])
-        raise IavaError(f"place is {place!r}: it must be one of {', '.join(PLACES)}")
+        raise IavaError(f"place is {place!r}: it must be one of {', '.join(TEXT_PLACES)}")
 
     # ---- the text of the prompt ----
 
@@ -210,7 +210,7 @@ class WrittenPrompt:
     def _turn(self, end: int) -> Span:
         """The contents of the last user turn that begins before `end`."""
         form, text = self._format, self._text
-        opening, closing = _plain(form.opening), _plain(form.closing)
+        opening, closing = _unescaped(form.opening), _unescaped(form.closing)
         opens = [span for span in find_all(form.opening, text) if span[1] <= end]
         closings, ends = find_all(form.closing, text), find_all(form.end, text)
         if form.opening and not opens:
@@ -388,5 +388,5 @@ def _unclear(reason: str) -> IavaError:
     return IavaError(f"the place of the question in the prompt cannot be told, because {reason}: {_ADVICE}")
 
 
-def _plain(pattern: str) -> str:
+def _unescaped(pattern: str) -> str:
     return re.sub(r"\\(.)", r"\1", pattern.replace(r"\s*", " "))

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from iava.errors import IavaError
-from iava.serve.batching.rows import Row
+from iava.serve.batching.rows import BatchRow
 from iava.serve.budget import Share
 from iava.serve.errors import RETRY_AFTER, ApiError, error_response
 from iava.serve.limits import Limits
@@ -44,7 +44,7 @@ class RequestState:
     arrived: float
     deadline: float
     share: Share
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BatchRow] = field(default_factory=list)
     log: dict[str, Any] = field(default_factory=dict)
 
 
@@ -140,7 +140,7 @@ class Gate:
             )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self._service.limits.body:
-            raise _too_large(self._service.limits)
+            raise _body_too_large(self._service.limits)
 
     def _write(self, scope: Scope, request_id: str, status: int, state: RequestState) -> None:
         client = scope.get("client")
@@ -183,12 +183,12 @@ def limited(receive: Receive, limits: Limits, deadline: float, hold: Callable[[i
         received += part
         complete = not message.get("more_body", False)
         if received > limits.body:
-            raise _too_large(limits)
+            raise _body_too_large(limits)
         hold(part)
         return message
 
     return receive_within
 
 
-def _too_large(limits: Limits) -> ApiError:
+def _body_too_large(limits: Limits) -> ApiError:
     return ApiError(413, f"the request body has more than {limits.body:,} bytes", code="request_too_large")

@@ -52,7 +52,7 @@ _SITE_POLICY = "default-src 'self'; img-src 'self' data: blob:; object-src 'none
 _CLEANING = 60.0  # seconds between removals of old explorer pages
 
 
-def build(
+def build_app(
     service: Service,
     *,
     keys: Sequence[bytes] | None = None,

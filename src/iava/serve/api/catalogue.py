@@ -7,7 +7,7 @@ from typing import Any
 
 from iava.methods import METHODS
 from iava.methods.base import Method
-from iava.serve.api.schema import MethodCard, Setting
+from iava.serve.api.schema import MethodCard, SettingCard
 
 _ENTRY = re.compile(r"^    (?P<name>\w+): (?P<text>.*(?:\n {5,}.*)*)", re.MULTILINE)
 
@@ -28,7 +28,7 @@ def card(name: str, settings: Mapping[str, Any]) -> MethodCard:
         paper=method.paper,
         control=method.control,
         cost=method.cost or ("2 in one batch" if method.has_branches() else "1"),
-        settings={key: Setting(default=value, description=described[key]) for key, value in settings.items()},
+        settings={key: SettingCard(default=value, description=described[key]) for key, value in settings.items()},
     )
 
 

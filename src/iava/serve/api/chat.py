@@ -25,7 +25,7 @@ from iava.serve.api.schema import (
     TopLogprob,
     Usage,
 )
-from iava.serve.batching.rows import Done, Event, Piece, Row
+from iava.serve.batching.rows import BatchRow, Done, Event, Piece
 from iava.serve.batching.tokens import Decoding, TokenProbability
 from iava.serve.errors import ApiError, error_event
 from iava.serve.service import Inbox, Service
@@ -73,7 +73,7 @@ class Chat:
             return first
         return StreamingResponse(self._chunks(first, events), media_type="text/event-stream", headers=_UNBUFFERED)
 
-    async def _prepared(self) -> list[Row]:
+    async def _prepared(self) -> list[BatchRow]:
         body, service, limits = self._body, self._service, self._service.limits
         if body.model != service.name:
             message = f"the model {body.model!r} is not served: use {service.name!r}"
@@ -94,7 +94,7 @@ class Chat:
         if body.user is not None:
             self._state.log["user"] = body.user
         return [
-            Row(
+            BatchRow(
                 plan,
                 conversation,
                 decoding if decoding.seed is None else replace(decoding, seed=decoding.seed + number),
@@ -160,7 +160,7 @@ class Chat:
         for number in range(len(self._rows)):
             yield chunk(choice(number, {"role": "assistant", "content": ""}))
         try:
-            async for number, event in _behind(first, events):
+            async for number, event in _streamed_after(first, events):
                 if isinstance(event, Piece):
                     more: dict[str, Any] = {}
                     if self._body.logprobs:
@@ -213,7 +213,7 @@ class Chat:
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-async def _behind(first: tuple[int, Event], events: Events) -> Events:
+async def _streamed_after(first: tuple[int, Event], events: Events) -> Events:
     yield first
     async for event in events:
         yield event

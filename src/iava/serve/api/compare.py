@@ -3,12 +3,12 @@
 from iava.lvlm.answers import Answer
 from iava.serve.api.access import RequestState
 from iava.serve.api.schema import ComparedAnswer, CompareRequest, Comparison
-from iava.serve.batching.rows import Done, Row
+from iava.serve.batching.rows import BatchRow, Done
 from iava.serve.batching.tokens import Decoding
 from iava.serve.errors import ApiError
 from iava.serve.service import Inbox, Service
 
-MAX_NEW_TOKENS = 256
+MAX_EXPLAINED_TOKENS = 256
 """Largest token limit of an answer, because the page explains every step."""
 
 
@@ -19,8 +19,8 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
         ApiError: 400 if the image, a question, a method or a setting is refused, by the model's family too.
     """
     wanted = body.max_tokens or 32
-    if wanted > MAX_NEW_TOKENS:
-        raise ApiError(400, f"max_tokens is {wanted}: at most {MAX_NEW_TOKENS} are explained", param="max_tokens")
+    if wanted > MAX_EXPLAINED_TOKENS:
+        raise ApiError(400, f"max_tokens is {wanted}: at most {MAX_EXPLAINED_TOKENS} are explained", param="max_tokens")
     decoding = Decoding(max_new_tokens=wanted, seed=body.seed)
     (image,) = await service.images([("image", body.image)], state.deadline, state.share.hold)
     inbox = Inbox()
@@ -29,7 +29,7 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
         for number, question in enumerate(body.questions):
             conversation = service.read([{"role": "user", "content": question}], [image], f"questions.{number}")
             place = len(state.rows)
-            state.rows.append(Row(plan, conversation, decoding, inbox.sender(place), state.arrived))
+            state.rows.append(BatchRow(plan, conversation, decoding, inbox.sender(place), state.arrived))
     found: dict[int, Answer] = {}
     async for place, event in service.events(state.rows, inbox, state.deadline):
         if isinstance(event, Done):

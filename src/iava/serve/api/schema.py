@@ -31,13 +31,15 @@ def _as_parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+ContentPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class ChatMessage(_Input):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part]), Field(min_length=1)
+        list[ContentPart],
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart]),
+        Field(min_length=1),
     ]
 
 
@@ -175,7 +177,7 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-class Setting(BaseModel):
+class SettingCard(BaseModel):
     default: Any
     description: str = Field(description="What it is and its range.")
 
@@ -187,7 +189,7 @@ class MethodCard(BaseModel):
     paper: str | None = Field(description="arXiv id.")
     control: bool
     cost: str
-    settings: dict[str, Setting]
+    settings: dict[str, SettingCard]
 
 
 class MethodList(BaseModel):

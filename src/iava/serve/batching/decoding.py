@@ -26,7 +26,7 @@ from iava.lvlm.model import LVLM
 from iava.lvlm.rendered import rendered_prompts
 from iava.methods.base import Method
 from iava.methods.trace import Trace
-from iava.serve.batching.rows import Row
+from iava.serve.batching.rows import BatchRow
 from iava.serve.batching.tokens import TokenProbability
 from iava.serve.errors import ApiError
 from iava.serve.limits import Limits
@@ -74,7 +74,7 @@ class RowDecoder:
                 if token in text:
                     raise IavaError(f"a text contains {token!r}, which the model does not read as text: leave it out")
 
-    def decode(self, rows: Sequence[Row]) -> None:
+    def decode(self, rows: Sequence[BatchRow]) -> None:
         """Decodes rows of one plan in one batch, and gives each row its tokens.
 
         Raises:
@@ -90,7 +90,7 @@ class RowDecoder:
         finally:
             self.memory.trim()
 
-    def _decode(self, rows: Sequence[Row]) -> None:
+    def _decode(self, rows: Sequence[BatchRow]) -> None:
         start, plan = time.monotonic(), rows[0].plan
         if plan.has_images:
             # Rows of one image stand together, because the cache then writes its keys and values at once.
@@ -129,7 +129,12 @@ class RowDecoder:
             self._explain(served, method, trace, qformer_attention, (time.monotonic() - start) / len(served))
 
     def _explain(
-        self, rows: Sequence[Row], method: Method, trace: Trace, qformer_attention: list[torch.Tensor], seconds: float
+        self,
+        rows: Sequence[BatchRow],
+        method: Method,
+        trace: Trace,
+        qformer_attention: list[torch.Tensor],
+        seconds: float,
     ) -> None:
         """Sends the complete answers with their explanations."""
         assert trace.logits is not None
@@ -152,7 +157,9 @@ class RowDecoder:
             )
             row.done(answer)
 
-    def _batch(self, rows: Sequence[Row], method: Method, *, pixels: bool) -> tuple[list[Row], Inputs, dict[str, Any]]:
+    def _batch(
+        self, rows: Sequence[BatchRow], method: Method, *, pixels: bool
+    ) -> tuple[list[BatchRow], Inputs, dict[str, Any]]:
         """Returns the rows that can be served, and their inputs. The other rows fail with the reason."""
         inputs = Inputs(self._model, self._processor, memory=self.memory)
         texts = [prompt_text(self._processor, _reworded(row.conversation, method)) for row in rows]
@@ -172,7 +179,7 @@ class RowDecoder:
             return self._batch(served, method, pixels=pixels)
         return served, inputs, made
 
-    def _refusal(self, row: Row, prompt_tokens: int) -> ApiError | None:
+    def _refusal(self, row: BatchRow, prompt_tokens: int) -> ApiError | None:
         new_tokens = row.decoding.max_new_tokens or 1
         if prompt_tokens > self._prompt_tokens:
             return ApiError(
@@ -203,7 +210,7 @@ class _Choice(LogitsProcessor):
     A row therefore draws the same tokens in every batch.
     """
 
-    def __init__(self, rows: Sequence[Row], method: Method) -> None:
+    def __init__(self, rows: Sequence[BatchRow], method: Method) -> None:
         self._rows = rows
         self._generators: list[torch.Generator | None] = [None] * len(rows)
         self._warpers = [_warpers(row, method) for row in rows]
@@ -235,7 +242,7 @@ class _Choice(LogitsProcessor):
         return int(torch.multinomial(warped.softmax(dim=-1), 1, generator=generator))
 
 
-def _warpers(row: Row, method: Method) -> list[LogitsProcessor] | None:
+def _warpers(row: BatchRow, method: Method) -> list[LogitsProcessor] | None:
     """The logits processors before the draw of a row; None if the row takes the most probable token."""
     decoding = row.decoding
     found: list[LogitsProcessor] = []
@@ -258,7 +265,7 @@ def _probability(logits: torch.Tensor, token: int, top: int) -> TokenProbability
 class _Told(StoppingCriteria):
     """Gives each row its token, and stops the rows that are over."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[BatchRow]) -> None:
         self._rows = rows
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from iava.serve.batching.rows import Done, Row
+from iava.serve.batching.rows import BatchRow, Done
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
@@ -38,11 +38,11 @@ class Metrics:
         """Counts a request after its answer."""
         self._requests.labels(path, method, str(status)).inc()
 
-    def batch(self, rows: Sequence[Row]) -> None:
+    def batch(self, rows: Sequence[BatchRow]) -> None:
         """Counts a batch before it is decoded."""
         self._batch.labels(rows[0].plan.method).observe(len(rows))
 
-    def answer(self, row: Row, done: Done) -> None:
+    def answer(self, row: BatchRow, done: Done) -> None:
         """Counts a complete answer."""
         method = row.plan.method
         self._tokens.labels(method, "prompt").inc(done.prompt_tokens)

@@ -48,7 +48,7 @@ Event = Piece | Done | Failed
 
 
 @dataclass(frozen=True)
-class Plan:
+class RowPlan:
     """How a row is decoded. Rows with equal plans can share a batch.
 
     Args:
@@ -65,7 +65,7 @@ class Plan:
 
 
 @dataclass(eq=False)
-class Row:
+class BatchRow:
     """A row of a batch.
 
     Args:
@@ -76,7 +76,7 @@ class Row:
         arrived: `time.monotonic()` when the request arrived.
     """
 
-    plan: Plan
+    plan: RowPlan
     conversation: Conversation
     decoding: Decoding
     send: Callable[[Event], None]

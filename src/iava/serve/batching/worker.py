@@ -11,10 +11,10 @@ import torch
 from iava.errors import IavaError
 from iava.lvlm.model import out_of_memory
 from iava.serve.batching.metrics import Metrics
-from iava.serve.batching.rows import Row
+from iava.serve.batching.rows import BatchRow
 from iava.serve.errors import RETRY_AFTER, ApiError
 
-Decode = Callable[[Sequence[Row]], None]
+Decode = Callable[[Sequence[BatchRow]], None]
 
 
 class Worker:
@@ -32,7 +32,7 @@ class Worker:
         self._batch = batch
         self._window = window
         self._metrics = metrics
-        self._waiting: list[Row] = []
+        self._waiting: list[BatchRow] = []
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="iava-worker", daemon=True)
@@ -53,7 +53,7 @@ class Worker:
         """Whether the worker decodes rows."""
         return self._thread.is_alive() and not self._stopping
 
-    def submit(self, rows: Sequence[Row]) -> None:
+    def submit(self, rows: Sequence[BatchRow]) -> None:
         """Queues rows. Any thread may call it."""
         with self._changed:
             if self._stopping:
@@ -77,7 +77,7 @@ class Worker:
         for row in left:
             row.fail(ApiError(503, "the server is stopping", code="stopping", headers=RETRY_AFTER))
 
-    def _next(self) -> list[Row]:
+    def _next(self) -> list[BatchRow]:
         """Waits for the next batch. An empty batch is the end."""
         with self._changed:
             while True:
@@ -95,7 +95,7 @@ class Worker:
                     return found
                 self._changed.wait(left)
 
-    def _decode_all(self, rows: Sequence[Row]) -> None:
+    def _decode_all(self, rows: Sequence[BatchRow]) -> None:
         """Decodes a batch. A batch that fails is halved, so a row that cannot be decoded fails alone."""
         try:
             self._decode(rows)

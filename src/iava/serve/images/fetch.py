@@ -5,7 +5,6 @@ goes to the address that was checked. A redirect is checked in the same way.
 """
 
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
@@ -15,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from iava.lvlm.remote import is_public_ip
 from iava.serve.errors import ApiError
 
 REDIRECTS = 3
@@ -63,7 +63,7 @@ class Fetcher:
                     if answer.status not in (301, 302, 303, 307, 308):
                         if answer.status != 200:
                             raise refuse(f"the address answered with status {answer.status}")
-                        found = _read(answer, limit, refuse)
+                        found = _read_image(answer, limit, refuse)
                         _time_left(deadline)  # An image that was cut off at the deadline may look complete.
                         return found
                     url = urljoin(url, answer.headers.get("Location", ""))
@@ -87,7 +87,7 @@ class Fetcher:
             )
         found = self._resolve(host, port, type=socket.SOCK_STREAM)
         addresses = [str(entry[4][0]) for entry in found]
-        if not addresses or not all(_is_public(address) for address in addresses):
+        if not addresses or not all(is_public_ip(address) for address in addresses):
             raise refuse(f"{host!r} is not a public address", code="image_host_not_allowed")
         return addresses[0], host, port, secure
 
@@ -131,7 +131,7 @@ class _Exchange:
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def _read(answer: http.client.HTTPResponse, limit: int, refuse: Callable[..., ApiError]) -> bytes:
+def _read_image(answer: http.client.HTTPResponse, limit: int, refuse: Callable[..., ApiError]) -> bytes:
     found = answer.read(limit + 1)
     if len(found) > limit:
         raise refuse(f"the image has more than {limit:,} bytes", code="image_too_large")
@@ -143,13 +143,3 @@ def _time_left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-_TRANSLATED = [ipaddress.ip_network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")]
-"""Networks of IPv6 addresses that are translated into IPv4 addresses."""
-
-
-def _is_public(address: str) -> bool:
-    found: Any = ipaddress.ip_address(address.partition("%")[0])
-    found = getattr(found, "ipv4_mapped", None) or found
-    return found.is_global and not found.is_multicast and not any(found in network for network in _TRANSLATED)

@@ -19,7 +19,7 @@ from iava.serve.errors import ApiError
 from iava.serve.images.fetch import Fetcher
 from iava.serve.limits import Limits
 
-_DATA_URI = re.compile(r"data:(?P<type>[\w.+/-]*)(?:;[\w=.+-]+)*?(?P<base64>;base64)?,", re.ASCII | re.IGNORECASE)
+_ANY_DATA_URI = re.compile(r"data:(?P<type>[\w.+/-]*)(?:;[\w=.+-]+)*?(?P<base64>;base64)?,", re.ASCII | re.IGNORECASE)
 
 
 class ImageReader:
@@ -87,7 +87,7 @@ def is_remote(url: str) -> bool:
 
 
 def _bytes_of(url: str, field: str, fetcher: Fetcher, limits: Limits, deadline: float) -> bytes:
-    head = _DATA_URI.match(url)
+    head = _ANY_DATA_URI.match(url)
     if head is not None:
         return _decoded(url[head.end() :], head["base64"] is not None, field)
     if is_remote(url):
