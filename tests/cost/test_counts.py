@@ -114,7 +114,8 @@ def test_ceilings_of_a_step_with_steering(bench, plain, contender):
 def test_ceilings_of_the_first_token(bench, contender, batch):
     first, plain = (count_tokens(bench, name, batch)["first"] for name in (contender, "generate"))
     assert first["kernels"] <= 2.2 * plain["kernels"]
-    assert first["syncs"] <= plain["syncs"] + 4
+    # What `drop` lays out has a size that the host waits for, in each contrast branch.
+    assert first["syncs"] <= plain["syncs"] + (5 if contender == "iava+:drop" else 4)
     assert first["passes"] == 2
 
 
