@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from iava.engine import hf
 from iava.engine.branch import Branch
-from iava.engine.caches.cache import Segment, SegmentedLayer, before, segments_of
+from iava.engine.caches.cache import GrowingLayer, Segment, SegmentedLayer, before, segments_of, with_spare
 from iava.engine.host import to_device
 
 
@@ -76,6 +76,10 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
                 contrast.append([*before(segments[:-1], total - count), new])
         if isinstance(layer, SegmentedLayer):
             main.layers[number] = layer.extended(contrast, left_pad)
+        elif type(layer) is DynamicLayer:
+            keys = _beside(layer.keys, [[(end, part) for end, part, _ in row] for row in contrast], total)
+            values = _beside(layer.values, [[(end, part) for end, _, part in row] for row in contrast], total)
+            main.layers[number] = GrowingLayer(keys, values, total)
         else:
             rows = [[(end + left_pad, k, v) for end, k, v in segments] for segments in segments_of(layer, length)]
             size = hf.resize_layer(layer, left_pad)
@@ -86,6 +90,25 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
             cache.layers[number] = DynamicLayer()
 
 
+def _beside(main: torch.Tensor, contrast: Sequence[Sequence[tuple[int, torch.Tensor]]], total: int) -> torch.Tensor:
+    """The rows of the main branch, (B, heads, S, d), and behind them contrast rows, (R, heads, at least total, d).
+
+    Contrast rows begin as copies of the main rows. So a prefix that they share is there already, and columns that they
+    do not see hold numbers.
+    """
+    count, pad = len(main), total - main.shape[2]
+    rows = with_spare(main, total, count + len(contrast))
+    if pad:
+        rows[:, :, :pad] = 0
+    rows[:, :, pad:total].unflatten(0, (-1, count))[:] = main
+    for number, segments in enumerate(contrast):
+        for end, part in segments:
+            begin = end - part.shape[1]
+            if pad or begin or part.data_ptr() != main[number % count].data_ptr():
+                rows[count + number, :, begin:end] = part
+    return rows
+
+
 def select_main_branch(cache: Any, rows: int, left_pad: int) -> None:
     """Leaves in a cache the rows of the main branch only, without their left pad, in layers of the usual kinds."""
     for number, layer in enumerate(cache.layers):
@@ -94,6 +117,9 @@ def select_main_branch(cache: Any, rows: int, left_pad: int) -> None:
             keys, values = whole.update(layer.keys[:rows], layer.values[:rows])
             cache.layers[number] = DynamicLayer()
             cache.layers[number].update(keys[:, :, left_pad:], values[:, :, left_pad:])
+        elif isinstance(layer, GrowingLayer):
+            cache.layers[number] = DynamicLayer()
+            cache.layers[number].update(layer.keys[:rows, :, left_pad:], layer.values[:rows, :, left_pad:])
         elif layer.keys is not None and len(layer.keys) > rows:
             size = hf.resize_layer(layer, -left_pad)
             layer.keys, layer.values = layer.keys[:rows, :, -size:], layer.values[:rows, :, -size:]
