@@ -129,9 +129,10 @@ class MultiBranchModel(hf.LoopModel):
             self._lagging = LaggingBranches(self.model, branches, caches)
             return self._combined(outputs, logits)
         length, main, read_main = input_ids.shape[1], outputs[hf.CACHE], prompt.main
+        unpadded, images = bool(prompt.host[1].all()), self._hook is not None
 
         def join() -> Layout:
-            layout = lay_side_by_side(read_main, branches)
+            layout = lay_side_by_side(read_main, branches, complete=unpadded, images=images)
             merge_caches(main, length, branches, caches, layout.left_pad)
             return layout
 
