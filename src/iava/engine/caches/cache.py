@@ -110,6 +110,9 @@ class GrowingLayer(DynamicLayer):
         columns: W.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, columns: int) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)

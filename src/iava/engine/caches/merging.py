@@ -88,9 +88,7 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
         if isinstance(layer, SegmentedLayer):
             main.layers[number] = layer.extended(contrast, left_pad)
         elif type(layer) is DynamicLayer:
-            keys = _beside(layer.keys, [[(end, part) for end, part, _ in row] for row in contrast], total)
-            values = _beside(layer.values, [[(end, part) for end, _, part in row] for row in contrast], total)
-            main.layers[number] = GrowingLayer(keys, values, total)
+            main.layers[number] = _joined_layer(layer, contrast, total)
         else:
             rows = [[(end + left_pad, k, v) for end, k, v in segments] for segments in segments_of(layer, length)]
             size = hf.resize_layer(layer, left_pad)
@@ -101,7 +99,16 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
             cache.layers[number] = DynamicLayer()
 
 
-def _beside(main: torch.Tensor, contrast: Sequence[Sequence[tuple[int, torch.Tensor]]], total: int) -> torch.Tensor:
+def _joined_layer(main: Any, contrast: Sequence[Sequence[Segment]], total: int) -> GrowingLayer:
+    """The rows of a layer of the main branch, and behind them contrast rows."""
+    keys = _joined_rows(main.keys, [[(end, part) for end, part, _ in row] for row in contrast], total)
+    values = _joined_rows(main.values, [[(end, part) for end, _, part in row] for row in contrast], total)
+    return GrowingLayer(keys, values, total)
+
+
+def _joined_rows(
+    main: torch.Tensor, contrast: Sequence[Sequence[tuple[int, torch.Tensor]]], total: int
+) -> torch.Tensor:
     """The rows of the main branch, (B, heads, S, d), and behind them contrast rows, (R, heads, at least total, d).
 
     Contrast rows begin as copies of the main rows. So a prefix that they share is there already, and columns that they

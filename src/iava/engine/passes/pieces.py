@@ -34,7 +34,7 @@ def read_branches(
     """
     if hooks is None and len(branches) > 1 and _behind_one_prefix(model, branches):
         return _side_by_side(model, branches)
-    read = [_read(model, branch, hooks or (lambda _: nullcontext()), limit) for branch in branches]
+    read = [_run_branch(model, branch, hooks or (lambda _: nullcontext()), limit) for branch in branches]
     return [logits for logits, _ in read], [cache for _, cache in read]
 
 
@@ -42,8 +42,8 @@ def _behind_one_prefix(model: PreTrainedModel, branches: Sequence[Branch]) -> bo
     """Whether branches differ only in what stands behind the same prefix, and the model takes a mask of such blocks."""
     prefixes = set()
     for branch in branches:
-        plain = branch.prefix is not None and branch.token_types is None and branch.deepstack is None
-        if not plain or not hf.takes_additive_mask(model, branch.prefix):
+        plain = branch.token_types is None and branch.deepstack is None
+        if branch.prefix is None or not plain or not hf.takes_additive_mask(model, branch.prefix):
             return False
         layer: Any = branch.prefix.layers[0]
         rows = [[(end, keys.data_ptr(), keys.shape) for end, keys, _ in row] for row in layer.rows]
@@ -83,7 +83,9 @@ def _block_mask(seen: torch.Tensor, own: torch.Tensor, widths: Sequence[int], dt
     return ((visible == 0).to(dtype) * torch.finfo(dtype).min)[:, None]
 
 
-def _read(model: PreTrainedModel, branch: Branch, hooks: Hooks, limit: int | None) -> tuple[torch.Tensor, DynamicCache]:
+def _run_branch(
+    model: PreTrainedModel, branch: Branch, hooks: Hooks, limit: int | None
+) -> tuple[torch.Tensor, DynamicCache]:
     rows, width = branch.embeddings.shape[:2]
     count = rows if limit is None or branch.prefix is not None or branch.deepstack is not None else limit // width
     if count >= rows:
