@@ -67,11 +67,12 @@ def _side_by_side(model: PreTrainedModel, branches: Sequence[Branch]) -> tuple[l
     outputs = run(model, together, mask=mask, last=sum(widths[1:]) + 1)
     # The last column of each branch, from that of the first on.
     ends = np.cumsum([0, *widths[1:]])
-    caches = [DynamicCache() for _ in branches]
-    layers: list[SegmentedLayer] = outputs[hf.CACHE].layers
-    for layer in layers:
+    # Each branch's prefix becomes its cache, as where it runs alone.
+    caches: list[Any] = [branch.prefix for branch in branches]
+    read: list[SegmentedLayer] = list(outputs[hf.CACHE].layers)
+    for number, layer in enumerate(read):
         for cache, own_layer in zip(caches, layer.split(widths), strict=True):
-            cache.layers.append(own_layer)
+            cache.layers[number] = own_layer
     return [outputs.logits[:, end] for end in ends], caches
 
 
