@@ -59,8 +59,9 @@ PROMPT_STYLES = {
     "llava": "{}\nAnswer the question using a single word or phrase.",
     "vcd": "{} Please answer this question with one word.",
     "lmms-eval": "{}\nAnswer the question using a single word or phrase.",
+    "pai": "{}",
 }
-"""Prompt styles: what LLaVA-1.5's evaluation, VCD's scripts and lmms-eval put behind a question."""
+"""Prompt styles: what LLaVA-1.5's evaluation, VCD's scripts, lmms-eval and PAI's scripts put behind a question."""
 
 
 class Benchmark(ABC):

@@ -32,6 +32,8 @@ from iava.pocket.world import OBJECT_CLASSES
 from iava.words import singular, tokens
 
 CAPTION_PROMPT = "Please describe this image in detail."
+PAI_PROMPT = "Please help me describe the image in detail."
+"""The prompt of PAI's chair_eval.py."""
 POCKET_PROMPT = "Describe this image."
 
 
@@ -66,6 +68,10 @@ class CHAIR(Benchmark):
             digest = hashlib.sha256(self._synonyms.read_bytes()).hexdigest()[:12]
             found["synonyms"] = f"{self._synonyms.name} {digest}"
         return found
+
+    def prompt(self, question: Question, style: str) -> str:
+        """PAI's wording in the style "pai"; in all others the question."""
+        return PAI_PROMPT if style == "pai" else question.question
 
     def general(self, category: str | None) -> str:
         """That of captions."""

@@ -73,6 +73,10 @@ class VCD(Method):
         check_whole("seed", self.seed, low=0)
         check_choice("noise_per", self.noise_per, ("image", "question"))
 
+    @property
+    def own_images(self) -> int:
+        return int(self.kind == "noise" and self.noise_per == "question")
+
     def branches(self, prompt: Prompt) -> list[Branch]:
         if self.kind == "quarter":
             return [quartered(prompt)]
