@@ -62,6 +62,10 @@ class AvisC(Method):
             check_number("alpha", self.alpha, low=0)
         check_number("beta", self.beta, low=0, high=1)
 
+    @property
+    def own_images(self) -> int:
+        return 1
+
     def branches(self, prompt: Prompt) -> list[Branch]:
         attention = over_images(prompt.rows, *prompt.images)
         _, valid = prompt.images

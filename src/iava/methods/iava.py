@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 from iava.engine.branch import Branch
 from iava.engine.edit import Edit, attention_under
 from iava.engine.images.qformer import features_under
-from iava.engine.negatives import NEGATIVES, READ_AGAIN, negative_image
+from iava.engine.negatives import NEGATIVES, READ_AGAIN, WHOLE_IMAGE, negative_image
 from iava.engine.probe import mean_attention, over_images
 from iava.engine.prompt import Prompt
 from iava.engine.text.instruction import editable
@@ -102,6 +102,10 @@ class IAVA(Method):
     @property
     def reads_pixels(self) -> bool:
         return self.negative in READ_AGAIN
+
+    @property
+    def own_images(self) -> int:
+        return int(self.negative in WHOLE_IMAGE)
 
     def branches(self, prompt: Prompt) -> list[Branch]:
         query = over_images(prompt.rows, *prompt.images)

@@ -76,6 +76,10 @@ class SID(Method):
             raise IavaError(f"early is {self.early}, but the model has {layers} layers: use 1 to {layers - 1}")
         return filled
 
+    @property
+    def own_images(self) -> int:
+        return 1
+
     def branches(self, prompt: Prompt) -> list[Branch]:
         assert self.early is not None
         attention = over_images(prompt.rows, *prompt.images)[:, self.early - 1].mean(dim=1)
