@@ -170,6 +170,19 @@ def test_peak_is_the_memory_alive_at_once():
     assert result == 0.0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["iava:zeros", "iava+:zeros", "avisc", "sid", "iava:drop", "iava:hide"])
+def test_six_questions_take_at_most_half_more_memory_than_one(method):
+    # As in the shape `small`, the weights hold as many bytes as the keys and values of six prompts.
+    text = {**TINY, "hidden_size": 160, "intermediate_size": 430, "num_hidden_layers": 12}
+    text |= {"vocab_size": 128, "max_position_embeddings": 256}
+    lvlm = shapes.llava(TINY, text, image_size=140, device=CPU, dtype=torch.float32)
+    assert 6 < weights(lvlm.model) / (153 * 12 * 2 * 160 * 4) < 7
+    bench = Bench(lvlm, plan(methods=[method]))
+    one, six = (peak(bench.work(name, Workload(8, 6, 1)), CPU)[0] for name in ("generate", method))
+    assert weights(lvlm.model) + six <= 1.5 * (weights(lvlm.model) + one)
+
+
 def test_weights_are_counted_in_bytes():
     assert weights(torch.nn.Linear(3, 4).half()) == 2 * (12 + 4)
 

@@ -26,7 +26,8 @@ def narrow_llava(device=CPU, dtype=torch.float32):
 def bench():
     methods = [
         *("greedy", "apc", "vcd", "icd", "m3id", "avisc", "pai", "sid", "only", "no-image"),
-        *("iava:hide", "iava:drop", "iava:zeros", "iava+:hide", "iava+:drop"),
+        *("iava:hide", "iava:drop", "iava:zeros", "iava+:hide", "iava+:drop", "iava+:zeros"),
+        *("iava:blur", "iava:lowres", "no-image:blur", "restore"),
     ]
     return Bench(narrow_llava(), CostPlan("small", methods))
 
@@ -78,7 +79,10 @@ def test_counts_are_written_and_printed(monkeypatch, tmp_path):
     assert plain["first"]["passes"] == 1
     # Two images, 35 + 9 + 18 columns each, 12 layers of keys and values, 32 numbers of four bytes.
     assert plain["first"]["cache_bytes"] == 2 * 62 * 12 * 2 * 32 * 4
-    assert hide["step"]["cache_bytes"] == 2 * plain["step"]["cache_bytes"]
+    # Plain decoding writes all columns again for each new token; the rows of both branches are written once.
+    assert plain["step"]["cache_bytes"] == 2 * 64 * 12 * 2 * 32 * 4
+    assert hide["second"]["cache_bytes"] == 2 * 2 * 64 * 12 * 2 * 32 * 4
+    assert hide["step"]["cache_bytes"] == 0
     kernels = hide["first"]["kernels"]
     line = f"| 2 | `iava:hide` | first | {kernels:,} | {kernels / plain['first']['kernels']:.2f} |"
     assert line in result.stdout
@@ -100,6 +104,15 @@ def test_ceilings_of_a_step_in_a_batch(bench, contender):
     assert (step["syncs"], step["passes"]) == (plain["syncs"], 1)
 
 
+@pytest.mark.parametrize("contender", ["iava:hide", "iava:drop", "iava:zeros", "vcd", "avisc", "iava+:hide"])
+@pytest.mark.slow
+def test_ceilings_of_the_second_token(bench, plain, contender):
+    """It copies the keys and values of each branch's twelve layers into one cache."""
+    second = count_tokens(bench, contender, 1)["second"]
+    assert second["kernels"] <= (1.23 if contender.startswith("iava+") else 1.17) * plain["second"]["kernels"]
+    assert (second["syncs"], second["passes"]) == (plain["second"]["syncs"], 1)
+
+
 @pytest.mark.parametrize("contender", ["pai", "sid", "only"])
 @pytest.mark.slow
 def test_ceilings_of_a_step_with_steering(bench, plain, contender):
@@ -108,19 +121,23 @@ def test_ceilings_of_a_step_with_steering(bench, plain, contender):
     assert (step["syncs"], step["passes"]) == (plain["step"]["syncs"], 1)
 
 
-@pytest.mark.parametrize("contender", ["iava:hide", "iava:drop", "iava:zeros"])
+@pytest.mark.parametrize("contender", ["iava:hide", "iava:drop", "iava:zeros", "iava+:hide", "iava+:drop"])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.slow
 def test_ceilings_of_the_first_token(bench, contender, batch):
     first, plain = (count_tokens(bench, name, batch)["first"] for name in (contender, "generate"))
     assert first["kernels"] <= 2.2 * plain["kernels"]
-    assert first["syncs"] <= plain["syncs"] + 4
+    # What `drop` lays out has a size that the host waits for, in each contrast branch.
+    assert first["syncs"] <= plain["syncs"] + (5 if contender == "iava+:drop" else 4)
     assert first["passes"] == 2
 
 
 @pytest.mark.slow
 def test_ceilings_of_the_first_token_of_others(bench, plain):
-    for contender, ceiling, passes in [("iava+:hide", 3, 3), ("vcd", 2.2, 2), ("m3id", 2.2, 2), ("only", 1.25, 1)]:
+    ceilings = [("iava+:zeros", 3, 3), ("vcd", 2.2, 2), ("m3id", 2.2, 2), ("only", 1.25, 1)]
+    # The vision tower reads the image again.
+    ceilings += [("iava:blur", 2.4, 2), ("iava:lowres", 2.4, 2), ("no-image:blur", 2.2, 2), ("restore", 2.4, 2)]
+    for contender, ceiling, passes in ceilings:
         first = count_tokens(bench, contender, 1)["first"]
         assert first["kernels"] <= ceiling * plain["first"]["kernels"], contender
         assert first["passes"] == passes, contender

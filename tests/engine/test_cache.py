@@ -1,10 +1,11 @@
 import pytest
 import torch
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 import iava
 from iava.engine import hf
-from iava.engine.caches.cache import SegmentedLayer, before, segments_of
+from iava.engine.caches.cache import GrowingLayer, SegmentedLayer, before, segments_of, with_spare
 from tests import tiny
 
 QUESTIONS = ["Is there a dog ?", "where is the blue boat on the street ?", "What ?"]
@@ -39,6 +40,38 @@ def test_new_columns_stand_behind_the_parts(layer):
     assert longer[:, 0, :, 0].tolist() == [[0, 1, 0, 2, 0, 6, 7, 10], [0, 0, 0, 3, 4, 5, 9, 11]]
     layer.reorder_cache(torch.tensor([1, 1]))
     assert torch.equal(layer.whole()[0], longer[[1, 1]])
+
+
+def test_a_layer_grows_in_place_until_its_spare_columns_are_used():
+    torch.manual_seed(0)
+    plain, start = DynamicLayer(), 50
+    parts = [(torch.randn(3, 2, width, 4), torch.randn(3, 2, width, 4)) for width in (start, *[1] * 90)]
+    whole = [with_spare(part, start) for part in parts[0]]
+    for wide, part in zip(whole, parts[0], strict=True):
+        wide[:, :, :start] = part
+    growing, places = GrowingLayer(*whole, start), []
+    plain.update(*parts[0])
+    for number, part in enumerate(parts[1:]):
+        for ours, theirs in zip(growing.update(*part), plain.update(*part), strict=True):
+            assert torch.equal(ours, theirs)
+        places.append(growing.keys.data_ptr())
+        if number == 30:
+            growing.reorder_cache(torch.tensor([2, 0, 0]))
+            plain.reorder_cache(torch.tensor([2, 0, 0]))
+    assert growing.get_seq_length() == plain.get_seq_length() == start + 90
+    # One place for 14 columns, one more for up to 128, another from the change of order on, and one beyond 128.
+    assert [places[:14], places[14:31], places[31:78], places[78:]] == [
+        [places[first]] * count for first, count in ((0, 14), (14, 17), (31, 47), (78, 12))
+    ]
+
+
+@pytest.mark.parametrize("negative", ["zeros", "drop", "hide"])
+def test_long_answers_of_both_kinds_of_caches(negative):
+    model, proc = tiny.model(1), tiny.processor()
+    inputs = tiny.inputs(proc, tiny.image(2), QUESTIONS[0])
+    options = {"max_new_tokens": 90, "eos_token_id": None, "custom_generate": iava.IAVA(proc, negative=negative)}
+    dynamic, static = (model.generate(**inputs, cache_implementation=kind, **options) for kind in ("dynamic", "static"))
+    assert torch.equal(dynamic, static)
 
 
 def test_where_each_row_is(layer):

@@ -42,12 +42,24 @@ def test_the_columns_of_one_question(lvlm):
     assert columns == [whole + GENERAL, kept[0] + 7]
 
 
+def test_two_contrast_branches_stand_side_by_side(lvlm):
+    whole, six = BEGINNING + 7, [*QUESTIONS, *QUESTIONS[::-1]]
+    assert decoder_columns(lvlm, QUESTIONS[:1], method="iava+", negative="hide")[0] == [whole + GENERAL, 7 + 7]
+    columns, kept = decoder_columns(lvlm, QUESTIONS[:1], method="iava+", negative="drop", top_i=4, lam=-0.5)
+    assert 0 < kept[0] < 9
+    assert columns == [whole + GENERAL, kept[0] + 7 + 7]
+    columns, _ = decoder_columns(lvlm, six, method="iava+", negative="hide")
+    assert columns == [BEGINNING, 6 * 11, GENERAL, 6 * 22]
+
+
 def test_the_columns_of_six_questions_about_one_image(lvlm):
     six = [*QUESTIONS, *QUESTIONS[::-1]]
     # The shorter ones are padded to the longest: 11.
     assert decoder_columns(lvlm, six, method="greedy")[0] == [BEGINNING, 6 * 11]
     assert decoder_columns(lvlm, six, negative="hide")[0] == [BEGINNING, 6 * 11, GENERAL, 6 * 11]
-    assert decoder_columns(lvlm, six, negative="zeros")[0] == [BEGINNING, 6 * 11, GENERAL, 66, 66]
+    # Three questions at a time, and their contrast branch in runs no larger than those of the main branch.
+    half = [3 * 11, 22, 22, 22]
+    assert decoder_columns(lvlm, six, negative="zeros")[0] == [BEGINNING, half[0], GENERAL, *half[1:], *half]
     columns, kept = decoder_columns(lvlm, six, negative="drop", top_i=4, lam=-0.5)
     # The prompts are padded on the left: what stands before the image is in the same columns for the longest ones only.
     rest = [k + tail + (0 if tail == 11 else BEFORE) for k, tail in zip(kept, [7, 11, 3, 3, 11, 7], strict=True)]
@@ -164,9 +176,38 @@ def test_a_prefix_is_looked_at_and_not_kept_twice():
     assert [layer.keys.shape[2] for layer in cache.layers] == [2, 2, 2]
 
 
-def test_answers_of_a_branch_that_is_read_in_pieces(lvlm):
-    six = [*QUESTIONS, *QUESTIONS[::-1]]
-    settings = {"negative": "zeros", "max_new_tokens": 6}
-    for question, answer in zip(six, lvlm.ask_many(PICTURE, six, **settings), strict=True):
-        alone = lvlm.ask(PICTURE, question, **settings)
-        assert (answer.text, answer.tokens) == (alone.text, alone.tokens)
+@pytest.mark.parametrize(
+    ("method", "settings", "copies"),
+    [
+        ("iava", {"negative": "zeros"}, 1),
+        ("iava+", {"negative": "zeros"}, 2),
+        ("avisc", {}, 1),
+        ("sid", {}, 1),
+        ("vcd", {"noise_per": "question"}, 1),
+        ("vcd", {}, 0),
+        ("iava", {"negative": "hide"}, 0),
+        ("iava", {"negative": "drop"}, 0),
+    ],
+)
+def test_contrast_branches_with_images_of_their_own_hold_half_the_weights_at_most(lvlm, method, settings, copies):
+    """How many questions a step has at most, and their answers, which are those of each question alone."""
+    six, steps = [*QUESTIONS, *QUESTIONS[::-1]], []
+
+    def note(_module, _args, kwargs):
+        if kwargs["inputs_embeds"].shape[1] == 1:
+            steps.append(len(kwargs["inputs_embeds"]))
+
+    model = lvlm.model
+    settings = {"method": method, "max_new_tokens": 3, **settings}
+    alone = [lvlm.ask(PICTURE, question, **settings) for question in six]
+    handle = model.get_decoder().register_forward_pre_hook(note, with_kwargs=True)
+    together = lvlm.ask_many(PICTURE, six, **settings)
+    handle.remove()
+    assert [(one.text, one.tokens) for one in together] == [(one.text, one.tokens) for one in alone]
+    # Twenty-two columns, in three layers, of keys and values of 32 numbers.
+    own = copies * 22 * 3 * 2 * 32 * 4
+    half = sum(parameter.nbytes for parameter in model.parameters()) // 2
+    most = half // own if own else 6
+    assert most == {0: 6, 1: 5, 2: 2}[copies]
+    # Five would do for a copy each, but two groups of three are as few.
+    assert set(steps) == {{0: 6 * 2, 1: 3 * 2, 2: 2 * 3}[copies]}

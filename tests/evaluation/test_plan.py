@@ -142,5 +142,9 @@ def test_captions_have_a_general_instruction_of_their_own_unless_one_is_chosen()
     assert captions.methods["iava+"] == {"general": "What is in this image?"}
     assert (captions.methods["greedy"], captions.methods["icd"]) == ({}, {})
     assert Plan("fake", methods, benchmark="pope").methods == methods
+    # AMBER's yes-no questions have the usual one.
+    assert Plan("fake", methods, benchmark="amber", category="generative").methods == captions.methods
+    assert Plan("fake", methods, benchmark="amber").methods == methods
+    assert Plan("fake", methods, benchmark="amber", category="discriminative").methods == methods
     # The usual general instruction is the question itself.
     assert captions.task.questions[0].question == "Describe this image."

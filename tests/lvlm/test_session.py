@@ -9,6 +9,7 @@ import iava
 from iava import Greedy
 from iava.engine import hf
 from iava.engine.caches.prefix_cache import PrefixCache
+from iava.errors import IavaError
 from tests import families, tiny
 from tests.families import FAMILIES
 
@@ -135,3 +136,73 @@ def test_a_session_reports_its_bytes():
     reading.ask("Is there a dog ?", method="greedy", max_new_tokens=1)
     # Three layers of keys and values, and embeddings, of 32 numbers of four bytes, and a position, for 2 + 9 columns.
     assert reading.nbytes == 11 * ((3 * 2 + 1) * 32 * 4 + 8)
+
+
+def asked_with(system, question):
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": content}]
+
+
+def test_a_session_forgets_first_what_was_not_used_for_longest():
+    """A system prompt stands before the image, so each has keys and values of the image of its own."""
+    lvlm = iava.load(tiny.model(1), tiny.processor())
+    systems = ["What .", "See the picture .", "Describe this dog ."]
+    sizes = []
+    for system in systems:
+        alone = lvlm.read(PICTURE)
+        alone.ask(asked_with(system, QUESTIONS[0]), max_new_tokens=1)
+        sizes.append(alone.nbytes)
+    session = lvlm.read(PICTURE, max_bytes=max(sizes[0] + sizes[2], sizes[0] + sizes[1]))
+    held = []
+    for number in (0, 1, 0, 2):
+        session.ask(asked_with(systems[number], QUESTIONS[0]), max_new_tokens=1)
+        held.append(session.nbytes)
+    assert held == [sizes[0], sizes[0] + sizes[1], sizes[0] + sizes[1], sizes[0] + sizes[2]]
+    small = lvlm.read(PICTURE, max_bytes=0)
+    for number in (0, 1):
+        answer = small.ask(asked_with(systems[number], QUESTIONS[0]), max_new_tokens=4)
+        assert answer.tokens == lvlm.ask(PICTURE, asked_with(systems[number], QUESTIONS[0]), max_new_tokens=4).tokens
+        # The keys and values of the last prompt stay, without its attention.
+        assert 0 < small.nbytes < sizes[number]
+    with pytest.raises(IavaError, match="max_bytes is -1"):
+        lvlm.read(PICTURE, max_bytes=-1)
+
+
+def test_attention_under_many_instructions_is_bounded():
+    lvlm = iava.load(tiny.model(1), tiny.processor())
+    session = lvlm.read(PICTURE)
+    session.ask(QUESTIONS[0], method="greedy", max_new_tokens=1)
+    prefix = session.nbytes
+    # Three layers, four heads, nine image tokens.
+    one = 3 * 4 * 9 * 4
+    session = lvlm.read(PICTURE, max_bytes=prefix + 2 * one)
+    held = []
+    for general in ("Describe this image .", "See .", "What ?", "Describe this image ."):
+        session.ask(QUESTIONS[0], general=general, max_new_tokens=1)
+        held.append(session.nbytes - prefix)
+    assert held == [one, 2 * one, 2 * one, 2 * one]
+
+
+def test_a_session_with_an_image_that_depends_on_the_question_is_bounded():
+    lvlm = iava.load(*families.build("instructblip"))
+    free = lvlm.read(PICTURE)
+    sizes = []
+    for question in QUESTIONS:
+        free.ask(question, method="greedy", max_new_tokens=1)
+        sizes.append(free.nbytes)
+    assert sizes == [sizes[0], 2 * sizes[0], 3 * sizes[0]]
+    session = lvlm.read(PICTURE, max_bytes=2 * sizes[0])
+    for question in QUESTIONS:
+        session.ask(question, method="greedy", max_new_tokens=1)
+    assert session.nbytes == 2 * sizes[0]
+
+
+def test_what_is_kept_holds_nothing_else_alive():
+    """Two prefixes that were read in one run, of which one is dropped."""
+    lvlm = iava.load(tiny.model(1), tiny.processor())
+    session = lvlm.read(PICTURE)
+    session.ask_many([asked_with(one, QUESTIONS[0]) for one in ("What .", "See .")], max_new_tokens=1)
+    kept = session.memory.prefixes
+    assert len(kept) == 2
+    tensors = [kept[0].embeddings, kept[0].positions, *(part for pair in kept[0].layers for part in pair)]
+    assert sum(part.untyped_storage().nbytes() for part in tensors) == sum(part.nbytes for part in tensors)

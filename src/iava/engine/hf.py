@@ -238,6 +238,14 @@ def fill_layer(layer: Any, keys: torch.Tensor, values: torch.Tensor) -> None:
         torch._dynamo.mark_static_address(layer.values)
 
 
+def column_bytes(model: PreTrainedModel) -> int:
+    """Bytes of one token's keys and values in all layers, by the config of the decoder."""
+    config: Any = model.get_decoder().config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
+
+
 def takes_additive_mask(model: PreTrainedModel, cache: Any = None) -> bool:
     """Whether all layers of the decoder take one mask that is added, (R, 1, Q, K), K the columns in the cache.
 

@@ -20,7 +20,7 @@ from iava.engine.caches.prefix_cache import PrefixCache, may_share, read_togethe
 from iava.engine.edit import Edits
 from iava.engine.passes.lagging import LaggingBranches
 from iava.engine.passes.packed import read_beside
-from iava.engine.passes.pieces import read_branch
+from iava.engine.passes.pieces import read_branches
 from iava.engine.passes.steps import Steps
 from iava.engine.probe import last_row
 from iava.engine.prompt import Prompt, image_mask, prompt_of
@@ -118,20 +118,21 @@ class MultiBranchModel(hf.LoopModel):
             prompt = self._prompt(input_ids, model_kwargs, captured)
             prompt.rows = rows
         self._is_image = prompt.is_image
-        branches, caches, logits = list(self._branches(prompt)), [], []
-        for branch in branches:
-            last, cache = read_branch(
-                self.model, branch, lambda one: self._hooked(one.is_image, contrast=True), prompt.largest_run
-            )
-            logits.append(last)
-            caches.append(cache)
+        branches = list(self._branches(prompt))
+
+        def hooks(branch: Branch) -> AbstractContextManager[None]:
+            return self._hooked(branch.is_image, contrast=True)
+
+        watch = None if self._hook is None else hooks
+        logits, caches = read_branches(self.model, branches, watch, prompt.largest_run)
         if self._settled is not None:
             self._lagging = LaggingBranches(self.model, branches, caches)
             return self._combined(outputs, logits)
         length, main, read_main = input_ids.shape[1], outputs[hf.CACHE], prompt.main
+        unpadded, images = bool(prompt.host[1].all()), self._hook is not None
 
         def join() -> Layout:
-            layout = lay_side_by_side(read_main, branches)
+            layout = lay_side_by_side(read_main, branches, complete=unpadded, images=images)
             merge_caches(main, length, branches, caches, layout.left_pad)
             return layout
 

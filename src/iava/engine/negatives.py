@@ -139,6 +139,8 @@ NEGATIVES = (*_MASKS, *_WORSE)
 """The names that a method's `negative` takes."""
 READ_AGAIN = ("pixels", *_WORSE)
 """Those for which the vision tower reads the image again."""
+WHOLE_IMAGE = ("zeros", *READ_AGAIN)
+"""Those whose contrast branch holds keys and values of the whole image, for each question its own."""
 
 
 def negative_image(name: str, prompt: Prompt, keep: torch.Tensor, strength: float) -> Branch:

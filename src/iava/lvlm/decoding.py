@@ -1,5 +1,6 @@
 """Decoding a batch of conversations, and halving the batch when memory is full."""
 
+import math
 import sys
 import time
 import zlib
@@ -14,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from iava.engine.caches.prefix_cache import PrefixCache
-from iava.engine.hf import private_view
+from iava.engine.hf import column_bytes, private_view
 from iava.engine.images.qformer import cross_attention
 from iava.errors import IavaError
 from iava.lvlm.answers import Answer
@@ -162,6 +163,15 @@ class BatchDecoder:
         conversations = [one for one, _ in asked]
         texts = [prompt_text(self.processor, one) for one in conversations]
         batch = inputs.of(texts, [one.images for one in conversations], pixels=method.reads_pixels)
+        most = len(asked) if inputs.picture is None else self._most_rows(method, batch["input_ids"].shape[1])
+        if len(asked) > most:
+            size = math.ceil(len(asked) / math.ceil(len(asked) / most))
+            # The groups share the image's prefix.
+            cache, answers = PrefixCache() if cache is None else cache, []
+            for first in range(0, len(asked), size):
+                answers += self._batch(inputs, cache, asked[first : first + size], method, request, start)
+                start = time.perf_counter()
+            return answers
         trace = Trace(top=CANDIDATES if request.explain else 0)
         rendered = rendered_prompts(self.model, self.processor, inputs, conversations, batch)
         decoded = partial(method, trace=trace, prefix_cache=cache, conversations=rendered)
@@ -182,6 +192,14 @@ class BatchDecoder:
             found = explanation(self.model, self.processor, picture, trace, qformer_attention, row, steps)
             explained.append(replace(answer, explanation=found))
         return explained
+
+    def _most_rows(self, method: Method, columns: int) -> int:
+        """How many questions about an image are asked at once, by the number of columns of their prompts.
+
+        What contrast branches hold of it for each question takes at most half as many bytes as the model.
+        """
+        each = method.own_images * columns * column_bytes(self.model)
+        return sys.maxsize if each == 0 else max(self.model.get_memory_footprint() // 2 // each, 1)
 
     def _plain_batch(self, asked: list[Asked], method: Method, request: Request, start: float) -> list[Answer]:
         """Answers conversations without an image, by drawing tokens as the method does, else greedily."""

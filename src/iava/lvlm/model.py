@@ -17,8 +17,9 @@ from iava.lvlm.generation import Generation, checkpoint_settings
 from iava.lvlm.images import MAX_PIXELS, ImageSource, read_image
 from iava.lvlm.inputs import Inputs
 from iava.lvlm.remote import Remote
-from iava.lvlm.session import ImageSession
+from iava.lvlm.session import SESSION_BYTES, ImageSession
 from iava.methods.base import Method
+from iava.methods.checks import check_whole
 
 
 class LVLM:
@@ -204,11 +205,19 @@ class LVLM:
         request = Request(method, max_new_tokens, explain, seed, generation, settings)
         return self._chat(list(zip(conversations, shown, strict=True)), request)
 
-    def read(self, image: ImageSource) -> ImageSession:
+    def read(self, image: ImageSource, *, max_bytes: int = SESSION_BYTES) -> ImageSession:
         """Keeps an image for several calls. The first question pays for reading it.
 
+        What is kept grows with each new text before the image, such as a system prompt, and with each new history
+        behind it. InstructBLIP sees the image by the question, so there it grows with each question.
+
+        Args:
+            image: see `ask_many`.
+            max_bytes: limit of `ImageSession.nbytes` after a call, at least 0. What was not used for longest goes
+                first. The keys and values of the last prompt stay in any case.
+
         Raises:
-            IavaError: if the image cannot be read.
+            IavaError: if the image cannot be read, or `max_bytes` is out of range.
 
         Examples:
             >>> session = lvlm.read(image)
@@ -217,7 +226,8 @@ class LVLM:
             >>> session.ask("Is there a dog in the image?").text
             'No.'
         """
-        return ImageSession(self._decoder, self._read(image), PrefixCache())
+        check_whole("max_bytes", max_bytes, low=0)
+        return ImageSession(self._decoder, self._read(image), PrefixCache(), max_bytes)
 
     def _ask(self, image: ImageSource, questions: Sequence[str | Sequence[Message]], request: Request) -> list[Answer]:
         start = time.perf_counter()

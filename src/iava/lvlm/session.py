@@ -15,6 +15,9 @@ from iava.lvlm.generation import Generation
 from iava.lvlm.inputs import Inputs
 from iava.methods.base import Method
 
+SESSION_BYTES = 1_000_000_000
+"""Of what a session keeps of its image for later questions."""
+
 
 class ImageSession:
     """An image and its prefix cache. `LVLM.read` makes it.
@@ -26,17 +29,21 @@ class ImageSession:
         decoder: of the model that is asked.
         picture: the image, RGB.
         cache: prefix cache of this image; None keeps nothing between calls.
+        max_bytes: of the prefix cache after a call, see `LVLM.read`.
     """
 
-    def __init__(self, decoder: BatchDecoder, picture: Image.Image, cache: PrefixCache | None) -> None:
+    def __init__(
+        self, decoder: BatchDecoder, picture: Image.Image, cache: PrefixCache | None, max_bytes: int = SESSION_BYTES
+    ) -> None:
         self.picture = picture
         self.memory = cache
         self.inputs = Inputs(decoder.model, decoder.processor, picture)
         self._decoder = decoder
+        self._max_bytes = max_bytes
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the keys, values and attention that are kept for later questions."""
+        """Bytes of the keys, values and attention that are kept for later questions; see `LVLM.read` for the limit."""
         return 0 if self.memory is None else self.memory.nbytes
 
     def ask(
@@ -76,7 +83,10 @@ class ImageSession:
         if isinstance(questions, str):
             raise IavaError("questions is one string: give a list of questions, or use ask")
         conversations = [read_conversation(question, [self.picture], read=self._own) for question in questions]
-        return self._decoder.answers(self.inputs, self.memory, conversations, request, start)
+        answers = self._decoder.answers(self.inputs, self.memory, conversations, request, start)
+        if self.memory is not None:
+            self.memory.trim(self._max_bytes)
+        return answers
 
     def _own(self, source: Any) -> Image.Image:
         if source is not self.picture:

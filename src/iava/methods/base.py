@@ -121,6 +121,14 @@ class Method(_Attributes):
         """Whether a contrast branch needs the image's pixels, not only what the vision tower made of them."""
         return False
 
+    @property
+    def own_images(self) -> int:
+        """How many contrast branches hold keys and values of the whole image, for each question their own.
+
+        `LVLM.ask_many` then answers a few questions at a time.
+        """
+        return 0
+
     @classmethod
     def setting_names(cls) -> list[str]:
         """The names of all settings that may be given, the method's own first."""

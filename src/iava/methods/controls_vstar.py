@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from iava.engine.branch import Branch
-from iava.engine.negatives import NEGATIVES, READ_AGAIN, negative_image
+from iava.engine.negatives import NEGATIVES, READ_AGAIN, WHOLE_IMAGE, negative_image
 from iava.engine.prompt import Prompt
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast, check_number
@@ -78,8 +78,8 @@ class NoImage(Method):
     Args:
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
-        negative: how the image is masked; see `IAVA`.
-        strength: of the negatives "blur" and "lowres"; see `IAVA`.
+        negative: how the image is masked: "drop", "zeros", "hide", "pixels", "blur" or "lowres"; see `IAVA`.
+        strength: of the negatives "blur" and "lowres", above 0 and at most 1; see `IAVA`.
 
     Raises:
         IavaError: if a setting is out of range.
@@ -102,6 +102,10 @@ class NoImage(Method):
     @property
     def reads_pixels(self) -> bool:
         return self.negative in READ_AGAIN
+
+    @property
+    def own_images(self) -> int:
+        return int(self.negative in WHOLE_IMAGE)
 
     def branches(self, prompt: Prompt) -> list[Branch]:
         _, valid = prompt.images

@@ -38,6 +38,10 @@ class IAVAPlus(IAVA):
     paper = None
     cost = "3 in one batch, and the general instruction once"
 
+    @property
+    def own_images(self) -> int:
+        return 2 * super().own_images
+
     def branches(self, prompt: Prompt) -> list[Branch]:
         _, valid = prompt.images
         return [*super().branches(prompt), self._negative(prompt, torch.zeros_like(valid))]

@@ -1,4 +1,4 @@
-"""Cached keys and values that several rows share, held once."""
+"""Cache layers: keys and values that several rows share, held once, and layers that grow in place."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -81,11 +81,68 @@ class SegmentedLayer(DynamicLayer):
         layer.keys, layer.values = torch.cat([self.keys, new_keys]), torch.cat([self.values, new_values])
         return layer
 
+    def split(self, widths: Sequence[int]) -> list["SegmentedLayer"]:
+        """Layers behind the same segments, each with so many of the new columns, in order."""
+        layers = [SegmentedLayer(self.rows, self.start) for _ in widths]
+        parts = zip(self.keys.split(list(widths), dim=2), self.values.split(list(widths), dim=2), strict=True)
+        for layer, part in zip(layers, parts, strict=True):
+            layer.keys, layer.values = part
+        return layers
+
     def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All keys and values, (R, heads, K, d) both; columns without a segment are zero."""
         keys = [[(end, part) for end, part, _ in segments] for segments in self.rows]
         values = [[(end, part) for end, _, part in segments] for segments in self.rows]
         return _assembled(keys, self.keys, self.start), _assembled(values, self.values, self.start)
+
+
+SPARE = 64
+"""A multiple of so many columns is allocated for a layer that grows."""
+
+
+class GrowingLayer(DynamicLayer):
+    """A cache layer with spare columns: new tokens are written behind the others, which are not copied.
+
+    `keys` and `values`, (R, heads, W, d) both, are the first columns of larger tensors. Kernels take them as they are.
+
+    Args:
+        keys, values: (R, heads, at least W, d), as `with_spare` makes them.
+        columns: W.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, columns: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._show(keys, values, columns)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        begin, (keys, values) = self.keys.shape[2], self._all
+        end = begin + key_states.shape[2]
+        if end > keys.shape[2]:
+            keys, values = (with_spare(part, end) for part in (self.keys, self.values))
+            keys[:, :, :begin], values[:, :, :begin] = self.keys, self.values
+        keys[:, :, begin:end], values[:, :, begin:end] = key_states, value_states
+        self._show(keys, values, end)
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        keys, values = (part.index_select(0, beam_idx.to(part.device)) for part in self._all)
+        self._show(keys, values, self.keys.shape[2])
+
+    def _show(self, keys: torch.Tensor, values: torch.Tensor, columns: int) -> None:
+        self._all = keys, values
+        self.keys, self.values = keys[:, :, :columns], values[:, :, :columns]
+
+
+def with_spare(like: torch.Tensor, columns: int, rows: int | None = None) -> torch.Tensor:
+    """An empty tensor with room for so many columns and more, otherwise like (R, heads, W, d)."""
+    count, heads, _, width = like.shape
+    return like.new_empty(count if rows is None else rows, heads, (columns // SPARE + 1) * SPARE, width)
 
 
 def segmented_cache(layers: Iterable[Sequence[Sequence[Segment]]], start: int) -> DynamicCache:

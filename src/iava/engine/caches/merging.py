@@ -1,7 +1,7 @@
 """One batch of all branches: their rows in one cache, with one layout of columns, masks and positions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from iava.engine import hf
 from iava.engine.branch import Branch
-from iava.engine.caches.cache import Segment, SegmentedLayer, before, segments_of
+from iava.engine.caches.cache import GrowingLayer, Segment, SegmentedLayer, before, segments_of, with_spare
 from iava.engine.host import to_device
 
 
@@ -20,33 +20,44 @@ class Layout:
 
     Args:
         mask: (n B, left_pad + S) long, 1 at columns that these rows may see.
-        is_image: (n B, left_pad + S) bool.
+        complete: whether the rows of all branches, the main one too, see every column.
+        is_image: (n B, left_pad + S) bool; None where nobody asks.
         left_pad: how many columns more than the prompts (S) the batch has; they are empty in the main branch.
         position_offset: (..., n B, 1), how far the positions of these rows are ahead of the main branch's.
     """
 
     mask: torch.Tensor
-    is_image: torch.Tensor
+    complete: bool
+    is_image: torch.Tensor | None
     left_pad: int
     position_offset: torch.Tensor
 
     def of(self, rows: torch.Tensor) -> "Layout":
         """The layout of some rows of the contrast branches, (R,) long."""
-        return Layout(self.mask[rows], self.is_image[rows], self.left_pad, self.position_offset[..., rows, :])
+        is_image = None if self.is_image is None else self.is_image[rows]
+        offset = self.position_offset[..., rows, :]
+        return replace(self, mask=self.mask[rows], is_image=is_image, position_offset=offset)
 
 
-def lay_side_by_side(main: Branch, branches: Sequence[Branch]) -> Layout:
+def lay_side_by_side(main: Branch, branches: Sequence[Branch], *, complete: bool, images: bool) -> Layout:
     """Finds the columns of all branches in one batch.
 
     The columns of a prefix stay where they are. A row's other columns go to the end of the batch, so that what is
     answered follows them. They may cover columns of the prefix that the row does not see.
+
+    Args:
+        main: the main branch.
+        branches: the contrast branches.
+        complete: whether no token of the main branch is padding.
+        images: whether the columns of image tokens are wanted.
     """
     length = main.mask.shape[1]
     total = max(length, *(_columns_needed(branch) for branch in branches))
     last = main.positions[..., -1:]
     return Layout(
         mask=torch.cat([_spread(branch, branch.mask, total) for branch in branches]),
-        is_image=torch.cat([_spread(branch, branch.is_image, total) for branch in branches]),
+        complete=complete and all(_fills(branch, total) for branch in branches),
+        is_image=torch.cat([_spread(branch, branch.is_image, total) for branch in branches]) if images else None,
         left_pad=total - length,
         position_offset=torch.cat([branch.positions[..., -1:] - last for branch in branches], dim=-2),
     )
@@ -76,6 +87,8 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
                 contrast.append([*before(segments[:-1], total - count), new])
         if isinstance(layer, SegmentedLayer):
             main.layers[number] = layer.extended(contrast, left_pad)
+        elif type(layer) is DynamicLayer:
+            main.layers[number] = _joined_layer(layer, contrast, total)
         else:
             rows = [[(end + left_pad, k, v) for end, k, v in segments] for segments in segments_of(layer, length)]
             size = hf.resize_layer(layer, left_pad)
@@ -86,6 +99,34 @@ def merge_caches(main: Any, length: int, branches: Sequence[Branch], caches: Seq
             cache.layers[number] = DynamicLayer()
 
 
+def _joined_layer(main: Any, contrast: Sequence[Sequence[Segment]], total: int) -> GrowingLayer:
+    """The rows of a layer of the main branch, and behind them contrast rows."""
+    keys = _joined_rows(main.keys, [[(end, part) for end, part, _ in row] for row in contrast], total)
+    values = _joined_rows(main.values, [[(end, part) for end, _, part in row] for row in contrast], total)
+    return GrowingLayer(keys, values, total)
+
+
+def _joined_rows(
+    main: torch.Tensor, contrast: Sequence[Sequence[tuple[int, torch.Tensor]]], total: int
+) -> torch.Tensor:
+    """The rows of the main branch, (B, heads, S, d), and behind them contrast rows, (R, heads, at least total, d).
+
+    Contrast rows begin as copies of the main rows. So a prefix that they share is there already, and columns that they
+    do not see hold numbers.
+    """
+    count, pad = len(main), total - main.shape[2]
+    rows = with_spare(main, total, count + len(contrast))
+    if pad:
+        rows[:, :, :pad] = 0
+    rows[:, :, pad:total].unflatten(0, (-1, count))[:] = main
+    for number, segments in enumerate(contrast):
+        for end, part in segments:
+            begin = end - part.shape[1]
+            if pad or begin or part.data_ptr() != main[number % count].data_ptr():
+                rows[count + number, :, begin:end] = part
+    return rows
+
+
 def select_main_branch(cache: Any, rows: int, left_pad: int) -> None:
     """Leaves in a cache the rows of the main branch only, without their left pad, in layers of the usual kinds."""
     for number, layer in enumerate(cache.layers):
@@ -94,6 +135,9 @@ def select_main_branch(cache: Any, rows: int, left_pad: int) -> None:
             keys, values = whole.update(layer.keys[:rows], layer.values[:rows])
             cache.layers[number] = DynamicLayer()
             cache.layers[number].update(keys[:, :, left_pad:], values[:, :, left_pad:])
+        elif isinstance(layer, GrowingLayer):
+            cache.layers[number] = DynamicLayer()
+            cache.layers[number].update(layer.keys[:rows, :, left_pad:], layer.values[:rows, :, left_pad:])
         elif layer.keys is not None and len(layer.keys) > rows:
             size = hf.resize_layer(layer, -left_pad)
             layer.keys, layer.values = layer.keys[:rows, :, -size:], layer.values[:rows, :, -size:]
@@ -102,6 +146,11 @@ def select_main_branch(cache: Any, rows: int, left_pad: int) -> None:
 def _fresh_columns(branch: Branch) -> list[int]:
     """How many columns of each row stand behind the prefix, from its first token there on."""
     return [branch.embeddings.shape[1] - first for first in branch.begins]
+
+
+def _fills(branch: Branch, total: int) -> bool:
+    """Whether all rows of a branch are known to see all columns. What is seen of a prefix only the device knows."""
+    return branch.prefix is None and branch.embeddings.shape[1] == total and not any(branch.begins)
 
 
 def _columns_needed(branch: Branch) -> int:

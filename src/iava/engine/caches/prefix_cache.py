@@ -47,6 +47,12 @@ class SharedPrefix:
         pairs = [tensor for pair in self.layers for tensor in pair]
         return sum(tensor.nbytes for tensor in (self.embeddings, self.positions, *pairs, *self.attention.values()))
 
+    def compact(self) -> None:
+        """Copies the tensors that are parts of larger ones, so that the batch they were read in can be freed."""
+        self.embeddings, self.positions = _alone(self.embeddings), _alone(self.positions)
+        self.layers = [(_alone(keys), _alone(values)) for keys, values in self.layers]
+        self.attention = {tokens: _alone(attention) for tokens, attention in self.attention.items()}
+
     def equals(self, embeddings: torch.Tensor, positions: torch.Tensor) -> bool:
         """Whether another prompt begins so, up to rounding."""
         if embeddings.shape != self.embeddings.shape or not torch.equal(self.positions, positions):
@@ -55,7 +61,7 @@ class SharedPrefix:
 
 
 class PrefixCache:
-    """Shared prefixes of earlier calls, for later ones. Belongs to one model.
+    """Shared prefixes of earlier calls, for later ones, the least recently used first. Belongs to one model.
 
     Args:
         prefixes: of earlier calls.
@@ -70,6 +76,17 @@ class PrefixCache:
     def nbytes(self) -> int:
         """Bytes of all prefixes."""
         return sum(prefix.nbytes for prefix in self.prefixes)
+
+    def trim(self, max_bytes: int) -> None:
+        """Drops the least recently used prefixes until the rest takes at most `max_bytes`.
+
+        The last one stays. Where it takes more alone, it loses the attention that was kept first.
+        """
+        while self.nbytes > max_bytes and len(self.prefixes) > 1:
+            del self.prefixes[0]
+        kept = self.prefixes[-1].attention if self.prefixes else {}
+        while self.nbytes > max_bytes and kept:
+            del kept[next(iter(kept))]
 
 
 def read_together(
@@ -105,10 +122,11 @@ def read_together(
         return None
     if new:
         known += _run_prefixes(prompt, begins, new)
-        if prefix_cache is not None:
-            prefix_cache.prefixes = known
     prompt.shared = [known[number] for number in found]
     if prefix_cache is not None:
+        used = set(found)
+        unused = [prefix for number, prefix in enumerate(known) if number not in used]
+        prefix_cache.prefixes = [*unused, *(known[number] for number in sorted(used))]
         prefix_cache.latest = prompt.shared
     rest = len(begins) * (length - int(ends.min()))
     prompt.largest_run = max([rest, *(len(new) * int(begin.sum()) for begin in begins[new])])
@@ -145,6 +163,10 @@ def _alike(prompt: Prompt, begins: Array) -> set[tuple[int, int]]:
     return {pair for pair, same in zip(pairs, to_host(close)[0], strict=True) if same}
 
 
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
 def _close(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """() bool, whether embeddings are equal up to rounding: a vision tower rounds the rows of a batch differently."""
     return (one - other).abs().amax() <= 16 * torch.finfo(one.dtype).eps * one.abs().amax()
@@ -166,11 +188,12 @@ def _run_prefixes(prompt: Prompt, begins: Array, rows: list[int]) -> list[Shared
     found = []
     for number, row in enumerate(chosen):
         count = len(row.columns)
-        # Rows are left padded: theirs are the last columns.
-        parts = [(layer.keys[number, :, -count:], layer.values[number, :, -count:]) for layer in layers]
+        # Rows are left padded: theirs are the last columns. A part of a larger tensor would keep all of it alive.
+        pairs = [(layer.keys[number, :, -count:], layer.values[number, :, -count:]) for layer in layers]
+        parts = pairs if len(chosen) == 1 else [(keys.clone(), values.clone()) for keys, values in pairs]
         own = _span(begins[row.prompt])
-        positions = prompt.main.positions[..., row.prompt, own]
-        found.append(SharedPrefix(prompt.main.embeddings[row.prompt, own], positions, parts))
+        embeddings, positions = prompt.main.embeddings[row.prompt, own], prompt.main.positions[..., row.prompt, own]
+        found.append(SharedPrefix(embeddings.clone(), positions.clone(), parts))
     return found
 
 

@@ -23,16 +23,16 @@ class Steps:
         main = torch.ones_like(is_image, dtype=torch.long) if mask is None else mask
         pad = layout.left_pad, 0
         self.branches = 1 + len(layout.mask) // len(is_image)
+        self.complete = layout.complete
+        """Whether every row sees every column: without a mask the kernels are faster."""
         self._mask = torch.cat([torch.nn.functional.pad(main, pad), layout.mask.to(main)])
-        self._is_image = torch.cat([torch.nn.functional.pad(is_image, pad), layout.is_image])
         self._additive: torch.Tensor | None = None
+        self._is_image: torch.Tensor | None = None
+        if layout.is_image is not None:
+            self._is_image = torch.cat([torch.nn.functional.pad(is_image, pad), layout.is_image])
         offset = layout.position_offset
         none = torch.zeros_like(offset[..., : len(is_image), :])
         self._offset = torch.cat([none, offset], dim=-2)
-        self._columns = self._mask.shape[1]
-        # The only wait for the device: without a mask the kernels are faster.
-        self.complete = bool(self._mask.all())
-        """Whether every row sees every column."""
 
     def mask(self, columns: int) -> torch.Tensor:
         """(R, columns) long, 1 at columns that a row may see."""
@@ -47,8 +47,9 @@ class Steps:
         return self._additive[..., :columns]
 
     def is_image(self, columns: int) -> torch.Tensor:
-        """(R, columns) bool."""
+        """(R, columns) bool. The layout must know where image tokens are."""
         self._grow(columns)
+        assert self._is_image is not None
         return self._is_image[:, :columns]
 
     def positions(self, last: torch.Tensor) -> torch.Tensor:
@@ -60,4 +61,5 @@ class Steps:
         more = -(-columns // ROOM) * ROOM - self._mask.shape[1]
         if columns > self._mask.shape[1]:
             self._mask = torch.nn.functional.pad(self._mask, (0, more), value=1)
-            self._is_image = torch.nn.functional.pad(self._is_image, (0, more))
+            if self._is_image is not None:
+                self._is_image = torch.nn.functional.pad(self._is_image, (0, more))
