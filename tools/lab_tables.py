@@ -62,7 +62,7 @@ def line(ours: Rows, greedy: Rows, control: Rows, ideal: float, clean: float) ->
 
     Args:
         ideal: AUC of the ideal observer.
-        clean: AUC of greedy decoding on the same scenes with normal evidence.
+        clean: AUC of greedy decoding where evidence is normal.
     """
     truth, images = truths(ours), [record["image"] for record in ours.values()]
     right, theirs = (_right(some) for some in (ours, control))
@@ -106,7 +106,7 @@ def _auc(records: Rows) -> float:
 
 
 def _share(gain: float, whole: float) -> float | None:
-    return gain / whole if whole > 0.005 else None
+    return gain / whole if whole > 0.02 else None
 
 
 def _percent(value: float) -> str:
