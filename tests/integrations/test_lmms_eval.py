@@ -148,6 +148,27 @@ def test_every_method_answers(plugin, method):
     assert all(made(plugin, f"method={method}").generate_until(requests()))
 
 
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("vcd", {"noise_per": "question", "alpha": 3}),
+        ("icd", {"place": "system"}),
+        ("m3id", {"threshold": 1, "beta": 0.1, "offset": -1}),
+        ("pai", {"start": 0, "end": 1, "prefill": False, "gamma": 3}),
+        ("sid", {"early": 1, "keep": 2}),
+        ("only", {"norm": False, "gamma": 0.25}),
+    ],
+)
+def test_settings_of_the_authors_commands_are_read(plugin, method, settings):
+    given = ",".join(f"{name}={value}" for name, value in settings.items())
+    texts = made(plugin, f"method={method},{given}").generate_until(requests())
+    lvlm = LVLM(tiny.model(), tiny.processor())
+    assert texts == [
+        lvlm.ask(tiny.image(number // 2), question, method=lvlm.method(method, **settings), max_new_tokens=4).text
+        for number, question in enumerate(QUESTIONS)
+    ]
+
+
 def test_bad_arguments_and_tasks_are_refused(plugin):
     with pytest.raises(ValueError, match="method apc has no setting 'gamma'"):
         made(plugin, "method=apc,gamma=2")

@@ -149,7 +149,11 @@ def test_a_port_is_allowed_by_name(fetch):
         "fd00::1",
         "::ffff:127.0.0.1",
         "::ffff:10.0.0.1",
+        "fec0::1",
+        "::7f00:1",
+        "::ffff:0:7f00:1",
         "64:ff9b::7f00:1",
+        "64:ff9b:1::7f00:1",
         "2002:7f00:1::",
     ],
 )
@@ -158,6 +162,11 @@ def test_an_allowed_name_at_an_address_that_is_not_public_is_refused(fetch, addr
         error = refused(fetch, "http://images.test/image/", names={"images.test": addresses})
         assert error.code == "image_host_not_allowed"
         assert fetch.net.connected == []
+
+
+def test_a_public_ipv6_address_is_fetched(fetch):
+    assert fetch("http://images.test/image/", names={"images.test": ["2606:4700::1111"]}) == b"i" * 100
+    assert fetch.net.connected == [("2606:4700::1111", 80)]
 
 
 def test_a_redirect_is_checked_like_an_address(fetch, server):

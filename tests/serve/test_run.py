@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -84,6 +85,18 @@ def test_a_client_that_does_not_read_does_not_stop_the_end(started):
         time.sleep(1)
         server.process.send_signal(signal.SIGTERM)
         assert server.end()[0] == 0
+
+
+def test_the_address_is_printed_when_the_port_is_open():
+    command = [sys.executable, "-c", "from iava.cli.app import main; main()", "app", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            # Connects at once: a client that reads the address may be this fast.
+            address = urlsplit(server.stderr.readline().rsplit(maxsplit=1)[1])
+            socket.create_connection((address.hostname, address.port)).close()
+            assert httpx.get(f"{address.geturl()}/health", timeout=60).status_code == 200
+        finally:
+            server.terminate()
 
 
 def test_an_idle_server_ends_at_once(started):

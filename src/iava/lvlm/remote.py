@@ -97,15 +97,17 @@ def _is_public(address: str) -> bool:
     return all(is_public_ip(str(one[4][0])) for one in found)
 
 
-_TRANSLATED = [ipaddress.ip_network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")]
-"""Networks of IPv6 addresses that are translated into IPv4 addresses."""
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""The IPv6 addresses of the Internet. Others stand for IPv4 addresses, or for a site's own."""
 
 
 def is_public_ip(address: str) -> bool:
     """Whether an IP address, such as "127.0.0.1" or "fe80::1%eth0", is one of the public Internet."""
     found: Any = ipaddress.ip_address(address.partition("%")[0])
     found = getattr(found, "ipv4_mapped", None) or found
-    return found.is_global and not found.is_multicast and not any(found in network for network in _TRANSLATED)
+    if found.version == 6 and (found not in _UNICAST or found.sixtofour):
+        return False
+    return found.is_global and not found.is_multicast
 
 
 def _read_reply(reply: Any, address: str, deadline: float, max_bytes: int) -> bytes:

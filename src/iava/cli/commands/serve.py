@@ -125,6 +125,8 @@ def _run(config: Any, host: str, port: int) -> None:
     # An address in use is reported before the model is loaded.
     listening = listen(host, port)
     made = application(config)
+    # From here on connections wait for the server.
+    listening.listen()
     # Standard output holds the access log.
     print(f"iava: {config.name} at {_address(*listening.getsockname()[:2])}", file=sys.stderr, flush=True)
     server(made, config.limits.seconds).run(sockets=[listening])
