@@ -3,10 +3,9 @@
 import json
 from contextlib import contextmanager
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote
 
-from tests.local_server import serving
+from tests.local_server import Handler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -23,20 +22,7 @@ def hub(datasets, *, cut_after=None):
     """
     asked, cuts = [], [] if cut_after is None else [cut_after]
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_):
-            pass
-
-        def _send(self, code, body=b"", **headers):
-            self.send_response(code)
-            for name, value in {"Content_Length": len(body), **headers}.items():
-                self.send_header(name.replace("_", "-"), str(value))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
+    class Hub(Handler):
         def _find(self):
             path = unquote(self.path.split("?")[0]).strip("/")
             for name, files in datasets.items():
@@ -53,22 +39,19 @@ def hub(datasets, *, cut_after=None):
                         return "file", data
             return None, None
 
-        def do_HEAD(self):
-            self.do_GET()
-
-        def do_GET(self):
+        def answer(self):
             kind, found = self._find()
             if kind is None:
-                self._send(404, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
+                self.send(404, X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
             elif kind == "json":
-                self._send(200, json.dumps(found).encode(), Content_Type="application/json")
+                self.send(200, json.dumps(found).encode(), Content_Type="application/json")
             else:
                 self._file(found)
 
         def _file(self, data):
             headers = {"ETag": f'"{sha256(data).hexdigest()}"', "X_Repo_Commit": COMMIT, "Accept_Ranges": "bytes"}
             if self.command == "HEAD":
-                self._send(200, **headers, Content_Length=len(data))
+                self.send(200, **headers, Content_Length=len(data))
                 return
             wanted = self.headers.get("Range")
             asked.append((self.path, wanted))
@@ -76,15 +59,10 @@ def hub(datasets, *, cut_after=None):
             part = data[start:]
             span = f"bytes {start}-{len(data) - 1}/{len(data)}"
             if cuts:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(part)))
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.end_headers()
-                self.wfile.write(part[: cuts.pop()])
+                self.send(200, part[: cuts.pop()], **headers, Content_Length=len(part))
                 self.close_connection = True
                 return
-            self._send(206 if wanted else 200, part, **headers, **({"Content_Range": span} if wanted else {}))
+            self.send(206 if wanted else 200, part, **headers, **({"Content_Range": span} if wanted else {}))
 
-    with serving(Handler) as server:
+    with serving(Hub) as server:
         yield f"http://127.0.0.1:{server.server_port}", asked

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from importlib.util import find_spec
 
 import pytest
@@ -171,6 +172,23 @@ def test_the_official_pipeline_says_what_it_lacks(monkeypatch):
 def test_a_spacy_model_that_is_missing_is_named(tmp_path):
     with pytest.raises(IavaError, match="spaCy has no model 'none': python -m spacy download en_core_web_lg"):
         spacy_similarity("none")
+
+
+@pytest.mark.skipif(find_spec("spacy") is None, reason="spaCy is not installed: pip install 'iava[amber]'")
+def test_words_are_similar_if_their_vectors_have_a_cosine_above_08(tmp_path):
+    import numpy as np
+    import spacy
+
+    pipeline = spacy.blank("en")
+    for word, vector in {"dog": [1, 0], "puppy": [0.9, 0.4], "cat": [0.6, 0.8]}.items():
+        pipeline.vocab.set_vector(word, np.array(vector, dtype="float32"))
+    pipeline.to_disk(tmp_path / "model")
+    similar = spacy_similarity(str(tmp_path / "model"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Cosines: 0.914, 0.6 and 0.873; a word without a vector is like no other.
+        found = [similar(*pair) for pair in (("dog", "puppy"), ("dog", "cat"), ("puppy", "cat"), ("dog", "xyzzy"))]
+    assert found == [True, False, True, False]
 
 
 @pytest.mark.parametrize(

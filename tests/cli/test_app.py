@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from iava.cli.app import app
+from iava.cli.console import progress
 from tests.commands import refused, run
 
 IAVA = [sys.executable, "-m", "iava"]
@@ -134,3 +135,10 @@ def test_help_texts_survive_rich_and_describe_every_option():
 
 def test_help_names_the_extra_that_ray_needs():
     assert "requires iava[ray]" in run("eval", "--help").stdout
+
+
+def test_a_progress_bar_that_is_used_again_takes_the_new_total(capsys):
+    with progress() as advance:
+        for total in (6, 5):
+            advance("pope test", total, total)
+    assert "5/5" in capsys.readouterr().err

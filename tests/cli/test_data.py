@@ -97,3 +97,13 @@ def test_check_lists_data_sets_and_where_to_get_missing_ones(farm, tmp_path):
     assert "pope.json, line 1: this is no JSON" in " ".join(result.stdout.split())
     assert result.stderr.startswith("iava: error: pope in ")
     assert "is a file" in refused("data", "check", "--data", farm[0])
+
+
+def test_check_takes_the_folder_of_one_data_set(farm, tmp_path):
+    (tmp_path / "mine").mkdir()
+    build(farm, tmp_path / "mine" / "coco_pope.json")
+    farm[1].rename(tmp_path / "mine" / "images")
+    found = json.loads(run("data", "check", "--data", tmp_path / "mine", "--json").stdout)
+    ready = {one["name"]: one["questions"] for one in found if one["state"] == "ready"}
+    assert ready["pope"] == 144
+    assert {one["state"] for one in found} == {"ready", "missing"}

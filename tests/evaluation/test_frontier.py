@@ -5,12 +5,15 @@ import json
 import pytest
 
 from iava.errors import IavaError
-from iava.evaluation.frontier import frontier, is_trivial, read_chosen, results
+from iava.evaluation.frontier import frontier as frontier_of
+from iava.evaluation.frontier import is_trivial, read_chosen, results
 from iava.evaluation.plan import Plan
+from iava.evaluation.runs import read_runs, run_folders
 from iava.evaluation.strengths import STRENGTHS, candidates, sweep_strengths
 from iava.methods.registry import names, resolve
 from tests.commands import refused, run
 from tests.fakes import FakeLVLM
+from tests.folders import written
 
 THINGS = ["dog", "cow", "tree", "cup"]
 IMAGES = 40
@@ -31,6 +34,10 @@ def write_captions(folder, method, settings, said, images=IMAGES, **changed):
     records = [caption(f"test-{n:05d}", method, said(n)) for n in range(images)]
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
+
+
+def frontier(folders, **settings):
+    return frontier_of(read_runs(run_folders(folders)), **settings)
 
 
 @pytest.fixture
@@ -158,6 +165,25 @@ def test_a_sweep_measures_every_strength_once(tmp_path):
     # A sweep's folder stands for its runs.
     for folders in ([tmp_path], [trial.folder for trial in trials]):
         assert [one.strength for one in frontier(folders).outcomes] == ["", "alpha=0.5", "alpha=1.5"]
+
+
+@pytest.mark.slow
+def test_captions_of_a_folder_like_cocos(tmp_path):
+    methods = {"greedy": {}, "verify": {}, "best-of": {}, "restore": {}, "vcd": {}}
+    plan = Plan("fake", methods, benchmark="chair", data=written(tmp_path / "data"))
+    grids = {"verify": {"threshold": [0.0, 1.0]}, "best-of": {"n": [2]}, "vcd": {"alpha": [1.0, 2.0]}}
+    sweep_strengths(FakeLVLM(), plan, grids, tmp_path / "runs")
+    assert run("frontier", tmp_path / "runs", "--out", tmp_path / "page.html").exit_code == 0
+    found = json.loads((tmp_path / "page.json").read_text())
+    # The third picture is broken.
+    assert (found["images"], found["split"], found["controls"]) == (2, "val", ["best-of", "greedy", "verify"])
+    assert len(found["settings"]) == 7
+    [greedy] = [one for one in frontier([tmp_path / "runs"]).outcomes if one.setting.method == "greedy"]
+    said = [record["text"].lower() for record in greedy.setting.records.values()]
+    named = [word for text in said for word in ("dog", "cow", "cup", "car") if word in text]
+    assert greedy.metrics["things"] == len(named) / 2
+    assert greedy.metrics["recall"] == named.count("dog") / 2
+    assert greedy.metrics["chair_i"] == pytest.approx(1 - named.count("dog") / len(named))
 
 
 @pytest.mark.parametrize("name", STRENGTHS)

@@ -17,6 +17,7 @@ from tests.folders import written
 
 PLAN = Plan("fake", {"greedy": {}}, split="tune-heldout")
 ASKED = "Is there a dog in the image?"
+ENDED = f"{ASKED} Please answer yes or no."
 SHORT = "\nAnswer the question using a single word or phrase."
 
 
@@ -25,8 +26,8 @@ SHORT = "\nAnswer the question using a single word or phrase."
     [
         ("pope", ASKED, {"llava": ASKED + SHORT, "vcd": f"{ASKED} Please answer this question with one word."}),
         # LLaVA's and lmms-eval's files put their ending in the place of MME's own.
-        ("mme", f"{ASKED} Please answer yes or no.", {"llava": ASKED + SHORT, "lmms-eval": ASKED + SHORT}),
-        ("mme", f"{ASKED} Please answer yes or no.", {"plain": f"{ASKED} Please answer yes or no."}),
+        ("mme", ENDED, {"llava": ASKED + SHORT, "lmms-eval": ASKED + SHORT}),
+        ("mme", ENDED, {"plain": ENDED, "pai": ENDED}),
     ],
 )
 def test_styles_of_closed_questions(name, question, prompts):
@@ -36,9 +37,11 @@ def test_styles_of_closed_questions(name, question, prompts):
     assert found["plain"] == question
 
 
-def test_captions_are_the_same_in_all_styles_and_textvqa_has_llavas_by_default():
+def test_captions_have_pais_words_in_its_style_only_and_textvqa_has_llavas_by_default():
     caption = Question("1", ("x",), "caption", "Describe this image.", ["dog"])
-    assert {benchmark("chair").prompt(caption, style) for style in PROMPT_STYLES} == {"Describe this image."}
+    found = {style: benchmark("chair").prompt(caption, style) for style in PROMPT_STYLES}
+    assert found.pop("pai") == "Please help me describe the image in detail."
+    assert set(found.values()) == {"Describe this image."}
     text = Question("1", ("x",), "textvqa", "what Brand is it?", ["x"] * 10)
     assert benchmark("textvqa").style == "llava"
     assert benchmark("textvqa").prompt(text, "llava") == "what Brand is it?" + SHORT
@@ -139,5 +142,9 @@ def test_captions_have_a_general_instruction_of_their_own_unless_one_is_chosen()
     assert captions.methods["iava+"] == {"general": "What is in this image?"}
     assert (captions.methods["greedy"], captions.methods["icd"]) == ({}, {})
     assert Plan("fake", methods, benchmark="pope").methods == methods
+    # AMBER's yes-no questions have the usual one.
+    assert Plan("fake", methods, benchmark="amber", category="generative").methods == captions.methods
+    assert Plan("fake", methods, benchmark="amber").methods == methods
+    assert Plan("fake", methods, benchmark="amber", category="discriminative").methods == methods
     # The usual general instruction is the question itself.
     assert captions.task.questions[0].question == "Describe this image."

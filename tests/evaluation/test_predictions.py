@@ -81,10 +81,21 @@ def test_llavas_numbers_are_joined_with_popes_labels(tmp_path):
     ]
     lines(folder / "llava_pope_test.jsonl", numbered)
     rows = [{"question_id": row["question_id"], "prompt": row["text"], "text": "Yes"} for row in numbered]
-    result = scored(lines(tmp_path / "llava-v1.5-13b.jsonl", rows), folder)
-    assert {name: group["accuracy"] for name, group in result["categories"].items()} == pytest.approx(
-        {"popular": 2 / 3, "adversarial": 2 / 3}
-    )
+    answers = lines(tmp_path / "llava-v1.5-13b.jsonl", rows)
+    # POPE's files beside LLaVA's, and below it, as LLaVA's guide lays them.
+    for place in (folder, folder / "coco"):
+        place.mkdir(exist_ok=True)
+        for file in folder.glob("coco_pope_*.json"):
+            file.rename(place / file.name)
+        result = scored(answers, folder)
+        assert {name: group["accuracy"] for name, group in result["categories"].items()} == pytest.approx(
+            {"popular": 2 / 3, "adversarial": 2 / 3}
+        )
+    with pytest.raises(IavaError, match="holds no questions with labels: give POPE's own files, or a folder"):
+        scored(answers, folder / "llava_pope_test.jsonl")
+    other = lines(tmp_path / "vcd.jsonl", [{**rows[0], "image": "other.jpg"}])
+    with pytest.raises(IavaError, match=r"line 1: this answers a question about other\.jpg, and the question there is"):
+        scored(other, folder)
 
 
 def test_popes_own_answers_are_joined_in_order(tmp_path):

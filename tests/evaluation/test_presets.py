@@ -53,7 +53,9 @@ def test_what_differs_by_benchmark():
     assert [of("only", "llava", name)[0]["gamma"] for name in ("pope", "chair", "mme")] == [0.2, 0.25, 0.25]
     assert [of("only", "llava", name)[0]["beta"] for name in ("pope", "chair", "mme")] == [0.1, 0.1, 0.4]
     assert [of("m3id", "llava", name)[0]["offset"] for name in ("pope", "chair")] == [10, 0]
-    assert of("pai", "llava", "chair")[1]["max_new_tokens"] == 512
+    pai = of("pai", "llava", "chair")[1]
+    assert (pai["max_new_tokens"], pai["prompt_style"]) == (512, "pai")
+    assert {of(method, "llava", "chair")[1]["prompt_style"] for method in ("sid", "only")} == {"plain"}
 
 
 def test_what_differs_by_family():
@@ -73,6 +75,18 @@ def test_methods_that_disagree_are_refused_by_name():
     assert (found.prompt_style, found.parser, found.max_new_tokens) == (None, None, None)
     with pytest.raises(IavaError, match="unknown preset 'mine': use published"):
         preset("mine", ["vcd"], "llava", "pope", {})
+
+
+def test_pai_asks_for_captions_in_its_own_words(tiny_folder, tmp_path):
+    options = ["--model", tiny_folder, "--data", "pocket", "--limit", "1", "--max-new-tokens", "2"]
+    options += ["--preset", "published", "--methods", "greedy,pai", "--out", str(tmp_path / "run")]
+    run("eval", "chair", *options, "--set", "pai.start=0")
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["settings"]["prompt_style"] == "pai"
+    assert "<image> Please help me describe the image in detail. ASSISTANT" in manifest["prompt"]
+    records = (tmp_path / "run" / "records.jsonl").read_text().splitlines()
+    asked = {json.loads(line)["question"] for line in records}
+    assert asked == {"Please help me describe the image in detail."}
 
 
 @pytest.mark.slow

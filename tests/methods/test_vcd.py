@@ -6,6 +6,7 @@ import torch
 
 import iava
 from iava import VCD
+from iava.errors import IavaError
 from iava.methods.vcd import diffused, signal
 from tests import families, naive, tiny, twobranch
 
@@ -114,6 +115,104 @@ def test_each_question_can_have_noise_of_its_own(name):
     assert twobranch.answers(inputs, found) == [
         twobranch.answers(families.inputs(name, one), out)[0] for one, out in zip(asked, alone, strict=True)
     ]
+
+
+def halved(name: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One prompt with images of half the height and width: pixels averaged by loops, and fewer image tokens."""
+    config = families.build(name)[0].config
+    vision = config.vision_config
+    side, merged, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
+    patches, grids, counts, start = [], [], [], 0
+    for _, rows, columns in inputs["image_grid_thw"].tolist():
+        image = torch.zeros(frames, 3, rows * side, columns * side)
+        for patch, (top, left) in zip(inputs["pixel_values"][start:], places(rows, columns, merged), strict=False):
+            shown = patch.view(3, frames, side, side).transpose(0, 1)
+            image[:, :, top * side : (top + 1) * side, left * side : (left + 1) * side] = shown
+        start += rows * columns
+        small_rows, small_columns = (merged * math.ceil(size / merged / 2) for size in (rows, columns))
+        small = torch.zeros(frames, 3, small_rows * side, small_columns * side)
+        heights, widths = (blocks(*sizes) for sizes in zip(image.shape[2:], small.shape[2:], strict=True))
+        for y, height in enumerate(heights):
+            for x, width in enumerate(widths):
+                small[:, :, y, x] = image[:, :, slice(*height), slice(*width)].mean(dim=(2, 3))
+        for top, left in places(small_rows, small_columns, merged):
+            part = small[:, :, top * side : (top + 1) * side, left * side : (left + 1) * side]
+            patches.append(part.transpose(0, 1).flatten())
+        grids.append([1, small_rows, small_columns])
+        counts.append((rows * columns // merged**2, small_rows * small_columns // merged**2))
+    kept, queue = [], [there < after for before, after in counts for there in range(before)]
+    for id in inputs["input_ids"][0].tolist():
+        kept.append(queue.pop(0) if id == config.image_token_id else True)
+    assert not queue
+    by_token = {key: value[:, kept] for key, value in inputs.items() if value.shape == inputs["input_ids"].shape}
+    return {**by_token, "pixel_values": torch.stack(patches), "image_grid_thw": torch.tensor(grids)}
+
+
+def places(rows: int, columns: int, merged: int) -> list[tuple[int, int]]:
+    """Where patches stand that follow one another: those of a token together."""
+    return [
+        (top + i, left + j)
+        for top in range(0, rows, merged)
+        for left in range(0, columns, merged)
+        for i in range(merged)
+        for j in range(merged)
+    ]
+
+
+def blocks(size: int, parts: int) -> list[tuple[int, int]]:
+    return [(math.floor(n * size / parts), math.ceil((n + 1) * size / parts)) for n in range(parts)]
+
+
+QUARTER = VCD(kind="quarter")
+
+
+def asked_of_large_pictures() -> list[tuple[str, list]]:
+    pictures = [tiny.image(1, (64, 48)), tiny.image(2, (128, 40)), tiny.image(3, (31, 64))]
+    asked = [(question, [picture]) for (question, _), picture in zip(ASKED, pictures, strict=True)]
+    return [*asked, ("Is it in both ?", pictures[:2])]
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v"])
+@pytest.mark.slow
+def test_a_quarter_of_the_tokens_equals_a_smaller_image(name):
+    model, eager, asked = families.build(name)[0], twobranch.eager(name), asked_of_large_pictures()
+    expected = []
+    for one in asked:
+        own = families.inputs(name, one)
+        small = halved(name, own)
+        assert small["input_ids"].shape[1] < own["input_ids"].shape[1]
+        both = twobranch.reader(eager, own), twobranch.reader(eager, small)
+        expected.append(twobranch.decode(*both, combine, STEPS))
+    inputs = families.inputs(name, *asked)
+    found = model.generate(**inputs, custom_generate=QUARTER, max_new_tokens=STEPS)
+    assert twobranch.answers(inputs, found) == expected
+    assert not torch.equal(found, model.generate(**inputs, max_new_tokens=STEPS))
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen3_vl"])
+@pytest.mark.slow
+def test_a_quarter_of_the_tokens_with_beams_and_several_questions(name):
+    model, asked = families.build(name)[0], asked_of_large_pictures()
+    options = {"custom_generate": QUARTER, "max_new_tokens": STEPS, "num_beams": 2, "num_return_sequences": 2}
+    inputs = families.inputs(name, *asked)
+    alone = []
+    for one in asked:
+        own = families.inputs(name, one)
+        alone += twobranch.answers(own, model.generate(**own, **options))
+    assert twobranch.answers(inputs, model.generate(**inputs, **options)) == alone
+    lvlm = iava.load(*families.build(name))
+    questions, [picture] = [question for question, _ in asked], asked[0][1]
+    together = lvlm.ask_many(picture, questions, method=QUARTER, max_new_tokens=STEPS)
+    for question, found in zip(questions, together, strict=True):
+        own = families.inputs(name, (question, [picture]))
+        [tokens] = twobranch.answers(own, model.generate(**own, custom_generate=QUARTER, max_new_tokens=STEPS))
+        assert found.tokens == [token for token in tokens if token != 2]
+
+
+def test_a_quarter_of_the_tokens_needs_any_resolution():
+    model, _ = families.build("llava")
+    with pytest.raises(IavaError, match="llava reads its images at one resolution, so a smaller one has as many"):
+        model.generate(**families.inputs("llava", ASKED[0]), custom_generate=QUARTER, max_new_tokens=1)
 
 
 def test_prompts_with_different_numbers_of_images_keep_their_noise():

@@ -4,10 +4,9 @@ import re
 
 import pytest
 
-from iava.evaluation.frontier import frontier
 from iava.reporting.charts import BOTTOM, LEFT, RIGHT, TOP
 from iava.reporting.frontier import _charts, distances_table, settings_table
-from tests.evaluation.test_frontier import runs  # noqa: F401
+from tests.evaluation.test_frontier import frontier, runs  # noqa: F401
 
 
 def pixels(path):

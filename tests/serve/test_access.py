@@ -15,7 +15,7 @@ from iava.lvlm.model import LVLM
 from iava.serve.api.access import read_keys
 from iava.serve.limits import Limits
 from tests import tiny
-from tests.serve.serving import running, user
+from tests.serve.serving import data_uri, running, user
 
 QUESTION = "Is there a dog ?"
 
@@ -99,7 +99,8 @@ class TestLimits:
             assert refused(messages=[user(QUESTION, tiny.image(), tiny.image())])["code"] == "too_many_images"
             assert refused(messages=[user("dog " * 30, tiny.image())])["code"] == "context_length_exceeded"
             assert refused(messages=[user("dog " * 30, tiny.image())], stream=True)["param"] == "messages"
-            assert refused(max_tokens=4)["param"] == "max_tokens"
+            error = refused(max_tokens=4)
+            assert (error["param"], error["code"]) == ("max_tokens", "too_many_new_tokens")
             # An answer without a token limit ends at that of the server.
             unlimited = http.post("/v1/chat/completions", json=body(max_tokens=None)).json()
             assert unlimited["usage"]["completion_tokens"] == 3
@@ -185,7 +186,7 @@ class TestLimits:
         with running(lvlm, method="greedy", limits=Limits(seconds=0.5)) as served:
             chunks = served.client().chat.completions.create(**body(max_tokens=50, stream=True))
             assert next(chunks).choices[0].delta.role == "assistant"
-            with pytest.raises(openai.APIError, match=r"more than 0\.5 seconds"):
+            with pytest.raises(openai.APIError, match=r"more than 0\.5 s"):
                 list(chunks)
 
     def test_limits_out_of_range_are_refused(self):
@@ -288,6 +289,8 @@ class TestMetrics:
             http.post("/v1/chat/completions", json=body(n=3))
             http.post("/v1/chat/completions", json=body(iava={"method": "vcd"}, max_tokens=1))
             http.post("/v1/chat/completions", json=body(n=-1))
+            asked = {"image": data_uri(tiny.image()), "questions": [QUESTION], "max_tokens": 1}
+            http.post("/v1/compare", json={**asked, "methods": {"greedy": {}, "vcd": {}}})
             http.get("/made-up-1")
             http.get("/made-up-2")
             served.until_idle()
@@ -302,16 +305,20 @@ class TestMetrics:
         assert value(f'iava_requests_total{{method="vcd",{path},status="200"}}') == 1
         assert value(f'iava_requests_total{{method="",{path},status="400"}}') == 1
         assert value('iava_requests_total{method="",path="other",status="404"}') == 2
-        assert value('iava_tokens_total{kind="completion",method="greedy"}') == 6
-        assert value('iava_tokens_total{kind="prompt",method="vcd"}') == prompt
-        assert value('iava_batch_rows_count{method="greedy"}') == 1
-        assert value('iava_batch_rows_sum{method="greedy"}') == 3
-        assert value('iava_first_token_seconds_count{method="greedy"}') == 3
+        # A list of methods, which a client makes up, is no label either.
+        assert value('iava_requests_total{method="",path="/v1/compare",status="200"}') == 1
+        assert value('iava_tokens_total{kind="completion",method="greedy"}') == 7
+        assert value('iava_tokens_total{kind="prompt",method="vcd"}') == 2 * prompt
+        assert value('iava_batch_rows_count{method="greedy"}') == 2
+        assert value('iava_batch_rows_sum{method="greedy"}') == 4
+        assert value('iava_first_token_seconds_count{method="greedy"}') == 4
         assert value('iava_token_seconds_count{method="greedy"}') == 3
-        assert value('iava_first_token_seconds_count{method="vcd"}') == 1
+        assert value('iava_first_token_seconds_count{method="vcd"}') == 2
         assert 'iava_token_seconds_count{method="vcd"}' not in text
         assert value("iava_queue_rows") == 0
         assert value("iava_requests_in_flight") == 0
+        # This process holds torch.
+        assert value("process_resident_memory_bytes") > 10**8
 
 
 class TestOrigins:

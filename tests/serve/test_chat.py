@@ -1,6 +1,7 @@
 """Chat completions through the official client: the answers are those of the model alone."""
 
 import base64
+import inspect
 import io
 import math
 
@@ -203,6 +204,15 @@ def test_any_conversation_is_answered_as_by_the_model_alone(served, lvlm, messag
     assert found.usage.completion_tokens == len(expected.tokens)
 
 
+@pytest.mark.parametrize("sent", [lambda message: message, lambda message: message.model_dump()])
+def test_an_answer_of_the_client_can_be_sent_back_as_history(served, lvlm, sent):
+    first = ask(served, user("What ?", tiny.image()), max_tokens=5).choices[0].message
+    found = ask(served, user("What ?", tiny.image()), sent(first), user("Where ?"), max_tokens=5)
+    history = [user("What ?", tiny.image()), {"role": "assistant", "content": first.content}, user("Where ?")]
+    expected = lvlm.chat(history, method="greedy", max_new_tokens=5)
+    assert found.choices[0].message.content == expected.text
+
+
 def test_the_prompt_is_the_whole_conversation(served, lvlm):
     """Compares with plain `generate` on the text of the chat template."""
     text = "SYSTEM : Describe this picture USER : <image> What ? ASSISTANT : a dog USER : <image> Where ? ASSISTANT :"
@@ -289,6 +299,25 @@ WRONG = [
     ({"messages": [user("What ?")], "iava": {"explain": True}}, "iava.explain", "image"),
     ({"n": 2, "iava": {"explain": True}}, "iava.explain", "one answer"),
 ]
+
+
+SERVED = {
+    *("messages", "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "seed", "n", "user"),
+    *("stream", "stream_options", "logprobs", "top_logprobs"),
+    *("frequency_penalty", "presence_penalty", "response_format"),
+}
+"""Parameters of the official client that the server knows; WRONG has their wrong values."""
+
+
+def test_every_other_parameter_of_the_client_is_refused_by_its_name(served):
+    client = served.client()
+    known = set(inspect.signature(client.chat.completions.create).parameters)
+    others = known - SERVED - {"extra_headers", "extra_query", "extra_body", "timeout"}
+    assert {"tools", "logit_bias", "reasoning_effort", "store"} <= others
+    for name in sorted(others):
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask(served, user(QUESTION, tiny.image()), **{name: "auto"})
+        assert (refused.value.param, refused.value.code) == (name, "unsupported_parameter")
 
 
 @pytest.mark.parametrize(("changed", "param", "words"), WRONG, ids=[str(one[0])[:40] for one in WRONG])

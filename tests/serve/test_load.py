@@ -7,8 +7,9 @@ import pytest
 from iava.lvlm.loading import load
 from tests import tiny
 from tools.serve_load.cases import mixed_cases
+from tools.serve_load.growth import leaks, send_blocks
 from tools.serve_load.mixed import CLIENTS, Load
-from tools.serve_load.process import Process
+from tools.serve_load.process import PRODUCTION, Process
 from tools.serve_load.throughput import measure
 
 pytestmark = pytest.mark.slow
@@ -30,13 +31,10 @@ def cases(tiny_folder):
 
 def test_no_answer_is_wrong_and_nothing_leaks(tiny_folder, cases):
     options = ["--method", "greedy", "--max-batch", 16, "--max-queue", 80, "--image-memory", IMAGE_MEMORY / 1e6]
-    server = Process("serve", tiny_folder, "--port", 0, *options)
+    server = Process("serve", tiny_folder, "--port", 0, *options, environment=PRODUCTION)
     under_load = Load(server.url, cases)
     try:
-        under_load.send(REQUESTS // 4, seed=0)
-        before = server.memory()
-        under_load.send(REQUESTS - REQUESTS // 4, seed=1000)
-        after = server.memory()
+        counts = send_blocks(server, under_load, REQUESTS)
         assert server.metric("iava_requests_in_flight") == 0
         assert server.metric("iava_queue_rows") == 0
         assert server.metric("iava_held_bytes") == 0
@@ -51,10 +49,17 @@ def test_no_answer_is_wrong_and_nothing_leaks(tiny_folder, cases):
     assert under_load.counts["left"] > REQUESTS * 0.07
     assert code == 0
     assert {line["status"] for line in log} <= {200, 400, 404}
-    # If each request left a picture, a cache or a task behind, this would be hundreds of megabytes.
-    assert after["resident"] - before["resident"] < 50e6
-    assert after["threads"] <= before["threads"]
-    assert after["files"] <= before["files"] + 5
+    assert leaks(counts, REQUESTS, IMAGE_MEMORY) == []
+
+
+def test_what_grows_is_named():
+    start = {"objects": 1000, "tensors": 10, "tensor_bytes": 500, "resident": 10**8, "threads": 6, "files": 20}
+    steady = {**start, "objects": 1100, "tensor_bytes": 900}
+    assert leaks([start, steady, steady, steady, steady], 400, 400) == []
+    assert leaks([start, steady, steady, steady, {**steady, "objects": 1400}], 400, 400) == ["Python objects"]
+    larger = {**steady, "tensor_bytes": 901, "threads": 7, "files": 26, "resident": 13 * 10**7}
+    found = leaks([start, steady, steady, steady, larger], 400, 400)
+    assert found == ["tensors beyond the memory of images", "threads", "open files", "resident memory"]
 
 
 def test_throughput_is_measured_with_equal_answers(tiny_folder):

@@ -1,8 +1,11 @@
-"""The server reads an image once for several requests, and the bytes of kept images are bounded."""
+"""The server reads an image once for several requests, and what it keeps is bounded."""
 
+import gc
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from iava.lvlm.model import LVLM
 from iava.serve.limits import Limits
@@ -78,3 +81,70 @@ def test_a_limit_of_zero_bytes_keeps_no_image(counted):
         assert value(served, "iava_image_memory_bytes") == 0
     assert len(texts) == 1
     assert sum(images) == 3
+
+
+def live():
+    """All objects that the garbage collector knows, and the tensors among them."""
+    gc.collect()
+    found = gc.get_objects()
+    # `isinstance` would wake the lazy attributes of modules.
+    return found, [one for one in found if issubclass(type(one), torch.Tensor)]
+
+
+def tensor_bytes():
+    """The memory behind all tensors. A part of a tensor holds the whole."""
+    held = [one.untyped_storage() for one in live()[1]]
+    return sum({one.data_ptr(): one.nbytes() for one in held}.values())
+
+
+def test_kept_tensors_take_no_more_memory_than_is_allowed(counted):
+    lvlm, *_ = counted
+    # All images are read in one batch, and few of them are kept.
+    limit, images = 40_000, [tiny.image(seed) for seed in range(16)]
+    with running(lvlm, method="greedy", limits=Limits(image_bytes=limit, window=60)) as served:
+        before = tensor_bytes()
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda image: ask(served, image, QUESTIONS[0], "greedy"), images))
+        served.until_idle()
+        kept = value(served, "iava_image_memory_bytes")
+        assert 0 < kept <= limit
+        assert tensor_bytes() - before <= kept
+
+
+def send(served, count):
+    """Sends requests of several methods, in one piece, as streams, and as streams whose client leaves."""
+    images = [tiny.image(seed) for seed in range(3)]
+    methods = [{"method": "greedy"}, {"method": "iava"}, {"method": "vcd"}, {"method": "iava", "explain": True}]
+    with served.client() as client:
+        for number in range(count):
+            asked = {
+                "model": "tiny",
+                "messages": [user(QUESTIONS[number % 3], images[number // 3 % 3])],
+                "max_tokens": 5,
+                "extra_body": {"iava": methods[number // 9 % 4]},
+            }
+            if number % 2:
+                client.chat.completions.create(**asked)
+                continue
+            with client.chat.completions.create(**asked, stream=True) as stream:
+                for _ in stream:
+                    if number % 4:
+                        break
+    served.until_idle()
+
+
+@pytest.mark.slow
+def test_a_request_leaves_nothing_behind(lvlm):
+    def kept():
+        return [len(found) for found in live()]
+
+    with running(lvlm, method="greedy", limits=Limits(page_bytes=0)) as served:
+        send(served, 50)
+        objects, tensors = kept()
+        size = value(served, "iava_image_memory_bytes")
+        send(served, 150)
+        later_objects, later_tensors = kept()
+        assert value(served, "iava_image_memory_bytes") == size
+    assert later_tensors == tensors
+    # One object a request would be 150.
+    assert later_objects - objects < 50

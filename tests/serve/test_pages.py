@@ -1,5 +1,6 @@
 """Explorer pages are kept for a limited time and number of bytes; `/v1/compare` shows several methods on one."""
 
+import re
 import time
 
 import pytest
@@ -112,3 +113,22 @@ def test_methods_are_listed_with_settings_ranges_and_papers(lvlm):
         assert set(card["settings"]) == set(METHODS[name]().settings())
         assert all(setting["description"] for setting in card["settings"].values())
         assert card["summary"]
+
+
+RANGE = re.compile(r"any finite number|at least -?\d|above \d|\d to \d|in \(0, 1\]|a count|above `start`|from 0")
+
+
+def test_every_number_and_every_choice_is_listed_with_its_range(served):
+    with served.http() as http:
+        cards = http.get("/v1/methods").json()["data"]
+    numbers = choices = 0
+    for card in cards:
+        for name, setting in card["settings"].items():
+            described = setting["description"]
+            if isinstance(setting["default"], int | float) and not isinstance(setting["default"], bool):
+                assert RANGE.search(described), (card["name"], name)
+                numbers += 1
+            elif name in ("negative", "kind", "noise_per", "place", "layers", "qformer"):
+                assert f'"{setting["default"]}"' in described, (card["name"], name)
+                choices += 1
+    assert (numbers > 50, choices > 10) == (True, True)

@@ -5,7 +5,7 @@ import pytest
 
 from iava.pocket.prior import log_odds
 from iava.pocket.scenes import load_scene
-from tools import lab
+from tools import lab, lab_tables
 
 SCENES = [load_scene("tune", index) for index in range(6)]
 
@@ -50,12 +50,30 @@ def test_the_weight_removes_what_the_context_adds():
 def test_a_line_compares_with_greedy_decoding_and_the_wholes():
     greedy = records([1.0, 2.0, 3.0, -1.0, -2.0, -3.0], TRUTHS, NAMES)
     ours = records([1.0, -2.0, 3.0, -1.0, -2.0, -3.0], TRUTHS, NAMES)
-    cells = lab.line(ours, greedy, greedy, ideal=0.9, clean=1.0)
-    # Greedy decoding: 3 of 6 are right, and "yes" wins 1 + 1 = 2, 3, 1 of 3 pairs. Ours: 5 of 6, and 3, 3,
+    found = lab_tables.line(ours, greedy, greedy, ideal=0.9, clean=1.0)
+    # Greedy decoding: 4 of 6 are right, and "yes" wins 1 + 1 = 2, 3, 1 of 3 pairs. Ours: 5 of 6, and 3, 3,
     # and 1 with a tie.
     base, own = (2 + 3 + 1) / 9, (3 + 3 + 1.5) / 9
-    assert cells[0] == f"{100 * 5 / 6:.1f}"
-    assert cells[1].startswith(f"{100 / 6:+.1f} [")
-    assert cells[2] == f"{100 * own:.1f}"
-    assert cells[3].startswith(f"{100 * (own - base):+.1f} [")
-    assert cells[-2:] == [f"{100 * (own - base) / (0.9 - base):.0f}", f"{100 * (own - base) / (1 - base):.0f}"]
+    assert (found.accuracy, found.auc) == pytest.approx((5 / 6, own))
+    assert (found.against_control[0], found.auc_gain[0]) == pytest.approx((1 / 6, own - base))
+    assert (found.of_ideal, found.of_lost) == pytest.approx(((own - base) / (0.9 - base), (own - base) / (1 - base)))
+    # Zero is a best threshold of both.
+    assert (found.calibrated, found.calibrated_gain[0]) == pytest.approx((5 / 6, 1 / 6))
+
+
+def test_a_mark_needs_every_model():
+    up, down, open_ = (0.1, (0.05, 0.2)), (-0.1, (-0.2, -0.05)), (0.1, (-0.05, 0.2))
+    cells = {}
+    for name, differences in {"up": [up, up], "down": [down, down], "open": [up, open_], "mixed": [up, down]}.items():
+        cells[name] = [lab_tables.Line(0.5, one, 0.7 + one[0], one, 0.5, one, one, None, None) for one in differences]
+    found = lab_tables.at_a_glance(
+        {"": cells, "blur": cells}, lambda one: f"{one.auc:.1f}", lambda one: one.auc_gain, dict.fromkeys(cells, "2.00")
+    )
+    assert found.splitlines() == [
+        "| method | `test` | `test-blur` | cost |",
+        "| --- | --- | --- | --- |",
+        "| up | 0.8<br>0.8 ▲ | 0.8<br>0.8 ▲ | 2.00 |",
+        "| open | 0.8<br>0.8 | 0.8<br>0.8 | 2.00 |",
+        "| mixed | 0.8<br>0.6 | 0.8<br>0.6 | 2.00 |",
+        "| down | 0.6<br>0.6 ▼ | 0.6<br>0.6 ▼ | 2.00 |",
+    ]

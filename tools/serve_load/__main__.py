@@ -19,30 +19,26 @@ import torch
 from iava.cli.options import load_model
 from iava.pocket.scenes import load_scene
 from tools.serve_load.cases import mixed_cases
+from tools.serve_load.growth import BLOCKS, leaks, send_blocks
 from tools.serve_load.mixed import CLIENTS, Load
-from tools.serve_load.process import Process
+from tools.serve_load.process import PRODUCTION, Process
 from tools.serve_load.throughput import measure
 
 QUESTIONS = ("Is there a dog in the image?", "Is there a cup in the image?", "Describe this image.")
 SCENES = 8
 IMAGE_MEMORY = 5
 """Megabytes of images that the server keeps under the mixed load: fewer than the scenes take."""
-LEAK = 50_000_000
-"""Bytes by which the server may grow after the first quarter of the requests."""
 
 
 def mixed(options, lvlm, images):
     """Runs the mixed load, and returns what came out."""
-    server = Process(
-        *("serve", options.model, "--port", 0, "--max-batch", options.max_batch, "--image-memory", IMAGE_MEMORY)
-    )
+    arguments = ["--port", 0, "--max-batch", options.max_batch, "--image-memory", IMAGE_MEMORY]
+    server = Process("serve", options.model, *arguments, environment=PRODUCTION)
     try:
         name = server.http.get("/v1/models").json()["data"][0]["id"]
         load = Load(server.url, mixed_cases(lvlm, name, QUESTIONS, images))
-        load.send(options.requests // 4, seed=0)
-        before = server.memory()
-        load.send(options.requests - options.requests // 4, seed=1000)
-        after, kept = server.memory(), server.metric("iava_image_memory_bytes")
+        counts = send_blocks(server, load, options.requests)
+        kept = server.metric("iava_image_memory_bytes")
     finally:
         server.process.terminate()
     code, log, _ = server.end()
@@ -53,17 +49,16 @@ def mixed(options, lvlm, images):
         "wrong": load.wrong,
         "statuses": sorted({line["status"] for line in log}),
         "requests_per_second": options.requests / load.seconds,
-        "before": before,
-        "after": after,
+        "memory": counts,
         "kept_images": kept,
         "exit_code": code,
-        "leaks": after["resident"] - before["resident"] > LEAK or after["threads"] > before["threads"],
+        "leaks": leaks(counts, options.requests, IMAGE_MEMORY * 10**6),
     }
 
 
 def show_mixed(found):
-    """Prints the outcome of the mixed load as a table."""
-    counts, before, after = found["counts"], found["before"], found["after"]
+    """Prints the outcome of the mixed load as tables."""
+    counts = found["counts"]
     rows = {
         "requests, clients": f"{found['requests']:,}, {found['clients']}",
         "answered at once, streamed, left early, rubbish": ", ".join(
@@ -71,17 +66,21 @@ def show_mixed(found):
         ),
         "wrong answers": len(found["wrong"]),
         "status codes": ", ".join(map(str, found["statuses"])),
-        "resident megabytes after a quarter, at the end, highest": ", ".join(
-            f"{count / 1e6:.0f}" for count in (before["resident"], after["resident"], after["peak"])
-        ),
-        "threads after a quarter, at the end": f"{before['threads']}, {after['threads']}",
-        "open files after a quarter, at the end": f"{before['files']}, {after['files']}",
+        "leaks": ", ".join(found["leaks"]) or "none",
         "megabytes of images kept, allowed": f"{found['kept_images'] / 1e6:.1f}, {IMAGE_MEMORY}",
         "exit code after SIGTERM": found["exit_code"],
     }
     print("| mixed load | |\n|---|---|")
     for name, value in rows.items():
         print(f"| {name} | {value} |")
+    print("\n| requests | resident MB | MB of tensors | tensors | Python objects | threads | open files |")
+    print("|---|---|---|---|---|---|---|")
+    for number, one in enumerate(found["memory"]):
+        print(
+            f"| {number * (found['requests'] // BLOCKS):,} | {one['resident'] / 1e6:.0f} "
+            f"| {one['tensor_bytes'] / 1e6:.1f} | {one['tensors']} | {one['objects']:,} "
+            f"| {one['threads']} | {one['files']} |"
+        )
     for wrong in found["wrong"][:5]:
         print(f"wrong: {wrong}", file=sys.stderr)
 

@@ -24,7 +24,15 @@ from iava.benchmarks.amber_words import (
     read_official,
     spacy_similarity,
 )
-from iava.benchmarks.benchmark import Benchmark, Predictions, is_texts, metrics_of, needed, unopened
+from iava.benchmarks.benchmark import (
+    CAPTION_GENERAL,
+    Benchmark,
+    Predictions,
+    is_texts,
+    metrics_of,
+    needed,
+    unopened,
+)
 from iava.benchmarks.parsers import YES_NO, Parser
 from iava.benchmarks.sources.files import folder_task, found
 from iava.benchmarks.task import Located, Question, Task
@@ -73,6 +81,10 @@ class AMBER(Benchmark):
     def settings(self) -> dict[str, Any]:
         """The official pipeline and its model, if it reads descriptions."""
         return {} if self._model is None else {"pipeline": "official", "spacy_model": self._model}
+
+    def general(self, category: str | None) -> str | None:
+        """That of captions where only descriptions are asked for. The yes-no questions have the methods' own."""
+        return CAPTION_GENERAL if category == GENERATIVE else None
 
     def load(self, folder: Path) -> Task:
         """Reads the queries {id, image, query} with their annotations. The category is the annotation's type."""

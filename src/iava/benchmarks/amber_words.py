@@ -4,6 +4,7 @@ Two readings share the counts. `read` is this project's own and needs nothing. `
 benchmark's script does: nouns by NLTK's tagger, and words whose vectors in a spaCy model are similar count as the same.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -191,6 +192,9 @@ def spacy_similarity(model: str) -> Similar:
 
     @cache
     def similar(word: str, other: str) -> bool:
-        return document(word).similarity(document(other)) > _SIMILAR
+        with warnings.catch_warnings():
+            # A word without a vector is similar to none, in the official script, too.
+            warnings.filterwarnings("ignore", message=r"\[W008\]")
+            return document(word).similarity(document(other)) > _SIMILAR
 
     return similar

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from iava.benchmarks import nltk_words
-from iava.benchmarks.benchmark import Benchmark, Predictions, is_texts, needed, unopened
+from iava.benchmarks.benchmark import CAPTION_GENERAL, Benchmark, Predictions, is_texts, needed, unopened
 from iava.benchmarks.chair_words import own_vocabulary, read_synonyms
 from iava.benchmarks.sources.coco import Instances, read_instances
 from iava.benchmarks.sources.files import folder_task, found, image_folder, names_in, search
@@ -32,10 +32,9 @@ from iava.pocket.world import OBJECT_CLASSES
 from iava.words import singular, tokens
 
 CAPTION_PROMPT = "Please describe this image in detail."
+PAI_PROMPT = "Please help me describe the image in detail."
+"""The prompt of PAI's chair_eval.py."""
 POCKET_PROMPT = "Describe this image."
-CAPTION_GENERAL = "Is there an object in the image?"
-"""The general instruction for captions. The usual one is the question itself here, so that no token would be
-irrelevant to it. Of eight this one has the lowest CHAIRi on the pocket split `tune` (docs/concepts/frontier.md)."""
 
 
 class CHAIR(Benchmark):
@@ -53,7 +52,6 @@ class CHAIR(Benchmark):
     max_new_tokens = 64
     has_pocket = True
     names_things = True
-    general = CAPTION_GENERAL
     score_files = ("instances", "captions")
 
     def __init__(self, name: str, synonyms: Path | None = None, lemmatizer: str | None = None) -> None:
@@ -70,6 +68,14 @@ class CHAIR(Benchmark):
             digest = hashlib.sha256(self._synonyms.read_bytes()).hexdigest()[:12]
             found["synonyms"] = f"{self._synonyms.name} {digest}"
         return found
+
+    def prompt(self, question: Question, style: str) -> str:
+        """PAI's wording in the style "pai"; in all others the question."""
+        return PAI_PROMPT if style == "pai" else question.question
+
+    def general(self, category: str | None) -> str:
+        """That of captions."""
+        return CAPTION_GENERAL
 
     def mentions(self, caption: str) -> list[str]:
         """The classes that a caption names, in its order, as often as it names them.

@@ -85,7 +85,7 @@ class MME(Benchmark):
 
     def prompt(self, question: Question, style: str) -> str:
         """LLaVA's and lmms-eval's endings replace the one that the questions have."""
-        asked = question.question if style in ("plain", "vcd") else question.question.replace(_ENDING, "")
+        asked = question.question.replace(_ENDING, "") if style in ("llava", "lmms-eval") else question.question
         return PROMPT_STYLES[style].format(asked)
 
     def pocket(self, scenes: Sequence[Scene]) -> list[Question]:

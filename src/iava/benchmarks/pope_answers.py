@@ -21,10 +21,11 @@ def read_answers(path: Path, questions: Path | None) -> Iterator[PopeAnswer]:
         path: {question_id, category, answer, prediction}; with `questions` also {question_id, text} as VCD and LLaVA
             write it, or {question, answer} as POPE's own script reads it, in the order of the questions.
         questions: a file of POPE's with labels, or a folder of such files, whose names say so or name a category.
-            LLaVA's llava_pope_test.jsonl may lie among them: it numbers the questions of all categories.
+            They may lie in its subfolder coco/. LLaVA's llava_pope_test.jsonl may lie among them: it numbers the
+            questions of all categories.
 
     Raises:
-        IavaError: if a file is broken, or an answer has no question.
+        IavaError: if a file is broken, or an answer has no question, or names another image than its question.
     """
     rows = list(read_lines(path))
     first = rows[0][1]
@@ -38,7 +39,13 @@ def read_answers(path: Path, questions: Path | None) -> Iterator[PopeAnswer]:
         yield from known.in_order(rows)
         return
     for where, row in rows:
-        yield where, known.find(where, id_of(where, row, "question_id"), path), text_of(where, row, "text")
+        question = known.find(where, id_of(where, row, "question_id"), path)
+        if "image" in row and row["image"] != question.image:
+            raise IavaError(
+                f"{where}: this answers a question about {row['image']}, and the question there is about "
+                f"{question.image}: give --questions with the file that was asked"
+            )
+        yield where, question, text_of(where, row, "text")
 
 
 def category_of(name: str) -> str | None:
@@ -64,13 +71,13 @@ class _Questions:
         self._labelled: dict[tuple[str, str], Question] = {}
         self._by_text: dict[tuple[str, str, str], Question] = {}
         self._numbered: dict[str, tuple[str, str, str]] = {}
-        files = sorted(path.glob("*.json*")) if path.is_dir() else [path]
+        files = sorted([*path.glob("*.json*"), *path.glob("coco/*.json*")]) if path.is_dir() else [path]
         # Other JSON files may lie beside the questions.
         for file in [one for one in files if category_of(one.stem) or "pope" in one.name.lower()] or files:
             for where, row in read_lines(file):
                 self._add(where, row, file)
         if not self._labelled:
-            raise IavaError(f"{path} holds no questions with labels: give POPE's own files")
+            raise IavaError(f"{path} holds no questions with labels: give POPE's own files, or a folder that has them")
 
     def _add(self, where: str, row: dict[str, Any], file: Path) -> None:
         category = text_of(where, row, "category") if "category" in row else category_of(file.stem)

@@ -57,7 +57,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         if what not in known:
             # Work that an earlier run finished must not count as speed.
             known[what] = bars.add_task(what, total=total, completed=done)
-        bars.update(known[what], completed=done)
+        bars.update(known[what], completed=done, total=total)
 
     try:
         yield advance

@@ -89,8 +89,8 @@ LOADING: dict[str, Any] = {
 PromptStyle = Annotated[
     str | None,
     typer.Option(
-        help="Prompt style: plain, llava, vcd or lmms-eval, with the ending that these projects put behind a question. "
-        "Default: plain; for textvqa llava."
+        help="Prompt style: plain, llava, vcd or lmms-eval, with the ending that these projects put behind a question; "
+        "pai asks chair as PAI does. Default: plain; for textvqa llava."
     ),
 ]
 Suffix = Annotated[str | None, typer.Option(help="Text to put behind every question.")]

@@ -1,5 +1,6 @@
 """The caption frontier of several runs: every setting of every method against the frontier of the trivial controls."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from iava.benchmarks.registry import benchmark
 from iava.errors import IavaError
-from iava.evaluation.runs import Run, read_runs
+from iava.evaluation.runs import Run
 from iava.jsonfiles import read_json
 from iava.methods import METHODS
 from iava.metrics.frontier import RATIOS, Distance, caption_sums, curve, distance, resampled_totals
@@ -102,18 +103,26 @@ def is_trivial(method: str) -> bool:
     return is_control(method) and not METHODS[method].has_branches()
 
 
-def read_settings(folders: Sequence[Path]) -> tuple[list[Run], list[Setting]]:
-    """The settings that runs of captions hold.
+def sweeps(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs of one method each that caption the same images, together; without a control nothing is compared."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if len(run.settings["methods"]) == 1 and benchmark(run.settings["benchmark"]).names_things:
+            found.setdefault(json.dumps(_shared(run), sort_keys=True), []).append(run)
+    return [some for some in found.values() if len(some) > 1 and any(map(_is_of_control, some))]
 
-    Args:
-        folders: of runs, or of sweeps, which hold a folder for each run.
 
-    Raises:
-        IavaError: if the runs are not of captions or not of the same ones, two hold the same setting, or a run is
-            broken.
-    """
-    runs = read_runs([run for folder in folders for run in _runs_in(folder)])
-    shared = [{key: value for key, value in run.settings.items() if key != "methods"} for run in runs]
+def _shared(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in run.settings.items() if key != "methods"}
+
+
+def _is_of_control(run: Run) -> bool:
+    return any(map(is_trivial, run.settings["methods"]))
+
+
+def _settings_in(runs: Sequence[Run]) -> list[Setting]:
+    """The settings that runs of captions hold, method by method."""
+    shared = [_shared(run) for run in runs]
     settings: list[Setting] = []
     for run, own in zip(runs, shared, strict=True):
         if not benchmark(run.settings["benchmark"]).names_things:
@@ -130,12 +139,7 @@ def read_settings(folders: Sequence[Path]) -> tuple[list[Run], list[Setting]]:
             records = {record["id"]: record for record in run.of(method)}
             settings.append(Setting(method, chosen, run.folders[0], records))
     methods = list(dict.fromkeys(one.method for one in settings))
-    return runs, sorted(settings, key=lambda one: (methods.index(one.method), _numbers(one)))
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    inside = sorted(manifest.parent for manifest in folder.glob("*/manifest.json"))
-    return [folder] if (folder / "manifest.json").exists() or not inside else inside
+    return sorted(settings, key=lambda one: (methods.index(one.method), _numbers(one)))
 
 
 def _numbers(one: Setting) -> list[float]:
@@ -143,7 +147,7 @@ def _numbers(one: Setting) -> list[float]:
 
 
 def frontier(
-    folders: Sequence[Path],
+    runs: Sequence[Run],
     *,
     metric: str = "recall",
     controls: Sequence[str] | None = None,
@@ -152,17 +156,18 @@ def frontier(
     """Compares every setting with the frontier of the controls.
 
     Args:
-        folders: of sweeps and runs, as `iava sweep` and `iava eval` write them.
+        runs: of captions, as `iava sweep` and `iava eval` make them.
         metric: of `METRICS`.
         controls: the methods that make the frontier; None: all trivial ones, see `is_trivial`.
         chosen: method -> the one setting that is tested; None: all settings are tested.
 
     Raises:
-        IavaError: see `read_settings`; and if there is no such metric, or no control.
+        IavaError: if the runs are not of captions or not of the same ones, two hold the same setting, no image has a
+            caption by every method, or there is no such metric or control.
     """
     if metric not in METRICS:
         raise IavaError(f"metric is {metric!r}: use one of {', '.join(METRICS)}")
-    runs, settings = read_settings(folders)
+    settings = _settings_in(runs)
     names = list(dict.fromkeys(one.method for one in settings))
     ours = [name for name in names if is_trivial(name)] if controls is None else list(controls)
     missing = [name for name in ours if name not in names]

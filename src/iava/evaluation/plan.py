@@ -90,9 +90,10 @@ class Plan:
             raise IavaError("bias is fitted to the yes-rate of another method: name one, such as greedy,bias,iava")
 
     def _with_general(self, method: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self.asked.general is None or "general" not in resolve(method)().settings():
+        general = self.asked.general(self.category)
+        if general is None or "general" not in resolve(method)().settings():
             return settings
-        return {"general": self.asked.general, **settings}
+        return {"general": general, **settings}
 
     @cached_property
     def asked(self) -> Benchmark:

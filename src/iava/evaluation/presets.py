@@ -73,8 +73,9 @@ LIKE_LLAVA = ("llava", "pocket")
 INSTRUCTBLIP = ("instructblip",)
 _LLAVA_STYLE = {"system_prompt": LLAVA_SYSTEM}
 _VCD = {"prompt_style": "vcd", "parser": "vcd"}
-_OPERA = {"prompt_style": "plain", "parser": "opera"}
-_POPE = {"prompt_style": "plain", "parser": "pope"}
+_PLAIN_STYLE = {"prompt_style": "plain"}
+_OPERA = _PLAIN_STYLE | {"parser": "opera"}
+_POPE = _PLAIN_STYLE | {"parser": "pope"}
 
 ROWS = (
     _Row("vcd", {"alpha": 1.0, "beta": 0.1, "step": 500, "noise_per": "question", "sampling": True}),
@@ -91,20 +92,20 @@ ROWS = (
     _Row("m3id", {"offset": 10}, (), POPE_BENCHMARKS),
     _Row("avisc", {"gamma": 0.5, "lam": 1.0, "beta": 0.1, "sampling": True}),
     _Row("avisc", {}, (), POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 64}),
-    _Row("avisc", {}, (), ("mme", "amber"), {"prompt_style": "plain", "max_new_tokens": 64}),
+    _Row("avisc", {}, (), ("mme", "amber"), _PLAIN_STYLE | {"max_new_tokens": 64}),
     _Row("avisc", {}, LLAVA, (*POPE_BENCHMARKS, "mme", "amber"), _LLAVA_STYLE),
     _Row("pai", {"alpha": 0.2, "gamma": 1.1, "start": 2, "beta": 0.1, "prefill": False}),
     _Row("pai", {}, LIKE_LLAVA, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 512}),
-    _Row("pai", {}, LIKE_LLAVA, ("chair",), {"max_new_tokens": 512}),
+    _Row("pai", {}, LIKE_LLAVA, ("chair",), {"prompt_style": "pai", "max_new_tokens": 512}),
     _Row("pai", {}, LLAVA, (*POPE_BENCHMARKS, "chair"), {"system_prompt": PAI_SYSTEM}),
     _Row("sid", {"early": 2, "keep": 100, "alpha": 0.5, "beta": 0.0}, LIKE_LLAVA),
     _Row("sid", {}, LIKE_LLAVA, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 10}),
-    _Row("sid", {"keep": 50}, LIKE_LLAVA, ("chair",), {"max_new_tokens": 512}),
+    _Row("sid", {"keep": 50}, LIKE_LLAVA, ("chair",), _PLAIN_STYLE | {"max_new_tokens": 512}),
     _Row("sid", {}, LLAVA, (*POPE_BENCHMARKS, "chair"), {"system_prompt": ""}),
     _Row("only", {"layer": 0, "gamma": 0.2, "alpha1": 3.0, "alpha2": 1.0, "beta": 0.1, "sampling": True}),
     _Row("only", {}, LIKE_LLAVA, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 8}),
     _Row("only", {}, INSTRUCTBLIP, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 4}),
-    _Row("only", {"gamma": 0.25}, (), ("chair",), {"max_new_tokens": 128}),
+    _Row("only", {"gamma": 0.25}, (), ("chair",), _PLAIN_STYLE | {"max_new_tokens": 128}),
     _Row("only", {"beta": 0.4, "gamma": 0.25}, (), ("mme",)),
     _Row("only", {}, LLAVA, (*POPE_BENCHMARKS, "chair", "mme"), _LLAVA_STYLE),
     _Row("iava", {"alpha": 1.0, "beta": 0.1, "negative": "zeros"}),

@@ -85,6 +85,16 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return [_join_folders(parts) for parts in divided.values()]
 
 
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders of runs. The folder of a sweep stands for those of its runs."""
+    return [run for folder in folders for run in _runs_in(folder)]
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    inside = sorted(manifest.parent for manifest in folder.glob("*/manifest.json"))
+    return [folder] if (folder / "manifest.json").exists() or not inside else inside
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run.
 

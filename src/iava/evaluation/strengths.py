@@ -36,6 +36,7 @@ STRENGTHS: dict[str, StrengthGrid] = {
     "iava-random": _ALPHA,
     "iava-relevant": _ALPHA,
     "no-image": _ALPHA,
+    "restore": {},
     "noise": _ALPHA,
 }
 """Method -> the setting that is its strength on captions, with its values. Without a setting it is measured once."""

@@ -67,6 +67,7 @@ class ImageMemory:
     def keep_prefixes(self, rows: Sequence[Sequence[Image.Image]], cache: PrefixCache) -> None:
         """Keeps the prefixes that the last call read into `prefix_cache(rows)`."""
         for images, prefix in zip(rows, cache.latest, strict=False):
+            prefix.compact()
             kept = self.of(images[-1])
             if not any(prefix is one for one in kept.prefixes):
                 kept.prefixes.append(prefix)

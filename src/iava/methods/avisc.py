@@ -31,7 +31,8 @@ class AvisC(Method):
     Args:
         gamma: above 0 and at most 1; only the layers with most attention to the image count, as many as it takes to
             reach this share of all layers' attention to it.
-        lam: blind is what lies above mean + lam * std of the image's tokens, averaged over those layers and all heads.
+        lam: any finite number; blind is what lies above mean + lam * std of the image's tokens, averaged over those
+            layers and all heads.
         alpha: strength of the contrast, at least 0. None takes the published value: 2.5 for LLaVA, 3 for
             InstructBLIP; for other types 1, the default of the authors' code.
         beta: plausibility, 0 to 1; see `contrast`.

@@ -78,8 +78,8 @@ class NoImage(Method):
     Args:
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
-        negative: how the image is masked; see `IAVA`.
-        strength: of the negatives "blur" and "lowres"; see `IAVA`.
+        negative: how the image is masked: "drop", "zeros", "hide", "pixels", "blur" or "lowres"; see `IAVA`.
+        strength: of the negatives "blur" and "lowres", above 0 and at most 1; see `IAVA`.
 
     Raises:
         IavaError: if a setting is out of range.

@@ -45,8 +45,8 @@ class IAVA(Method):
         top_i: how many tokens with the largest fall of attention may be selected: an int is a count, a float in
             (0, 1] a share of the image's tokens. The paper asks for a moderate number. "auto" finds it in each
             prompt's own attention (`select.criteria`); so it does for lam.
-        lam: attention under the general instruction must lie above mean + lam * std over the image's tokens. None
-            takes the published value: 0.0 for LLaVA, -0.1 for InstructBLIP, 0.0 for others. Or "auto".
+        lam: any finite number, or "auto"; attention under the general instruction must lie above mean + lam * std over
+            the image's tokens. None takes the published value: 0.0 for LLaVA, -0.1 for InstructBLIP, 0.0 for others.
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
         negative: how the others are masked: "drop" takes them out of the sequence (best on tune, docs/papers.md),

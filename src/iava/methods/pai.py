@@ -39,7 +39,7 @@ class PAI(Method):
         gamma: at least 1; 1 subtracts nothing.
         beta: plausibility, 0 to 1; see `contrast`.
         start: the first decoder layer, from 0, whose attention is raised.
-        end: the layer behind the last one that is raised. None is behind the model's last layer.
+        end: the layer behind the last one that is raised, above `start`. None is behind the model's last layer.
         prefill: whether the prompt's last token is raised, too, so that the first new token changes.
 
     Raises:

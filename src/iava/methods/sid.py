@@ -35,9 +35,8 @@ class SID(Method):
     Args:
         keep: how many tokens the contrast branch keeps: an int is a count, a float in (0, 1] a share of the image's
             tokens (rounded, at least 1).
-        early: the paper's layer i, counted from 1: so many layers see the whole image, and the last of them ranks.
-            None takes the published value: 5 for InstructBLIP, 3 for others, or all layers but one if there are
-            fewer.
+        early: the paper's layer i, at least 1: so many layers see the whole image, and the last of them ranks. None
+            takes the published value: 5 for InstructBLIP, 3 for others, or all layers but one if there are fewer.
         alpha: strength of the contrast, at least 0.
         beta: plausibility, 0 to 1; see `contrast`.
 

@@ -12,6 +12,7 @@ import torch
 from iava.engine.branch import Branch
 from iava.engine.images.degrade import DEGRADATIONS
 from iava.engine.images.pixels import changed, each_image, first_of_each, pixel_values, rows_of_images, with_pixels
+from iava.engine.images.quarter import quartered
 from iava.engine.prompt import Prompt
 from iava.methods.base import Method
 from iava.methods.checks import check_choice, check_contrast, check_number, check_whole
@@ -34,7 +35,8 @@ class VCD(Method):
     Other degradations are not the paper's. They show whether noise is what matters.
 
     Args:
-        kind: "noise", or "blur", "lowres" or "fog" (see `iava.engine.images.degrade`).
+        kind: "noise", or "blur", "lowres" or "fog" (see `iava.engine.images.degrade`), or "quarter": an image of half
+            the height and width, with a quarter of the tokens, for families that take any resolution.
         step: how noisy, 0 to 999.
         strength: of the other kinds, above 0 and at most 1. The default is for "blur".
         alpha: strength of the contrast, at least 0.
@@ -64,7 +66,7 @@ class VCD(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("kind", self.kind, ("noise", *DEGRADATIONS))
+        check_choice("kind", self.kind, ("noise", *DEGRADATIONS, "quarter"))
         check_whole("step", self.step, low=0, high=STEPS - 1)
         check_number("strength", self.strength, low=0, high=1, above=True)
         check_contrast(self.alpha, self.beta)
@@ -76,6 +78,8 @@ class VCD(Method):
         return int(self.kind == "noise" and self.noise_per == "question")
 
     def branches(self, prompt: Prompt) -> list[Branch]:
+        if self.kind == "quarter":
+            return [quartered(prompt)]
         if self.kind != "noise":
             worse = DEGRADATIONS[self.kind]
             return [with_pixels(prompt, changed(prompt, lambda images: worse(images, self.strength)))]

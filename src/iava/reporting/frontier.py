@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from iava.evaluation.environment import command, package_version
 from iava.evaluation.frontier import LENGTH, Frontier, FrontierCurve, Outcome
@@ -31,25 +32,33 @@ def write_frontier(page: Path, found: Frontier) -> tuple[Path, Path, Path]:
         IavaError: if a file cannot be written.
     """
     files = page, page.with_suffix(".md"), page.with_suffix(".tex")
-    tables = [settings_table(found), distances_table(found)]
-    lines = [
-        f"# {escape_markdown(heading(found))}\n",
-        *(f"{escape_markdown(one)}\n" for one in frontier_verdicts(found)),
-    ]
-    texts = (
-        frontier_html(found),
-        "\n".join([*lines, *(markdown(table, 2) for table in tables), f"`{command()}`\n"]),
-        "\n".join(latex(table) for table in tables),
-    )
+    texts = frontier_html(found), frontier_markdown(found, 1), frontier_latex(found)
     for file, text in zip(files, texts, strict=True):
         write_text(file, text)
     return files
 
 
+def frontier_markdown(found: Frontier, level: int) -> str:
+    """Verdicts and tables as Markdown, below a heading of the given level."""
+    lines = [f"{'#' * level} {escape_markdown(heading(found))}\n"]
+    lines += [f"{escape_markdown(one)}\n" for one in frontier_verdicts(found)]
+    return "\n".join([*lines, *(markdown(table, level + 1) for table in _tables(found)), f"`{command()}`\n"])
+
+
+def frontier_latex(found: Frontier) -> str:
+    """The tables as LaTeX."""
+    return "\n".join(map(latex, _tables(found)))
+
+
+def _tables(found: Frontier) -> list[Table]:
+    return [settings_table(found), distances_table(found)]
+
+
 def heading(found: Frontier) -> str:
     """What the frontier is about: benchmark, split, model and number of images."""
-    run = found.runs[0]
-    return f"Caption frontier: {run.name}, {run.settings['model']}, {found.images:,} images"
+    settings = found.runs[0].settings
+    about = f"{settings['benchmark']} · {settings['split']}, {settings['model']}, {found.images:,} images"
+    return f"Caption frontier: {about}"
 
 
 def frontier_verdicts(found: Frontier) -> list[str]:
@@ -147,40 +156,55 @@ def _cost(method: str) -> str:
 
 def frontier_html(found: Frontier) -> str:
     """The page. It loads nothing from the network."""
+    template = template_environment().get_template("frontier.html.j2")
+    return template.render(found=frontier_data(found), canvas=charts, version=package_version("iava"))
+
+
+def frontier_data(found: Frontier) -> dict[str, Any]:
+    """What a page shows of a frontier, for the macro `frontier` of section.html.j2."""
     methods = list(dict.fromkeys(one.setting.method for one in found.outcomes if one.distances))
-    pairs = [("The controls", _charts(found, None)), *((title(method), _charts(found, method)) for method in methods)]
-    return (
-        template_environment()
-        .get_template("frontier.html.j2")
-        .render(
-            heading=heading(found),
-            verdicts=frontier_verdicts(found),
-            pairs=pairs,
-            tables=[settings_table(found), distances_table(found)],
-            metric=metric_in_sentence(found.metric),
-            command=command(),
-            folders=[str(folder) for run in found.runs for folder in run.folders],
-            canvas=charts,
-            version=package_version("iava"),
-        )
-    )
+    return {
+        "heading": heading(found),
+        "verdicts": frontier_verdicts(found),
+        "pairs": [("The controls", _charts(found, None)), *((title(name), _charts(found, name)) for name in methods)],
+        "tables": _tables(found),
+        "metric": metric_in_sentence(found.metric),
+        "command": command(),
+        "folders": [str(folder) for run in found.runs for folder in run.folders],
+        "provenance": _provenance(found),
+    }
+
+
+def _provenance(found: Frontier) -> list[tuple[str, list[str]]]:
+    """Terms and values that say how the captions were made, those that any of the runs has."""
+    settings, manifests = found.runs[0].settings, [one for run in found.runs for one in run.manifests]
+    machines = [one.get("machine") or {} for one in manifests]
+    terms: list[tuple[str, list[Any]]] = [
+        ("Prompt", [one.get("prompt") for one in manifests]),
+        ("Decoding", [f"at most {settings.get('max_new_tokens', '?')} new tokens"]),
+        ("Seed", [settings["seed"]]),
+        ("Versions", [", ".join(f"{k} {v}" for k, v in one.get("versions", {}).items()) for one in manifests]),
+        ("Hardware", [", ".join(map(str, machine.values())) for machine in machines]),
+    ]
+    texts = [(term, [str(value) for value in dict.fromkeys(values) if value]) for term, values in terms]
+    return [(term, values) for term, values in texts if values]
 
 
 def _charts(found: Frontier, method: str | None) -> list[Chart]:
     """Recall or F1, and length, against CHAIRi: of one method, or of all controls (None)."""
-    shown = [one for one in found.outcomes if _shown(found, one, method)]
-    return [_chart(found, shown, method, name) for name in (found.metric, LENGTH)]
+    points = [one for one in found.outcomes if _has_point(found, one, method)]
+    return [_chart(found, points, method, name) for name in (found.metric, LENGTH)]
 
 
-def _shown(found: Frontier, one: Outcome, method: str | None) -> bool:
+def _has_point(found: Frontier, one: Outcome, method: str | None) -> bool:
     return one.setting.method in found.controls if method is None else one.setting.method == method
 
 
-def _chart(found: Frontier, shown: Sequence[Outcome], method: str | None, name: str) -> Chart:
+def _chart(found: Frontier, some: Sequence[Outcome], method: str | None, name: str) -> Chart:
     x_ends = _ends([one.intervals["chair_i"] for one in found.outcomes])
     y_ends = _ends([one.intervals[name] for one in found.outcomes])
     reference, own = found.curves["", name], found.curves[method, name] if method else []
-    points = [_point(found, one, name, x_ends, y_ends, with_title=method is None) for one in shown]
+    points = [_point(found, one, name, x_ends, y_ends, with_title=method is None) for one in some]
     return Chart(
         f"{metric_heading(name)} and CHAIRi",
         "CHAIRi, % (lower is better)",

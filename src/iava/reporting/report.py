@@ -9,11 +9,13 @@ from PIL import Image
 
 from iava.benchmarks import parsers
 from iava.evaluation.environment import package_version
+from iava.evaluation.frontier import Frontier, frontier, sweeps
 from iava.evaluation.runs import Run
 from iava.files import write_text
 from iava.lvlm.answers import Answer
 from iava.reporting import charts
 from iava.reporting.differences import word_differences
+from iava.reporting.frontier import frontier_data, frontier_latex, frontier_markdown
 from iava.reporting.overlay import attention_data, data_uri, scaled_down
 from iava.reporting.renderers import escape_latex, escape_markdown, latex, markdown
 from iava.reporting.sections import Section, report_section
@@ -46,28 +48,35 @@ def write_report(page: Path, runs: Sequence[Run], groups: ExampleGroups = ()) ->
 
     Args:
         page: the HTML file. The other two files differ in the extension only.
-        runs: see `iava.evaluation.runs.read_runs`.
+        runs: see `iava.evaluation.runs.read_runs`. Those of a sweep of captions are shown together, as a frontier.
         groups: examples, shown above the tables.
 
     Returns:
         The paths of the three files.
 
     Raises:
-        IavaError: if a file cannot be written.
+        IavaError: if a file cannot be written, or a sweep has no image with a caption by every method.
     """
-    sections = [report_section(run) for run in runs]
+    swept = sweeps(runs)
+    sections = [report_section(run) for run in runs if not any(run in some for some in swept)]
+    frontiers = [frontier(some) for some in swept]
     files = page, page.with_suffix(".md"), page.with_suffix(".tex")
-    texts = report_html(sections, groups), report_markdown(sections), report_latex(sections)
+    texts = (
+        report_html(sections, groups, frontiers),
+        report_markdown(sections, frontiers),
+        report_latex(sections, frontiers),
+    )
     for file, text in zip(files, texts, strict=True):
         write_text(file, text)
     return files
 
 
-def report_html(sections: Sequence[Section], groups: ExampleGroups = ()) -> str:
+def report_html(sections: Sequence[Section], groups: ExampleGroups = (), frontiers: Sequence[Frontier] = ()) -> str:
     """The report as an HTML page that loads nothing from the network."""
     template = template_environment().get_template("report.html.j2")
     return template.render(
         sections=sections,
+        frontiers=[frontier_data(found) for found in frontiers],
         groups=[
             (heading, note, [_example_data(example) for example in examples])
             for heading, note, examples in groups
@@ -78,8 +87,8 @@ def report_html(sections: Sequence[Section], groups: ExampleGroups = ()) -> str:
     )
 
 
-def report_markdown(sections: Sequence[Section]) -> str:
-    """The tables and the provenance of each run as Markdown."""
+def report_markdown(sections: Sequence[Section], frontiers: Sequence[Frontier] = ()) -> str:
+    """The tables and the provenance of each run and frontier as Markdown."""
     parts = ["# iava: report\n"]
     for section in sections:
         name = escape_markdown(f"{section.name} · {section.model}")
@@ -91,10 +100,10 @@ def report_markdown(sections: Sequence[Section]) -> str:
             *(markdown(table) for table in section.tables),
             "### How this was measured\n\n" + "\n".join(terms) + "\n",
         ]
-    return "\n".join(parts)
+    return "\n".join([*parts, *(frontier_markdown(found, 2) for found in frontiers)])
 
 
-def report_latex(sections: Sequence[Section]) -> str:
+def report_latex(sections: Sequence[Section], frontiers: Sequence[Frontier] = ()) -> str:
     """The tables as LaTeX, for \\input in a document that loads booktabs."""
     parts = [r"% Needs \usepackage{booktabs} and UTF-8; made by iava " + package_version("iava") + "\n"]
     for section in sections:
@@ -102,7 +111,7 @@ def report_latex(sections: Sequence[Section]) -> str:
         caption = rf"\caption{{{escape_latex(name)}: "
         parts.append(f"% {' '.join(name.split())}\n")
         parts += [latex(table).replace(r"\caption{", caption, 1) for table in section.tables]
-    return "\n".join(parts)
+    return "\n".join([*parts, *map(frontier_latex, frontiers)])
 
 
 def _example_data(example: Example) -> dict[str, Any]:

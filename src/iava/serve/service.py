@@ -219,7 +219,7 @@ class Service:
                 number, event = await asyncio.wait_for(inbox.get(), deadline - time.monotonic())
             except TimeoutError:
                 seconds = self.limits.seconds
-                raise ApiError(504, f"the answer took more than {seconds:g} seconds", code="timeout") from None
+                raise ApiError(504, f"the answer took more than {seconds:g} s", code="timeout") from None
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Done):

@@ -60,8 +60,12 @@ def find(asked: Benchmark, folder: Path | None, split: str | None) -> Task:
 
 
 def check(folder: Path) -> list[Found]:
-    """Looks for every data set in the subfolder of its name."""
-    return [_found(benchmark(name), folder / name) for name in BENCHMARKS]
+    """Looks for every data set in the subfolder of its name; if there is none, for one in the folder itself."""
+    found = [_found(benchmark(name), folder / name) for name in BENCHMARKS]
+    if any(one.state != "missing" for one in found):
+        return found
+    own = [_found(benchmark(name), folder) for name in BENCHMARKS]
+    return [mine if mine.state == "ready" else one for mine, one in zip(own, found, strict=True)]
 
 
 def _found(asked: Benchmark, folder: Path) -> Found:

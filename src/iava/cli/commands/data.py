@@ -16,7 +16,9 @@ commands = typer.Typer(help="List the benchmarks in a folder, and build new ones
 
 @commands.command()
 def check(
-    folder: Annotated[Path, typer.Option("--data", help="Folder with one subfolder per data set.")] = Path("data"),
+    folder: Annotated[
+        Path, typer.Option("--data", help="Folder with one subfolder per data set, or the folder of one data set.")
+    ] = Path("data"),
     as_json: Json = False,
 ) -> None:
     """List the benchmarks in a folder: which are ready, broken or missing, and where to get them."""
@@ -34,8 +36,9 @@ def check(
         from iava.cli.console import terminal
 
         console = terminal()
+        width = max(len(one.name) for one in found)
         for one in found:
-            console.print(f"{one.name:<12} {one.state:<8} {one.detail}", markup=False)
+            console.print(f"{one.name:<{width}} {one.state:<8} {one.detail}", markup=False)
     broken = [one.name for one in found if one.state == "broken"]
     if broken:
         raise IavaError(f"{', '.join(broken)} in {folder} cannot be used as it is")

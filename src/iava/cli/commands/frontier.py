@@ -44,10 +44,11 @@ def frontier(
     from iava.evaluation.frontier import frontier as compare
     from iava.evaluation.frontier import read_chosen, results
     from iava.evaluation.records import write_json
+    from iava.evaluation.runs import read_runs, run_folders
     from iava.reporting.frontier import frontier_verdicts, write_frontier
 
     found = compare(
-        folders,
+        read_runs(run_folders(folders)),
         metric=metric,
         controls=None if controls is None else method_list("controls", controls),
         chosen=None if chosen is None else read_chosen(chosen),

@@ -10,7 +10,12 @@ from iava.errors import IavaError
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Run folders; shards of one run count as one run.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="Folders of runs, or of sweeps; shards of one run count as one run, and a sweep of captions is shown "
+            "as a frontier.",
+            show_default=False,
+        ),
     ],
     out: Annotated[
         Path, typer.Option(help="HTML file to write; the same tables are written beside it as .md and .tex.")
@@ -22,8 +27,8 @@ def report(
     if out.suffix != ".html":
         raise IavaError(f"out is {out}: it must end in .html; .md and .tex are written beside it")
     check_file(out)
-    from iava.evaluation.runs import read_runs
+    from iava.evaluation.runs import read_runs, run_folders
     from iava.reporting.report import write_report
 
-    for file in write_report(out, read_runs(folders)):
+    for file in write_report(out, read_runs(run_folders(folders))):
         print(file)

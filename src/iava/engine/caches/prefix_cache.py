@@ -47,6 +47,12 @@ class SharedPrefix:
         pairs = [tensor for pair in self.layers for tensor in pair]
         return sum(tensor.nbytes for tensor in (self.embeddings, self.positions, *pairs, *self.attention.values()))
 
+    def compact(self) -> None:
+        """Copies the tensors that are parts of larger ones, so that the batch they were read in can be freed."""
+        self.embeddings, self.positions = _alone(self.embeddings), _alone(self.positions)
+        self.layers = [(_alone(keys), _alone(values)) for keys, values in self.layers]
+        self.attention = {tokens: _alone(attention) for tokens, attention in self.attention.items()}
+
     def equals(self, embeddings: torch.Tensor, positions: torch.Tensor) -> bool:
         """Whether another prompt begins so, up to rounding."""
         if embeddings.shape != self.embeddings.shape or not torch.equal(self.positions, positions):
@@ -155,6 +161,10 @@ def _alike(prompt: Prompt, begins: Array) -> set[tuple[int, int]]:
         return set()
     close = torch.stack([_close(embeddings[one, spans[one]], embeddings[two, spans[two]]) for one, two in pairs])
     return {pair for pair, same in zip(pairs, to_host(close)[0], strict=True) if same}
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -127,17 +127,34 @@ def changed(prompt: Prompt, change: Callable[[torch.Tensor], torch.Tensor]) -> t
         # A tile of zeros pads a batch; Idefics tells it by that.
         tiles = [change(tile[None])[0] if tile.any() else tile for tile in pixels.flatten(0, -4)]
         return torch.stack(tiles).view_as(pixels)
-    vision = prompt.vlm.config.vision_config
-    merged, side, frames = vision.spatial_merge_size, vision.patch_size, vision.temporal_patch_size
+    return torch.cat([into_patches(prompt, change(one)) for one in from_patches(prompt)])
+
+
+def from_patches(prompt: Prompt) -> list[torch.Tensor]:
+    """The images that are read as patches one after another (Qwen-VL, GLM-V), put together: (F, C, H, W) each."""
+    side, merged, frames = patch_shape(prompt)
     images = []
     for patches, grid in zip(each_image(prompt), prompt.generate_kwargs["image_grid_thw"].tolist(), strict=True):
         steps, rows, columns = grid[0], grid[1] // merged, grid[2] // merged
-        # Qwen-VL, GLM-V: the patches of one token stand together.
+        # The patches of one token stand together.
         parts = patches.view(steps, rows, columns, merged, merged, -1, frames, side, side)
-        whole = parts.permute(0, 6, 5, 1, 3, 7, 2, 4, 8)
-        seen = change(whole.flatten(0, 1).flatten(2, 4).flatten(3, 5))
-        images.append(seen.reshape(whole.shape).permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(patches.shape))
-    return torch.cat(images)
+        images.append(parts.permute(0, 6, 5, 1, 3, 7, 2, 4, 8).flatten(0, 1).flatten(2, 4).flatten(3, 5))
+    return images
+
+
+def into_patches(prompt: Prompt, image: torch.Tensor) -> torch.Tensor:
+    """The patches, one a row, of an image (F, C, H, W), as `from_patches` gives it."""
+    side, merged, frames = patch_shape(prompt)
+    count, channels, height, width = image.shape
+    rows, columns = height // (merged * side), width // (merged * side)
+    whole = image.reshape(count // frames, frames, channels, rows, merged, side, columns, merged, side)
+    return whole.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).flatten(5, 8).flatten(0, 4)
+
+
+def patch_shape(prompt: Prompt) -> tuple[int, int, int]:
+    """The side of a patch, patches a token along a side, and frames a patch."""
+    vision = prompt.vlm.config.vision_config
+    return vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
 
 
 def patches_of(prompt: Prompt, keep: torch.Tensor) -> torch.Tensor:

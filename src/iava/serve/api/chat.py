@@ -109,7 +109,8 @@ class Chat:
         field = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
         wanted = getattr(body, field)
         if wanted is not None and wanted > limits.new_tokens:
-            raise ApiError(400, f"{field} is {wanted}: at most {limits.new_tokens} new tokens are served", param=field)
+            message = f"{field} is {wanted}: at most {limits.new_tokens} new tokens are served"
+            raise ApiError(400, message, param=field, code="too_many_new_tokens")
         if body.top_logprobs is not None and not body.logprobs:
             raise ApiError(400, "top_logprobs needs logprobs to be true", param="top_logprobs")
         if body.stream_options is not None and not body.stream:

@@ -40,7 +40,8 @@ async def compare(service: Service, body: CompareRequest, state: RequestState) -
         (question, [found[place] for place in range(number, len(found), count)])
         for number, question in enumerate(body.questions)
     ]
-    state.log |= {"method": ",".join(body.methods), "images": 1}
+    # Not "method", which is a label of metrics: there are too many lists.
+    state.log |= {"methods": list(body.methods), "images": 1}
     return Comparison(
         answers=[
             ComparedAnswer(question=question, method=answer.method, settings=answer.settings, text=answer.text)

@@ -41,6 +41,12 @@ class ChatMessage(_Input):
         BeforeValidator(_as_parts, json_schema_input_type=str | list[ContentPart]),
         Field(min_length=1),
     ]
+    # The official client sends an answer back as history with all its fields.
+    refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: None = None
 
 
 class StreamOptions(_Input):

@@ -56,9 +56,11 @@ function read(text) {
   try { return JSON.parse(text); } catch { return text; }
 }
 
+function prose(text) { return text.replaceAll("`", ""); }
+
 function methodBox(method, chosen) {
   const box = element("input", { type: "checkbox", checked: chosen, ariaLabel: method.name });
-  const line = element("label", {}, box, ` ${method.name} `, element("small", { textContent: method.summary }));
+  const line = element("label", {}, box, ` ${method.name} `, element("small", { textContent: prose(method.summary) }));
   const made = element("div", { className: "method" }, line);
   const fields = new Map();
   if (Object.keys(method.settings).length) {
@@ -67,7 +69,7 @@ function methodBox(method, chosen) {
       const field = element("input", { type: "text", value: written(value), name: `${method.name}.${name}` });
       field.setAttribute("aria-label", `${method.name} ${name}`);
       fields.set(name, [field, written(value)]);
-      details.append(element("div", { className: "setting" }, name, field, element("small", { textContent: description })));
+      details.append(element("div", { className: "setting" }, name, field, element("small", { textContent: prose(description) })));
     }
     made.append(details);
   }
@@ -83,7 +85,9 @@ async function load() {
   model = served.data[0].id;
   $("model").textContent = `Model: ${model}`;
   $("methods").replaceChildren();
-  methods = listed.data.map((method) => methodBox(method, ["greedy", listed.default].includes(method.name)));
+  const isChosen = (method) => ["greedy", listed.default].includes(method.name);
+  const chosenFirst = listed.data.toSorted((one, other) => isChosen(other) - isChosen(one));
+  methods = chosenFirst.map((method) => methodBox(method, isChosen(method)));
 }
 
 function table(questions, chosen, answers) {
