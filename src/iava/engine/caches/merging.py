@@ -56,7 +56,7 @@ def lay_side_by_side(main: Branch, branches: Sequence[Branch], *, complete: bool
     last = main.positions[..., -1:]
     return Layout(
         mask=torch.cat([_spread(branch, branch.mask, total) for branch in branches]),
-        complete=complete and all(_fills(branch, total) for branch in branches),
+        complete=complete and total == length and all(_fills(branch, total) for branch in branches),
         is_image=torch.cat([_spread(branch, branch.is_image, total) for branch in branches]) if images else None,
         left_pad=total - length,
         position_offset=torch.cat([branch.positions[..., -1:] - last for branch in branches], dim=-2),
