@@ -227,6 +227,15 @@ def test_layers_are_told_that_they_hold_more_columns(layer, kept):
         assert int(layer.get_seq_length()) == 8
 
 
+@pytest.mark.parametrize("name", ["llava", "blip-2", "qwen2_vl", "gemma3"])
+def test_bytes_of_a_column_are_those_of_the_cache(name):
+    """If this fails, configs of decoders name their heads otherwise: see `hf.column_bytes`."""
+    model, _ = families.build(name)
+    found = model.generate(**families.inputs(name, QUESTION), max_new_tokens=1, return_dict_in_generate=True)
+    layers = found.past_key_values.layers
+    assert hf.column_bytes(model) == sum(part[0, :, 0].nbytes for one in layers for part in (one.keys, one.values))
+
+
 def test_a_static_window_has_no_room_for_more():
     layer = filled(StaticSlidingWindowLayer(max_cache_len=10, sliding_window=4))
     with pytest.raises(ValueError, match="has no room for it"):

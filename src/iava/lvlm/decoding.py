@@ -198,8 +198,10 @@ class BatchDecoder:
 
         What contrast branches hold of it for each question takes at most half as many bytes as the model.
         """
+        if method.own_images == 0:
+            return sys.maxsize
         each = method.own_images * columns * column_bytes(self.model)
-        return sys.maxsize if each == 0 else max(self.model.get_memory_footprint() // 2 // each, 1)
+        return max(self.model.get_memory_footprint() // 2 // each, 1)
 
     def _plain_batch(self, asked: list[Asked], method: Method, request: Request, start: float) -> list[Answer]:
         """Answers conversations without an image, by drawing tokens as the method does, else greedily."""
