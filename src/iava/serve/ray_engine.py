@@ -133,7 +133,7 @@ def _front(config: ServerConfig) -> Any:
             return
         answer: Any = None
         head: Message | None = None
-        started = False
+        started = complete = False
         share = budget.share()
         try:
             deadline = time.monotonic() + config.limits.seconds
@@ -150,10 +150,14 @@ def _front(config: ServerConfig) -> Any:
                     started = True
                     await send(head)
                 await send(message)
+                complete = not message.get("more_body", False)
         except ApiError as error:
             await error_response(error)(scope, receive, send)
         except (RayActorError, RayServeException):
-            if started:
+            if complete:
+                # The replica was lost after its last message. Another one would make the server close the connection.
+                pass
+            elif started:
                 # A part of the body was sent and the end was not, so this is a stream.
                 await send({"type": "http.response.body", "body": error_event(_LOST).encode(), "more_body": False})
             else:
