@@ -17,6 +17,10 @@ PARTS = {
         *("--shape", "small", "--methods", "greedy,vcd,iava:hide,iava:drop,iava:zeros,iava:hide:lazy"),
         *("--tokens", "1,32", "--questions", "1", "--batch", "1", "--repeats", "3", "--count"),
     ],
+    "long": [
+        *("--shape", "small", "--methods", "greedy,iava:hide,iava:drop"),
+        *("--tokens", "128", "--questions", "1", "--batch", "1", "--repeats", "3"),
+    ],
     "mitigv": [
         *("--shape", "small", "--methods", "vcd,icd,pai,m3id,only"),
         *("--tokens", "1,32", "--questions", "1", "--batch", "1", "--repeats", "3"),
