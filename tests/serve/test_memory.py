@@ -140,11 +140,12 @@ def test_a_request_leaves_nothing_behind(lvlm):
 
     with running(lvlm, method="greedy", limits=Limits(page_bytes=0)) as served:
         send(served, 50)
-        objects, tensors = kept()
         size = value(served, "iava_image_memory_bytes")
-        send(served, 150)
-        later_objects, later_tensors = kept()
+        counts = [kept()]
+        for _ in range(2):
+            send(served, 150)
+            counts.append(kept())
         assert value(served, "iava_image_memory_bytes") == size
-    # One object or tensor a request would be 150. The last batch, which has one to three rows, is still alive.
-    assert later_tensors - tensors < 50
-    assert later_objects - objects < 50
+    # One object or tensor a request would add 150 each time. The last batch is still alive, and its size varies.
+    for before, between, after in zip(*counts, strict=True):
+        assert min(between - before, after - between) < 75
