@@ -71,7 +71,7 @@ LLAVA = ("llava",)
 LIKE_LLAVA = ("llava", "pocket")
 """Families with a system prompt, and the same with the pocket model, which has none."""
 INSTRUCTBLIP = ("instructblip",)
-_LLAVA_STYLE = {"system_prompt": LLAVA_SYSTEM}
+_LLAVA_PROMPT = {"system_prompt": LLAVA_SYSTEM}
 _VCD = {"prompt_style": "vcd", "parser": "vcd"}
 _PLAIN_STYLE = {"prompt_style": "plain"}
 _OPERA = _PLAIN_STYLE | {"parser": "opera"}
@@ -80,20 +80,20 @@ _POPE = _PLAIN_STYLE | {"parser": "pope"}
 ROWS = (
     _Row("vcd", {"alpha": 1.0, "beta": 0.1, "step": 500, "noise_per": "question", "sampling": True}),
     _Row("vcd", {"beta": 0.2}, LIKE_LLAVA, POPE_BENCHMARKS, _VCD | {"max_new_tokens": 1024}),
-    _Row("vcd", {}, LLAVA, POPE_BENCHMARKS, _LLAVA_STYLE),
+    _Row("vcd", {}, LLAVA, POPE_BENCHMARKS, _LLAVA_PROMPT),
     _Row("vcd", {"alpha": 0.5}, INSTRUCTBLIP, POPE_BENCHMARKS, _VCD | {"max_new_tokens": 256}),
     _Row("icd", {"alpha": 1.0, "beta": 0.1, "sampling": True}),
     _Row("icd", {"place": "system"}, LLAVA),
     _Row("icd", {"place": "qformer-alone"}, INSTRUCTBLIP),
     _Row("icd", {}, LIKE_LLAVA, POPE_BENCHMARKS, _POPE | {"max_new_tokens": 1024}),
-    _Row("icd", {}, LLAVA, POPE_BENCHMARKS, _LLAVA_STYLE),
+    _Row("icd", {}, LLAVA, POPE_BENCHMARKS, _LLAVA_PROMPT),
     _Row("icd", {}, INSTRUCTBLIP, POPE_BENCHMARKS, _POPE | {"max_new_tokens": 256}),
     _Row("m3id", {"decay": 0.02, "threshold": 0.3, "offset": 0, "beta": 0.0, "sampling": True}),
     _Row("m3id", {"offset": 10}, (), POPE_BENCHMARKS),
     _Row("avisc", {"gamma": 0.5, "lam": 1.0, "beta": 0.1, "sampling": True}),
     _Row("avisc", {}, (), POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 64}),
     _Row("avisc", {}, (), ("mme", "amber"), _PLAIN_STYLE | {"max_new_tokens": 64}),
-    _Row("avisc", {}, LLAVA, (*POPE_BENCHMARKS, "mme", "amber"), _LLAVA_STYLE),
+    _Row("avisc", {}, LLAVA, (*POPE_BENCHMARKS, "mme", "amber"), _LLAVA_PROMPT),
     _Row("pai", {"alpha": 0.2, "gamma": 1.1, "start": 2, "beta": 0.1, "prefill": False}),
     _Row("pai", {}, LIKE_LLAVA, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 512}),
     _Row("pai", {}, LIKE_LLAVA, ("chair",), {"prompt_style": "pai", "max_new_tokens": 512}),
@@ -107,7 +107,7 @@ ROWS = (
     _Row("only", {}, INSTRUCTBLIP, POPE_BENCHMARKS, _OPERA | {"max_new_tokens": 4}),
     _Row("only", {"gamma": 0.25}, (), ("chair",), _PLAIN_STYLE | {"max_new_tokens": 128}),
     _Row("only", {"beta": 0.4, "gamma": 0.25}, (), ("mme",)),
-    _Row("only", {}, LLAVA, (*POPE_BENCHMARKS, "chair", "mme"), _LLAVA_STYLE),
+    _Row("only", {}, LLAVA, (*POPE_BENCHMARKS, "chair", "mme"), _LLAVA_PROMPT),
     _Row("iava", {"alpha": 1.0, "beta": 0.1, "negative": "zeros"}),
 )
 """The rows of a method in order: a later one adds to an earlier one."""

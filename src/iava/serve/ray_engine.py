@@ -154,14 +154,13 @@ def _front(config: ServerConfig) -> Any:
         except ApiError as error:
             await error_response(error)(scope, receive, send)
         except (RayActorError, RayServeException):
-            if complete:
-                # The replica was lost after its last message. Another one would make the server close the connection.
-                pass
-            elif started:
+            # A replica that is lost after its last message leaves nothing to say. Another message would make the server
+            # close the connection.
+            if not started:
+                await error_response(_LOST)(scope, receive, send)
+            elif not complete:
                 # A part of the body was sent and the end was not, so this is a stream.
                 await send({"type": "http.response.body", "body": error_event(_LOST).encode(), "more_body": False})
-            else:
-                await error_response(_LOST)(scope, receive, send)
         finally:
             share.release()
             if answer is not None:
