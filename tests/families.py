@@ -534,14 +534,14 @@ def check_release(name: str) -> None:
         pytest.skip(f"transformers {hf.__version__}, {name}: {SINCE[name][1]}")
 
 
-def build(name: str) -> tuple[Any, Any]:
-    """The model and the processor of a family, built once; leave them as you find them."""
+def build(name: str, device: str = "cpu") -> tuple[Any, Any]:
+    """The model and the processor of a family, built once for each device; leave them as you find them."""
     check_release(name)
-    if name not in _built:
+    if (name, device) not in _built:
         torch.manual_seed(0)
         model, processor = FAMILIES[name].build()
-        _built[name] = spread(model), processor
-    return _built[name]
+        _built[name, device] = spread(model).to(device), processor
+    return _built[name, device]
 
 
 def spread(model: Any) -> Any:

@@ -29,9 +29,11 @@ REFUSED = {("oracle", "instructblip"): NO_PLACE.format("instructblip"), ("oracle
 """Which method refuses which family, with which message. Any other error fails."""
 
 
-def run(name: str, family: str, rows: tuple[int, ...], **options: Any) -> tuple[Method, Trace, Any] | IavaError:
+def run(
+    name: str, family: str, rows: tuple[int, ...], device: str = "cpu", **options: Any
+) -> tuple[Method, Trace, Any] | IavaError:
     """The method, what it saw and what was generated; or how it refused."""
-    model, processor = families.build(family)
+    model, processor = families.build(family, device)
     method = METHODS[name]().bind(model, processor)
     pictures = PICTURES
     if isinstance(method, Oracle):
@@ -39,7 +41,8 @@ def run(name: str, family: str, rows: tuple[int, ...], **options: Any) -> tuple[
         pictures = (PICTURES[0], PICTURES[0])
         boxes = partial(token_boxes, model, processor, PICTURES[0])
         method = method.with_regions(boxes, {question: [(5, 5, 20, 20)] for question in QUESTIONS})
-    inputs = families.inputs(family, *((method.reword(QUESTIONS[row]), [pictures[row]]) for row in rows))
+    asked = [(method.reword(QUESTIONS[row]), [pictures[row]]) for row in rows]
+    inputs = {key: value.to(device) for key, value in families.inputs(family, *asked).items()}
     trace = Trace()
     torch.manual_seed(0)
     wanted = {"max_new_tokens": 2, "return_dict_in_generate": True, "output_scores": True, **options}

@@ -1,6 +1,7 @@
 """`iava tune`: a search, its tune.json in `iava eval`, and bad input."""
 
 import json
+import shlex
 
 import pytest
 
@@ -13,11 +14,26 @@ NO_MODEL = ("--model", "no/such/model")
 
 def test_finds_and_writes_settings_that_eval_takes(monkeypatch, tmp_path):
     monkeypatch.setattr("iava.lvlm.loading.load", lambda name: FakeLVLM())
-    search = ("tune", "bias", "--split", "tune-heldout", "--limit", "3", "--grid", "bias=-2,3", "--out", tmp_path)
+    search = (
+        "tune",
+        "bias",
+        "--model",
+        "another",
+        "--split",
+        "tune-heldout",
+        "--limit",
+        "3",
+        "--grid",
+        "bias=-2,3",
+        "--out",
+        tmp_path,
+    )
     result = run(*search)
     assert result.exit_code == 0, result.output
     assert "best accuracy" in result.stdout
     assert f"--methods greedy,bias --split test-heldout --settings {tmp_path / 'tune.json'}" in result.stdout
+    following = shlex.split(result.stdout.split("next: iava ")[1])[:-2]
+    assert run(*following, "--limit", "2", "--out", tmp_path / "next").exit_code == 0
     best = json.loads((tmp_path / "tune.json").read_text())["best"]
     evaluation = ("eval", "pope", "--methods", "greedy,bias", "--limit", "2", "--settings", tmp_path / "tune.json")
     used = run(*evaluation, "--split", "tune", "--out", tmp_path / "run")

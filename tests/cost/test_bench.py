@@ -1,9 +1,7 @@
 """Costs are counted exactly, written, printed and plotted; the naive baseline answers like IAVA."""
 
-import importlib.util
 import json
 import statistics
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +16,7 @@ from iava.cost.plan import CostPlan, Workload
 from iava.cost.report import read_results
 from iava.metrics.memory import peak, weights
 from tests.commands import refused, run
+from tools import cost as script
 
 TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 CPU = torch.device("cpu")
@@ -216,22 +215,19 @@ def test_half_precision_works(dtype):
         assert bench.work(contender, Workload(2, 1, 1))().shape[1] > 2
 
 
-def test_the_gpu_script_measures_each_shape(tiny, tmp_path, monkeypatch):
-    place = Path(__file__).parents[2] / "tools" / "gpu_cost.py"
-    spec = importlib.util.spec_from_file_location("gpu_cost", place)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-
+def test_the_script_measures_each_part(tiny, tmp_path, monkeypatch):
     def here(command, **_options):
-        result = run(*command[3:])
+        result = run(*command[3:], *([] if "--table" in command else ["--device", "cpu", "--repeats", "1"]))
         return SimpleNamespace(returncode=result.exit_code, stdout=result.stdout)
 
     monkeypatch.setattr(script.subprocess, "run", here)
-    options = ["--device", "cpu", "--tokens", "1", "--questions", "1", "--batch", "1", "--repeats", "1"]
-    assert script.main(tmp_path, options, ("unknown", "tiny")) == 1
-    assert sorted(path.name for path in (tmp_path / "tiny").iterdir()) == ["cost.json", "cost.png", "table.md"]
-    assert "`naive`" in (tmp_path / "tiny" / "table.md").read_text()
-    assert not (tmp_path / "unknown").exists()
+    small = [*script.sizes("1"), "--methods", "greedy"]
+    parts = {"bad": ["--shape", "unknown", *small], "tiny": ["--shape", "tiny", *small, "--baseline", "naive"]}
+    monkeypatch.setitem(script.PARTS, "cpu", parts)
+    assert script.main("cpu", tmp_path) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tables.md", "tiny"]
+    assert "## tiny" in (tmp_path / "tables.md").read_text()
+    assert "`naive`" in (tmp_path / "tables.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -251,7 +247,8 @@ def test_the_gpu_script_measures_each_shape(tiny, tmp_path, monkeypatch):
         ({"--questions": "7"}, "questions is '7': each number must be at most 6"),
         ({"--repeats": "0"}, "repeats is 0: it must be at least 1"),
         ({"--dtype": "int8"}, "dtype is 'int8': use one of float32, float16, bfloat16"),
-        ({"--device": "toaster"}, "device is 'toaster': it must be cpu or cuda"),
+        ({"--device": "toaster"}, "device is 'toaster': it must be a device of torch, such as cpu, cuda or cuda:1"),
+        ({"--device": "meta"}, "device is 'meta': the bench measures on cpu or cuda"),
         ({"--table": "nowhere.json"}, "name either a new folder to measure into"),
     ],
 )

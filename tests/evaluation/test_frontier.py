@@ -91,6 +91,20 @@ def test_holm_is_over_what_is_tested(runs):
     assert sorted(one.p_holm["recall"] for one in every.values() if one.tested) == pytest.approx(expected)
 
 
+def test_a_recall_that_no_control_reaches_is_best(runs, tmp_path):
+    """Every caption names both things that are there; the second setting names less beside them."""
+    both = THINGS[:2]
+    beyond = [
+        write_captions(tmp_path / f"{alpha}", "iava", {"alpha": alpha}, lambda n, said=said: said)
+        for alpha, said in ((1.0, [*both, "tree"]), (3.0, both))
+    ]
+    short = [runs[0], *runs[2:], *beyond]
+    found = results(frontier(short))
+    assert [one["distances"]["recall"] for one in found["settings"][1:]] == [None] * 4
+    # VCD: CHAIRi 1/4 and 1/2. IAVA: 1/3 and 0.
+    assert found["best"] == {"vcd": {"alpha": 0.5}, "iava": {"alpha": 3.0}}
+
+
 def test_what_makes_the_frontier_can_be_chosen(runs, tmp_path):
     verified = write_captions(tmp_path / "e", "verify", {"threshold": 0.0}, lambda n: THINGS[: 1 + n % 2])
     with_it, without = frontier([*runs, verified]), frontier([*runs, verified], controls=["token-limit"])

@@ -96,6 +96,9 @@ def test_options_that_do_not_go(folder):
     assert "it must be a device of torch" in refused(folder, device="gpu")
     assert "device and device_map exclude each other" in refused(folder, device="cpu", device_map="auto")
     assert "attn_implementation" in refused(folder, attn_implementation="nope")
+    for local in ("pocket", folder):
+        said = f"revision is 'main', but {local} is not on the Hub: leave it out"
+        assert refused(local, revision="main") == said
     model, processor = tiny.model(), tiny.processor()
     for option in ({"quantization": "4bit"}, {"device_map": "auto"}, {"revision": "main"}):
         with pytest.raises(IavaError, match="belongs to a model given by name, not to an object"):

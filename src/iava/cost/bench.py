@@ -25,6 +25,7 @@ from iava.evaluation.environment import environment
 from iava.evaluation.records import write_json
 from iava.evaluation.runner import Advance
 from iava.files import check_folder
+from iava.lvlm.loading import find_device
 from iava.lvlm.model import out_of_memory
 from iava.methods.trace import Trace
 from iava.metrics.memory import peak, weights
@@ -45,7 +46,9 @@ def measure(plan: CostPlan, out: Path, advance: Advance = lambda *_: None) -> di
     Raises:
         IavaError: if the device is missing, the folder cannot be used, or part of the plan does not fit the shape.
     """
-    device = _bench_device(plan.device)
+    device = find_device(plan.device)
+    if device.type not in ("cpu", "cuda"):
+        raise IavaError(f"device is {plan.device!r}: the bench measures on cpu or cuda")
     dtype = getattr(torch, plan.dtype or ("float16" if device.type == "cuda" else "float32"))
     check_folder(out)
     if (out / RESULTS).exists():
@@ -192,17 +195,3 @@ def _attempt(work: Callable[[], Any]) -> tuple[str | None, Any]:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _bench_device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise IavaError(f"device is {name!r}: it must be cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise IavaError(f"device is {name!r}: it must be cpu or cuda")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise IavaError(f"device is {name!r}, but torch finds no GPU: use cpu")
-    return device

@@ -89,13 +89,21 @@ class Frontier:
 
     @property
     def best(self) -> dict[str, Mapping[str, Any]]:
-        """Of each method the setting that lies lowest below the frontier, at the same value of the metric."""
-        found: dict[str, tuple[float, Mapping[str, Any]]] = {}
+        """Of each method the setting that lies lowest below the frontier, at the same value of the metric.
+
+        A value that no control reaches lies below every frontier. Of several such settings, the one with the lowest
+        CHAIRi is the best.
+        """
+        found: dict[str, Outcome] = {}
         for outcome in self.outcomes:
-            away, method = outcome.distances.get(self.metric), outcome.setting.method
-            if away is not None and away.difference < found.get(method, (np.inf, {}))[0]:
-                found[method] = away.difference, outcome.setting.settings
-        return {method: settings for method, (_, settings) in found.items()}
+            method = outcome.setting.method
+            if outcome.distances and (method not in found or self._rank(outcome) < self._rank(found[method])):
+                found[method] = outcome
+        return {method: outcome.setting.settings for method, outcome in found.items()}
+
+    def _rank(self, outcome: Outcome) -> tuple[float, float]:
+        away = outcome.distances[self.metric]
+        return -np.inf if away is None else away.difference, outcome.metrics["chair_i"]
 
 
 def is_trivial(method: str) -> bool:

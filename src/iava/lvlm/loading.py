@@ -85,6 +85,8 @@ def load(
     if device is not None and device_map is not None:
         raise IavaError("device and device_map exclude each other: give one")
     name = str(resources.files("iava.pocket") / "weights") if str(model) == "pocket" else str(model)
+    if revision is not None and os.path.exists(name):
+        raise IavaError(f"revision is {revision!r}, but {model} is not on the Hub: leave it out")
     hub: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     config = check_config(name, trust_remote_code, revision=revision, **hub)
     # All files come from one commit, even if the repository changes while they are read.
@@ -108,7 +110,7 @@ def load(
     saved, _ = guarded(name, lambda: type(found_processor).get_processor_dict(name, **hub))
     fill_in(name, found, found_processor, saved)
     if "device_map" not in options:
-        found = guarded(name, lambda: found.to(_model_device(device)))
+        found = guarded(name, lambda: found.to(find_device(device)))
     return LVLM(found, found_processor, commit, **limits)
 
 
@@ -140,7 +142,12 @@ def _commit(name: str, revision: str | None, **hub: Any) -> str:
     return Path(hf_hub_download(name, "config.json", revision=revision, **hub)).parent.name
 
 
-def _model_device(device: str | torch.device | None) -> torch.device:
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device of a name such as "cuda:1". None: a GPU if there is one, else the CPU.
+
+    Raises:
+        IavaError: if torch knows no such device, or finds no GPU.
+    """
     try:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
@@ -165,7 +172,7 @@ def _loading_options(
     quantized: bool,
 ) -> tuple[dict[str, Any], str | None]:
     """What `from_pretrained` is told of numbers and places, and the folder for parts on disk, if any."""
-    place = _model_device(device)
+    place = find_device(device)
     options: dict[str, Any] = {"dtype": _dtype(dtype or ("auto" if place.type != "cpu" else "float32"))}
     if quantization is not None:
         options["quantization_config"] = _quantization(quantization, options["dtype"])
@@ -195,6 +202,6 @@ def _quantization(quantization: Any, dtype: Any) -> Any:
 def _moved(model: Any, device: str | torch.device | None, dtype: str | torch.dtype | None) -> Any:
     if device is None and dtype is None:
         return model
-    place = None if device is None else _model_device(device)
+    place = None if device is None else find_device(device)
     kind = None if dtype is None else _dtype(dtype)
     return guarded(type(model).__name__, lambda: model.to(device=place, dtype=None if kind == "auto" else kind))

@@ -53,12 +53,9 @@ def tune(
     console = terminal()
     console.print(_trial_table(found))
     console.print(f"records and settings: {out}", markup=False)
-    console.print(
-        f"next: iava eval pope --model {model} --methods greedy,{method} --split {split.replace('tune', 'test')} "
-        f"--settings {shlex.quote(str(out / 'tune.json'))} --out ...",
-        markup=False,
-        soft_wrap=True,
-    )
+    following = ["iava", "eval", "pope", "--model", model, "--data", "pocket", "--methods", f"greedy,{method}"]
+    following += ["--split", split.replace("tune", "test"), "--settings", str(out / "tune.json")]
+    console.print(f"next: {shlex.join(following)} --out ...", markup=False, soft_wrap=True)
 
 
 def _read_grid(method: str, texts: list[str]) -> dict[str, list[Any]]:
