@@ -234,7 +234,10 @@ class MultiBranchModel(hf.LoopModel):
     ) -> tuple[Prompt | None, hf.Outputs | None]:
         """Reads the prompts if some begin alike, or if it is to be kept how they begin."""
         token = getattr(self._vlm.config, "image_token_id", None)
-        if not self._shares or token is None or not may_share(input_ids, token, keeps=self._prefix_cache is not None):
+        if not self._shares or token is None:
+            return None, None
+        pixels = self._about["generate_kwargs"].get("pixel_values")
+        if not may_share(input_ids, pixels, token, keeps=self._prefix_cache is not None):
             return None, None
         prompt = self._unread(input_ids, model_kwargs, read)
 

@@ -242,16 +242,24 @@ def behind_one_prefix(prompt: Prompt) -> Branch:
     return lay_out(prompt, copied(mask & follows), segmented_cache(layers, width), seen, last)
 
 
-def may_share(input_ids: torch.Tensor, image_token_id: int, *, keeps: bool) -> bool:
-    """Whether all prompts of a batch have images, and two have the same tokens up to their last image token.
+def may_share(input_ids: torch.Tensor, pixels: Any, image_token_id: int, *, keeps: bool) -> bool:
+    """Whether all prompts of a batch have images, and two may begin alike up to their last image token.
 
-    Where prefixes are kept for later calls, one prompt is enough.
+    To look at the decoder's inputs takes a run of the vision tower, so tokens and pixels are compared before. Where
+    prefixes are kept for later calls, one prompt is enough.
+
+    Args:
+        input_ids: (B, T).
+        pixels: what `generate` was given as pixel_values. Other than one entry for each prompt, it is not compared.
     """
     if len(input_ids) == 1 and not keeps:
         return False
-    ids = to_host(input_ids)[0]
+    images = input_ids.new_zeros(len(input_ids))
+    if isinstance(pixels, torch.Tensor) and len(pixels) == len(input_ids) and pixels.dim() > 2:
+        images = pixels.flatten(1).double().sum(dim=1).view(torch.int64)
+    ids, of_images = to_host(input_ids, images)
     columns = [(row == image_token_id).nonzero()[0] for row in ids]
     if not all(map(len, columns)):
         return False
-    prefixes = {tuple(row[own[0] : own[-1] + 1]) for row, own in zip(ids, columns, strict=True)}
+    prefixes = {(image, *row[own[0] : own[-1] + 1]) for row, own, image in zip(ids, columns, of_images, strict=True)}
     return keeps or len(prefixes) < len(ids)
