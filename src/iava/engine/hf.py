@@ -193,7 +193,10 @@ def prompt_positions(model: PreTrainedModel, input_ids: torch.Tensor, inputs: di
 
 def recomputes(model: PreTrainedModel) -> bool:
     """Whether a layer computes its activations again for the gradient: many releases then write no cache."""
-    return any(module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    decoder = model.get_decoder()
+    # The mark is on the decoder, or on its layers; to walk all modules takes as long as many kernels.
+    layers = (part for child in decoder.children() for part in child.children())
+    return any(part.training and getattr(part, "gradient_checkpointing", False) for part in (decoder, *layers))
 
 
 def cache_kind(cache: Any) -> str | None:
