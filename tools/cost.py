@@ -14,10 +14,9 @@ from pathlib import Path
 from iava.cost.baselines import MITIGV
 
 IAVA = [sys.executable, "-m", "iava", "bench"]
+DEVICES = {"cpu": ["--device", "cpu"], "gpu": ["--device", "cuda"]}
 LLAVA = ["--shape", "llava-1.5-7b"]
 INSTRUCTBLIP = ["--shape", "instructblip-7b"]
-OURS = "greedy,vcd,iava:hide,iava:drop,iava:zeros"
-PEERS = ["--methods", ",".join(MITIGV), *(word for name in MITIGV for word in ("--baseline", f"mitigv:{name}"))]
 NEEDS_MITIGV = "mitigv"
 
 
@@ -25,25 +24,32 @@ def sizes(tokens: str, *, questions: str = "1", batch: str = "1", repeats: str =
     return ["--tokens", tokens, "--questions", questions, "--batch", batch, "--repeats", repeats]
 
 
+OURS = "greedy,vcd,iava:hide,iava:drop,iava:zeros"
+LONG = [*sizes("128"), "--methods", "greedy,iava:hide,iava:drop"]
+PEERS = [*sizes("1,32"), "--methods", ",".join(MITIGV)]
+PEERS += [word for name in MITIGV for word in ("--baseline", f"mitigv:{name}")]
+SIX = [*sizes("1", questions="6"), "--methods", "greedy,iava:hide,iava:drop,iava:zeros"]
+LAZY = ["--shape", "pocket", *sizes("32", batch="1,8,32"), "--methods", "iava:hide,iava:hide:lazy"]
+COMPILED = [*sizes("32"), "--methods", "iava:hide,iava:drop", "--compile"]
 PARTS = {
     "cpu": {
         "small": [*sizes("1,32"), "--methods", f"{OURS},iava:hide:lazy", "--count"],
-        "long": [*sizes("128"), "--methods", "greedy,iava:hide,iava:drop"],
-        NEEDS_MITIGV: [*sizes("1,32"), *PEERS],
-        "six-questions": [*sizes("1", questions="6"), "--methods", "greedy,iava:hide,iava:drop,iava:zeros"],
-        "lazy": ["--shape", "pocket", *sizes("32", batch="1,8,32"), "--methods", "iava:hide,iava:hide:lazy"],
-        "compiled": [*sizes("32"), "--methods", "iava:hide,iava:drop", "--compile"],
+        "long": LONG,
+        NEEDS_MITIGV: PEERS,
+        "six-questions": SIX,
+        "lazy": LAZY,
+        "compiled": COMPILED,
     },
     "gpu": {
         "one": [*LLAVA, *sizes("1,32"), "--methods", f"{OURS},iava+:hide", "--baseline", "naive", "--count"],
-        "compiled": [*LLAVA, *sizes("32"), "--methods", "iava:hide,iava:drop", "--compile"],
-        "lazy": ["--shape", "pocket", *sizes("32", batch="1,8,32"), "--methods", "iava:hide,iava:hide:lazy"],
+        "compiled": [*LLAVA, *COMPILED],
+        "lazy": LAZY,
         "eight": [*LLAVA, *sizes("1,32", batch="8"), "--methods", OURS, "--baseline", "naive"],
-        "six-questions": [*LLAVA, *sizes("1", questions="6"), "--methods", "greedy,iava:hide,iava:drop,iava:zeros"],
-        NEEDS_MITIGV: [*LLAVA, *sizes("1,32"), *PEERS],
+        "six-questions": [*LLAVA, *SIX],
+        NEEDS_MITIGV: [*LLAVA, *PEERS],
         "instructblip": [*INSTRUCTBLIP, *sizes("1,32"), "--methods", "greedy,iava:hide,iava:zeros"],
         "compiled-eight": [*LLAVA, *sizes("32", batch="8"), "--methods", "iava:hide", "--compile"],
-        "long": [*LLAVA, *sizes("128"), "--methods", "greedy,iava:hide,iava:drop"],
+        "long": [*LLAVA, *LONG],
     },
 }
 """Options of `iava bench` for each part, the most important part first."""
@@ -56,7 +62,7 @@ def main(device: str, out: Path, names: list[str] | None = None, shape: str | No
         if name == NEEDS_MITIGV and not find_spec("mitigv"):
             print("mitigv is not installed: measuring without its methods", file=sys.stderr)
             continue
-        options = PARTS[device][name] + (["--shape", shape] if shape else [])
+        options = [*DEVICES[device], *PARTS[device][name], *(["--shape", shape] if shape else [])]
         failed += subprocess.run([*IAVA, *options, "--out", str(out / name)]).returncode != 0
         results = out / name / "cost.json"
         if results.exists():

@@ -217,7 +217,7 @@ def test_half_precision_works(dtype):
 
 def test_the_script_measures_each_part(tiny, tmp_path, monkeypatch):
     def here(command, **_options):
-        result = run(*command[3:], *([] if "--table" in command else ["--device", "cpu", "--repeats", "1"]))
+        result = run(*command[3:], *([] if "--table" in command else ["--repeats", "1"]))
         return SimpleNamespace(returncode=result.exit_code, stdout=result.stdout)
 
     monkeypatch.setattr(script.subprocess, "run", here)

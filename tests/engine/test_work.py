@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import iava
+from iava.cost.contenders import counted_work
 from iava.engine import hf
 from iava.engine.caches.cache import shared_prefix
 from iava.metrics.memory import peak
@@ -143,14 +144,9 @@ def test_different_pictures_are_seen_once_in_a_batch(lvlm, name, reads):
     """The same text about two pictures: nothing can be shared, which shows before the vision tower runs."""
     one, other = (tiny.inputs(lvlm.processor, tiny.image(seed), QUESTIONS[0]) for seed in (1, 2))
     inputs = {key: torch.cat([one[key], other[key]]) for key in one}
-    seen: list[int] = []
-    handle = lvlm.model.base_model.vision_tower.register_forward_pre_hook(
-        lambda _module, args, kwargs: seen.append(len(kwargs.get("pixel_values", args[0] if args else None))),
-        with_kwargs=True,
-    )
-    lvlm.model.generate(**inputs, custom_generate=lvlm.method(name), max_new_tokens=1)
-    handle.remove()
-    assert sum(seen) == 2 * reads
+    with counted_work(lvlm.model) as counts:
+        lvlm.model.generate(**inputs, custom_generate=lvlm.method(name), max_new_tokens=1)
+    assert counts["images_read"] == 2 * reads
 
 
 @pytest.mark.parametrize("method", ["greedy", "apc", "bias"])

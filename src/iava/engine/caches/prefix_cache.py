@@ -255,8 +255,10 @@ def may_share(input_ids: torch.Tensor, pixels: Any, image_token_id: int, *, keep
     if len(input_ids) == 1 and not keeps:
         return False
     images = input_ids.new_zeros(len(input_ids))
-    if isinstance(pixels, torch.Tensor) and len(pixels) == len(input_ids) and pixels.dim() > 2:
-        images = pixels.flatten(1).double().sum(dim=1).view(torch.int64)
+    one_each = isinstance(pixels, torch.Tensor) and len(pixels) == len(input_ids) and pixels.dim() > 2
+    if one_each and not keeps:
+        # Equal sums of other images cost a look at the decoder's inputs, and no more.
+        images = pixels.flatten(1).float().sum(dim=1).view(torch.int32)
     ids, of_images = to_host(input_ids, images)
     columns = [(row == image_token_id).nonzero()[0] for row in ids]
     if not all(map(len, columns)):
